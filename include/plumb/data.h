@@ -1,0 +1,58 @@
+/* Records to token sequences.  Local: every rank reads the whole file (text is small beside a model) and reaches the same
+ * result, so that the order of samples depends on data and seed alone.
+ *
+ * A sample is a prompt and one or two branches that continue it:
+ *   SFT:  prompt length 0, one branch with all ids; mask[i] = 1 where token i is a target (its log-probability is in the loss)
+ *   pair: prompt ids, branch 0 = chosen, branch 1 = rejected; every branch token is a target
+ * Conventions are TRL 1.16's (docs/numerics.md): an EOS id is appended where the completion does not end in one (SFT completions
+ * and preference answers, not rendered chats); truncation keeps the start, after EOS was appended; a sample whose prompt alone fills
+ * max_length is dropped (pairs), as is an SFT sample left without targets; the completion starts where the ids of prompt and of
+ * prompt+completion part (pairs: at the shorter of the two common prefixes). Everything cut or dropped is counted. */
+#ifndef PLUMB_DATA_H
+#define PLUMB_DATA_H
+#include "plumb/text.h"
+
+typedef struct plumb_branch { int32_t *ids; uint8_t *mask; int32_t count; } plumb_branch;
+typedef struct plumb_sample {
+    int64_t record;            /* index of the record in its file, from 0 */
+    int32_t *prompt; int32_t prompt_count;
+    plumb_branch branch[2]; int n_branches;
+} plumb_sample;
+
+typedef enum plumb_data_kind { PLUMB_DATA_SFT, PLUMB_DATA_PAIRS } plumb_data_kind;
+typedef enum plumb_loss_on { PLUMB_LOSS_AUTO, PLUMB_LOSS_COMPLETION, PLUMB_LOSS_ALL, PLUMB_LOSS_ASSISTANT } plumb_loss_on;
+
+typedef struct plumb_data_options {
+    plumb_data_kind kind;
+    const char *path;             /* .jsonl, .json (an array), either .gz */
+    const char *template_name;    /* for messages and Alpaca records: see plumb_prompt_check; NULL = "chatml" resp. "alpaca" */
+    const char *field_prompt, *field_completion, *field_messages, *field_text, *field_instruction, *field_input, *field_output, *field_chosen,
+        *field_rejected;          /* names of fields; NULL = the same word ("prompt", "completion", …) */
+    int64_t skip_first, take_last, skip_last; /* records: first N left out; only the last N (0 = all); last N left out: splits */
+    int32_t max_length;           /* tokens of prompt and branch together; 0 = no limit */
+    plumb_loss_on loss_on;        /* AUTO: completion for prompt/completion and Alpaca records, all for text and messages */
+    bool skip_bad;                /* on_error: skip counts bad records, stop reports the first */
+} plumb_data_options;
+
+typedef struct plumb_data_counts {
+    int64_t records, bad, truncated, dropped_long, dropped_empty, merged_border; /* merged_border: a token merged across prompt|completion */
+    int64_t tokens, targets;
+} plumb_data_counts;
+
+typedef struct plumb_dataset {
+    plumb_sample *samples;
+    int64_t count;
+    plumb_data_counts counts;
+    char first_bad[512];          /* message of the first bad record that was skipped */
+    void *storage;                /* owns every ids array */
+} plumb_dataset;
+
+/* Record shapes, recognised by their fields in this order: messages; prompt+chosen+rejected; prompt+completion;
+ * instruction(+input)+chosen+rejected; instruction(+input)+output; text. prompt/chosen/rejected/completion may be strings or lists of messages
+ * (conversational form: rendered through the template). Pairs need chosen and rejected; SFT on a preference record takes `chosen` when
+ * field_completion or field_output says so. A bad record names FILE:LINE (or record index), the field, what was found and what would be right. */
+plumb_status plumb_dataset_load(plumb_dataset *d, const plumb_tokenizer *t, const plumb_data_options *o) PLUMB_CHECKED;
+void plumb_dataset_free(plumb_dataset *d);
+/* Order of samples in an epoch: a permutation by (seed, epoch), or the file's order. out: [count]. */
+plumb_status plumb_dataset_order(const plumb_dataset *d, bool shuffle, uint64_t seed, uint32_t epoch, int64_t *out) PLUMB_CHECKED;
+#endif
