@@ -4,9 +4,11 @@
  * A sample is a prompt and one or two branches that continue it:
  *   SFT:  prompt length 0, one branch with all ids; mask[i] = 1 where token i is a target (its log-probability is in the loss)
  *   pair: prompt ids, branch 0 = chosen, branch 1 = rejected; every branch token is a target
+ * A sequence's very first token has no predecessor and is never a target: mask[0] is 0 in SFT samples, and in both branches of a pair
+ * whose prompt has no token (an empty prompt, or one that merged with both answers). Such a pair is two separate sequences.
  * Conventions are TRL 1.16's (docs/numerics.md): an EOS id is appended where the completion does not end in one (SFT completions
  * and preference answers, not rendered chats); truncation keeps the start, after EOS was appended; a sample whose prompt alone fills
- * max_length is dropped (pairs), as is an SFT sample left without targets; the completion starts where the ids of prompt and of
+ * max_length is dropped (pairs), as is an SFT sample left without targets (TRL keeps one that never had any, a single token); the completion starts where the ids of prompt and of
  * prompt+completion part (pairs: at the shorter of the two common prefixes). Everything cut or dropped is counted. */
 #ifndef PLUMB_DATA_H
 #define PLUMB_DATA_H
@@ -30,13 +32,19 @@ typedef struct plumb_data_options {
         *field_rejected;          /* names of fields; NULL = the same word ("prompt", "completion", …) */
     int64_t skip_first, take_last, skip_last; /* records: first N left out; only the last N (0 = all); last N left out: splits */
     int32_t max_length;           /* tokens of prompt and branch together; 0 = no limit */
-    plumb_loss_on loss_on;        /* AUTO: completion for prompt/completion and Alpaca records, all for text and messages */
+    plumb_loss_on loss_on;        /* AUTO: completion for prompt/completion and Alpaca records, all for text and messages. SFT only.
+                                   * ASSISTANT needs messages; on conversational prompt/completion it means the assistant's turns of the completion, as in TRL */
     bool skip_bad;                /* on_error: skip counts bad records, stop reports the first */
 } plumb_data_options;
 
 typedef struct plumb_data_counts {
-    int64_t records, bad, truncated, dropped_long, dropped_empty, merged_border; /* merged_border: a token merged across prompt|completion */
-    int64_t tokens, targets;
+    int64_t records;       /* in the chosen part of the file; = samples + bad + dropped_long + dropped_empty */
+    int64_t bad;           /* skipped because of skip_bad */
+    int64_t truncated;     /* samples kept, but cut */
+    int64_t dropped_long;  /* the prompt fills max_length, or truncation left no target */
+    int64_t dropped_empty; /* no target to begin with */
+    int64_t merged_border; /* records whose prompt's ids are no prefix of the whole: a token merged across prompt|completion */
+    int64_t tokens, targets; /* of the samples kept; a shared prompt counts once */
 } plumb_data_counts;
 
 typedef struct plumb_dataset {
@@ -49,9 +57,16 @@ typedef struct plumb_dataset {
 
 /* Record shapes, recognised by their fields in this order: messages; prompt+chosen+rejected; prompt+completion;
  * instruction(+input)+chosen+rejected; instruction(+input)+output; text. prompt/chosen/rejected/completion may be strings or lists of messages
- * (conversational form: rendered through the template). Pairs need chosen and rejected; SFT on a preference record takes `chosen` when
- * field_completion or field_output says so. A bad record names FILE:LINE (or record index), the field, what was found and what would be right. */
+ * (conversational form: rendered through the template). Pairs need chosen and rejected; without prompt and instruction their common beginning is
+ * the prompt (TRL's extract_prompt). SFT on a preference record takes `chosen` when field_completion or field_output says so.
+ * A field that is null counts as absent. Alpaca records become text under the templates "alpaca" and "none" (none: instruction,
+ * input on the next line, newline), and a user turn answered by an assistant turn under a chat template. Messages under "alpaca" and "none", which
+ * mark no end of a turn, are text as well: EOS is appended. A bad record names FILE:LINE (or FILE: record N, from 1), the field, what was found and what would be right.
+ * Files are .jsonl (blank lines skipped) or a JSON array, UTF-8 with or without byte order mark. PLUMB_E_DATA also for an empty file, an empty
+ * selection and when no sample is left, with the counts. On error *d is empty. */
 plumb_status plumb_dataset_load(plumb_dataset *d, const plumb_tokenizer *t, const plumb_data_options *o) PLUMB_CHECKED;
+/* The same for text that is already in memory (inflated); o->path serves messages and tells lines from an array. */
+plumb_status plumb_dataset_parse(plumb_dataset *d, const plumb_tokenizer *t, const plumb_data_options *o, const char *text, size_t size) PLUMB_CHECKED;
 void plumb_dataset_free(plumb_dataset *d);
 /* Order of samples in an epoch: a permutation by (seed, epoch), or the file's order. out: [count]. */
 plumb_status plumb_dataset_order(const plumb_dataset *d, bool shuffle, uint64_t seed, uint32_t epoch, int64_t *out) PLUMB_CHECKED;

@@ -13,8 +13,12 @@ typedef struct plumb_map { /* read-only mapping; owns it until plumb_map_close *
 } plumb_map;
 plumb_status plumb_map_open(plumb_map *m, const char *path) PLUMB_CHECKED;
 void plumb_map_close(plumb_map *m);
-/* Whole file into memory, gzip (by magic bytes) inflated; *out owned by the caller, NUL after the last byte. */
+/* Whole file into memory, gzip (by magic bytes) inflated; *out owned by the caller, NUL after the last byte. A truncated or
+ * damaged stream is PLUMB_E_FORMAT, more than PLUMB_READ_MAX bytes (inflated or not) PLUMB_E_DATA. size may be NULL. */
+#define PLUMB_READ_MAX ((size_t)16 << 30)
 plumb_status plumb_read_file(const char *path, char **out, size_t *size) PLUMB_CHECKED;
+/* The same with a smaller limit, for files that should be small. */
+plumb_status plumb_read_file_max(const char *path, size_t limit, char **out, size_t *size) PLUMB_CHECKED;
 bool plumb_path_exists(const char *path);
 bool plumb_path_is_dir(const char *path);
 plumb_status plumb_make_dirs(const char *path) PLUMB_CHECKED; /* mkdir -p */
@@ -55,11 +59,12 @@ typedef struct plumb_file_tensor {
 plumb_status plumb_tensor_to_float(const plumb_file_tensor *t, int64_t first, int64_t count, float *out) PLUMB_CHECKED;
 
 typedef struct plumb_safetensors { /* one or many files seen as one; owns mappings and names */
-    plumb_file_tensor *tensors;
+    plumb_file_tensor *tensors;     /* in order of name */
     int64_t count;
     plumb_map *maps;
     int n_maps;
-    char *path;
+    char *path;       /* of the file or index that was opened */
+    json_t *metadata; /* __metadata__ of the first file that has one (an object of strings), else NULL; owned */
 } plumb_safetensors;
 /* `path` is a .safetensors file, an index (*.index.json), or a directory that holds one of them
  * (model.safetensors, model.safetensors.index.json; `stem` other than "model" for adapters). Overlapping or
@@ -88,13 +93,13 @@ typedef struct plumb_gguf_value {
     char *key;
     plumb_gguf_type type, item;     /* item: element type of an array */
     int64_t count;                  /* of an array */
-    uint64_t u; int64_t i; double f; bool b; plumb_gguf_string s; /* the scalar, widened: integers fill u, i and f */
+    uint64_t u; int64_t i; double f; bool b; plumb_gguf_string s; /* the scalar, widened: integers and booleans fill u, i (at most INT64_MAX) and f */
     plumb_gguf_string *strings;     /* arrays of strings; owned by the container */
     const uint8_t *items;           /* arrays of scalars: packed, unaligned, little endian */
 } plumb_gguf_value;
 typedef struct plumb_gguf {
     plumb_gguf_value *values; int64_t n_values;
-    plumb_file_tensor *tensors; int64_t count;
+    plumb_file_tensor *tensors; int64_t count; /* in order of name */
     plumb_map map; uint32_t version; char *path;
 } plumb_gguf;
 plumb_status plumb_gguf_open(plumb_gguf *g, const char *path) PLUMB_CHECKED; /* versions 2 and 3, little endian */

@@ -1,0 +1,47 @@
+/* What the arithmetic units can do: independent multiply-adds in registers, in the widest form this processor has, on `threads` threads at once. */
+#ifndef BENCH_CEILING_H
+#define BENCH_CEILING_H
+#include <immintrin.h>
+#include <omp.h>
+#include "plumb/base.h"
+
+static volatile float bench_sink;
+#define BENCH_KERNEL(NAME, TARGET, REG, INIT, STEP, LANES)                                                             \
+    __attribute__((noinline, target(TARGET))) static double NAME(long n) {                                             \
+        REG c[12], a = INIT(0.999f), b = INIT(1e-7f);                                                                  \
+        for (int i = 0; i < 12; i++) c[i] = INIT((float)i);                                                            \
+        for (long j = 0; j < n; j++) {                                                                                 \
+            _Pragma("GCC unroll 12") for (int i = 0; i < 12; i++) c[i] = STEP;                                         \
+            __asm__ volatile("" : "+x"(a), "+x"(b));                                                                   \
+        }                                                                                                              \
+        float s = 0;                                                                                                   \
+        for (int i = 0; i < 12; i++) s += c[i][0];                                                                     \
+        bench_sink = s;                                                                                                \
+        return 12.0 * 2 * LANES * (double)n;                                                                           \
+    }
+#define STEP_512 _mm512_fmadd_ps(a, b, c[i])
+#define STEP_256 _mm256_fmadd_ps(a, b, c[i])
+#define STEP_BF16 _mm512_dpbf16_ps(c[i], (__m512bh)a, (__m512bh)b)
+#define STEP_128 _mm_add_ps(_mm_mul_ps(a, b), c[i])
+BENCH_KERNEL(bench_fma_512, "avx512f", __m512, _mm512_set1_ps, STEP_512, 16)
+BENCH_KERNEL(bench_fma_256, "avx2,fma", __m256, _mm256_set1_ps, STEP_256, 8)
+BENCH_KERNEL(bench_bf16_512, "avx512f,avx512bf16", __m512, _mm512_set1_ps, STEP_BF16, 32)
+BENCH_KERNEL(bench_plain_128, "sse2", __m128, _mm_set1_ps, STEP_128, 4)
+
+/* GFLOP/s, the best of five runs. */
+static double bench_ceiling(int threads, int bf16) {
+    double (*kernel)(long) = bf16 && __builtin_cpu_supports("avx512bf16") ? bench_bf16_512
+                             : __builtin_cpu_supports("avx512f")          ? bench_fma_512
+                             : __builtin_cpu_supports("avx2")             ? bench_fma_256
+                                                                          : bench_plain_128;
+    double best = 0;
+    for (int run = 0; run < 5; run++) {
+        double total = 0, start = plumb_clock();
+#pragma omp parallel num_threads(threads) reduction(+ : total)
+        total += kernel(4000000);
+        double rate = total / (plumb_clock() - start) / 1e9;
+        if (rate > best) best = rate;
+    }
+    return best;
+}
+#endif

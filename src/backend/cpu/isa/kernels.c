@@ -1,0 +1,52 @@
+/* The CPU back end for one instruction set. This file is compiled once for each of them (CMakeLists.txt); all that computes is in the headers beside it, so
+ * that the compiler sees one translation unit and nothing but the table leaves it. */
+#include "head.h"
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+const plumb_backend_ops JOIN(plumb_cpu_ops_, PLUMB_ISA) = {
+    .name = "cpu",
+    .buffer_create = plumb_cpu_buffer_create,
+    .buffer_free = plumb_cpu_buffer_free,
+    .write = plumb_cpu_write,
+    .read = plumb_cpu_read,
+    .read_f64 = plumb_cpu_read_f64,
+    .zero = plumb_cpu_zero,
+    .copy = plumb_cpu_copy,
+    .weight_bytes = plumb_cpu_weight_bytes,
+    .weight_create = plumb_cpu_weight_create,
+    .weight_free = plumb_cpu_weight_free,
+    .weight_write = op_weight_write,
+    .weight_read = op_weight_read,
+    .weight_from = op_weight_from,
+    .batch_create = plumb_cpu_batch_create,
+    .batch_free = plumb_cpu_batch_free,
+    .kv_create = plumb_cpu_kv_create,
+    .kv_free = plumb_cpu_kv_free,
+    .operand_create = plumb_cpu_operand_create,
+    .operand_free = plumb_cpu_operand_free,
+    .operand_pack = op_operand_pack,
+    .linear_forward = op_linear_forward,
+    .linear_backward = op_linear_backward,
+    .linear_backward_packed = op_linear_backward_packed,
+    .linear_gradient = op_linear_gradient,
+    .bias_gradient = op_bias_gradient,
+    .embedding_forward = op_embedding_forward,
+    .embedding_backward = op_embedding_backward,
+    .gather_forward = op_gather_forward,
+    .gather_backward = op_gather_backward,
+    .rmsnorm_forward = op_rmsnorm_forward,
+    .rmsnorm_backward = op_rmsnorm_backward,
+    .rope_forward = op_rope_forward,
+    .rope_backward = op_rope_backward,
+    .swiglu_forward = op_swiglu_forward,
+    .swiglu_backward = op_swiglu_backward,
+    .add = op_add,
+    .scale_rows = op_scale_rows,
+    .dropout = op_dropout,
+    .attention_forward = op_attention_forward,
+    .attention_backward = op_attention_backward,
+    .head_forward = op_head_forward,
+    .head_backward = op_head_backward,
+};

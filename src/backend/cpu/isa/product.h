@@ -1,0 +1,223 @@
+/* Products on blocked operands.  Which operand is read as vectors decides the direction:
+ *
+ *   linear_forward    y[m][n]  = sum_k x[m][k] w[n][k]    rows m from x by columns, lanes n from the weight
+ *   linear_backward   dx[m][k] = sum_n dy[m][n] w[n][k]   rows k from the weight, lanes m from dy by rows; the result is dx^T
+ *   linear_gradient   dw[n][k] += sum_m dy[m][n] x[m][k]  rows n from dy by rows, lanes k from x by columns
+ *
+ * so that one copy of a frozen weight serves both directions, at the price of one transposition of dx. The reduction is walked in chunks of
+ * 512 (the tile's rows stay in L1, the lanes in L2), each continuing the chain of the one before. Threads divide panels, never a reduction. */
+#ifndef PLUMB_PRODUCT_H
+#define PLUMB_PRODUCT_H
+#include <omp.h>
+#include "tile.h"
+#include "pack.h"
+
+enum { CHUNK = 512 };
+
+typedef struct side { /* a blocked matrix [q/32][p][32] as the tile reads it */
+    const char *data;
+    int64_t p;
+    int64_t element;
+} side;
+INLINE const float *side_at(side s, int64_t q, int64_t p) { /* q a multiple of 32 */
+    return (const float *)(s.data + ((q / BLOCK * s.p + p) * BLOCK) * s.element);
+}
+INLINE bool is_bf16(plumb_backend *be) { return be->compute == PLUMB_COMPUTE_BF16; }
+INLINE side operand_side(plumb_backend *be, const plumb_operand *o) {
+    return (side){o->data, o->packing == PLUMB_BY_COLUMNS ? o->rows : o->cols, is_bf16(be) ? 2 : 4};
+}
+INLINE side weight_side(plumb_backend *be, const plumb_weight *w) { return (side){w->data, w->k, is_bf16(be) ? 2 : 4}; }
+INLINE int64_t words(int64_t elements, bool bf16) { return bf16 ? (elements + 1) / 2 : elements; }
+
+/* Panel `q` of a matrix read as vectors, elements [r0, r0+n) of the reduction; bf16 goes through `scratch`. */
+INLINE const float *vectors_at(side s, int64_t q, int64_t r0, int64_t n, bool bf16, uint32_t *scratch) {
+    const float *panel = side_at(s, q, r0);
+    if (!bf16) return panel;
+    interleave_panel(scratch, (const uint16_t *)panel, n);
+    return (const float *)scratch;
+}
+
+typedef struct share { int64_t first, last; } share;
+INLINE share my_share(int64_t n) {
+    int64_t t = omp_get_thread_num(), of = omp_get_num_threads();
+    return (share){n * t / of, n * (t + 1) / of};
+}
+
+static bool operand_fits(plumb_backend *be, const plumb_operand *o, int64_t rows, int64_t cols) {
+    size_t need = (size_t)plumb_round_up(rows, BLOCK) * (size_t)plumb_round_up(cols, BLOCK) * (is_bf16(be) ? 2 : 4);
+    if (need <= o->bytes) return true;
+    plumb_backend_set_fault(be, PLUMB_E_DEVICE, "an operand of %zu bytes cannot hold %lld x %lld", o->bytes, (long long)rows, (long long)cols);
+    return false;
+}
+static void op_operand_pack(plumb_backend *be, plumb_operand *o, plumb_tensor x, plumb_packing packing, plumb_tensor row_scale) {
+    if (!operand_fits(be, o, x.rows, x.cols)) return;
+    o->rows = x.rows, o->cols = x.cols, o->packing = packing;
+    const float *scale = row_scale.buffer ? plumb_cpu_at(row_scale, 0) : NULL;
+    bool bf16 = is_bf16(be);
+#pragma omp parallel num_threads(be->threads)
+    {
+        if (packing == PLUMB_BY_COLUMNS) {
+            share s = my_share(x.rows);
+            pack_by_columns(o->data, plumb_cpu_at(x, 0), x.rows, x.cols, x.stride, scale, row_scale.stride, bf16, s.first, s.last);
+        } else {
+            share s = my_share((x.rows + BLOCK - 1) / BLOCK);
+            pack_by_rows(o->data, plumb_cpu_at(x, 0), x.rows, x.cols, x.stride, scale, row_scale.stride, bf16, s.first, s.last);
+        }
+    }
+}
+
+static void op_weight_write(plumb_backend *be, plumb_weight *w, int64_t first, int64_t rows, const float *from) {
+    int64_t element = is_bf16(be) ? 2 : 4;
+    char *to = (char *)w->data + first * w->k * element;
+    pack_by_rows(to, from, rows, w->k, w->k, NULL, 0, is_bf16(be), 0, (rows + BLOCK - 1) / BLOCK);
+}
+static void op_weight_read(plumb_backend *be, const plumb_weight *w, int64_t first, int64_t rows, float *to) {
+    unpack_by_rows(to, w->k, w->data, first, rows, w->k, is_bf16(be));
+}
+static void op_weight_from(plumb_backend *be, plumb_weight *w, plumb_tensor from) {
+#pragma omp parallel num_threads(be->threads)
+    {
+        share s = my_share((w->n + BLOCK - 1) / BLOCK);
+        pack_by_rows(w->data, plumb_cpu_at(from, 0), w->n, w->k, from.stride, NULL, 0, is_bf16(be), s.first, s.last);
+    }
+}
+
+/* --- y = sum_t x_t w_t^T + bias -------------------------------------------------------------------------------------------------- */
+static void forward_panel(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, const float *bias, int64_t n0, uint32_t *scratch) {
+    bool bf16 = is_bf16(be), load = false;
+    int64_t lanes = plumb_min64(BLOCK, y.cols - n0), n_tiles = tiles_of(y.rows);
+    float *out = plumb_cpu_at(y, 0) + n0;
+    for (int t = 0; t < n_terms; t++) {
+        side x = operand_side(be, terms[t].x), w = weight_side(be, terms[t].w);
+        for (int64_t r0 = 0; r0 < terms[t].w->k; r0 += CHUNK) {
+            int64_t n = plumb_min64(CHUNK, terms[t].w->k - r0);
+            const float *b = vectors_at(w, n0, r0, n, bf16, scratch);
+            const char *next = (const char *)side_at(w, n0, r0) + n * BLOCK * w.element; /* the chunk after this one */
+            for (int64_t i = 0; i < n_tiles; i++) {
+                int64_t m0 = tile_begin(y.rows, n_tiles, i), m1 = tile_begin(y.rows, n_tiles, i + 1);
+                tile_run((tile){side_at(x, r0, m0), x.p * (bf16 ? 16 : 32), b, out + m0 * y.stride, y.stride, words(n, bf16), load,
+                                next + i * (words(n, bf16) / 8) * 64},
+                         (int)(m1 - m0), lanes, bf16);
+            }
+            load = true;
+        }
+    }
+    if (bias)
+        for (int64_t m = 0; m < y.rows; m++)
+            for (int64_t l = 0; l < lanes; l++) out[m * y.stride + l] += bias[n0 + l];
+}
+static void op_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, plumb_tensor bias) {
+    uint32_t *scratch = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)be->threads * CHUNK / 2 * BLOCK * sizeof(uint32_t));
+    if (!scratch || !y.rows) return;
+#pragma omp parallel num_threads(be->threads)
+    {
+        share s = my_share((y.cols + BLOCK - 1) / BLOCK);
+        uint32_t *mine = scratch + (int64_t)omp_get_thread_num() * CHUNK / 2 * BLOCK;
+        for (int64_t p = s.first; p < s.last; p++) forward_panel(be, y, terms, n_terms, bias.buffer ? plumb_cpu_at(bias, 0) : NULL, p * BLOCK, mine);
+    }
+}
+
+/* --- dx^T[k][m] = sum_t sum_n w_t[n][k] dy_t[m][n], rows k of one thread ----------------------------------------------------------- */
+
+static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M, const plumb_term *terms, int n_terms, const uint32_t *pairs, share rows) {
+    bool bf16 = is_bf16(be), load = false;
+    int64_t n_panels = (M + BLOCK - 1) / BLOCK, n_tiles = tiles_of(rows.last - rows.first);
+    for (int t = 0; t < n_terms; t++) {
+        side dy = operand_side(be, terms[t].x), w = weight_side(be, terms[t].w);
+        int64_t N = terms[t].w->n, half = (N + 1) / 2;
+        for (int64_t r0 = 0; r0 < N; r0 += CHUNK) {
+            int64_t n = plumb_min64(CHUNK, N - r0);
+            for (int64_t i = 0; i < n_tiles; i++) {
+                int64_t k0 = rows.first + tile_begin(rows.last - rows.first, n_tiles, i), k1 = rows.first + tile_begin(rows.last - rows.first, n_tiles, i + 1);
+                for (int64_t p = 0; p < n_panels; p++) {
+                    const float *b = bf16 ? (const float *)(pairs + (p * half + r0 / 2) * BLOCK) : side_at(dy, p * BLOCK, r0);
+                    tile_run((tile){side_at(w, r0, k0), w.p * (bf16 ? 16 : 32), b, result + (p * K + k0) * BLOCK, BLOCK, words(n, bf16), load, NULL},
+                             (int)(k1 - k0), plumb_min64(BLOCK, M - p * BLOCK), bf16);
+                }
+            }
+            load = true;
+        }
+        pairs += n_panels * half * BLOCK;
+    }
+}
+/* The result is dx by rows, [m/32][K][32] floats; lanes past row M are not defined. NULL after latching a fault. */
+static float *backward_product(plumb_backend *be, int64_t K, int64_t M, const plumb_term *terms, int n_terms) {
+    int64_t n_panels = (M + BLOCK - 1) / BLOCK, pair_words = 0;
+    if (is_bf16(be))
+        for (int t = 0; t < n_terms; t++) pair_words += n_panels * ((terms[t].w->n + 1) / 2) * BLOCK;
+    uint32_t *pairs = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)pair_words * sizeof *pairs + 64);
+    float *result = plumb_cpu_scratch(be, SCRATCH_RESULT, (size_t)(n_panels * K * BLOCK) * sizeof(float));
+    if (!pairs || !result) return NULL;
+#pragma omp parallel num_threads(be->threads)
+    {
+        if (pair_words) {
+            uint32_t *to = pairs;
+            for (int t = 0; t < n_terms; t++) {
+                side dy = operand_side(be, terms[t].x);
+                int64_t N = terms[t].w->n, half = (N + 1) / 2;
+                share s = my_share(n_panels);
+                for (int64_t p = s.first; p < s.last; p++) interleave_panel(to + p * half * BLOCK, (const uint16_t *)side_at(dy, p * BLOCK, 0), N);
+                to += n_panels * half * BLOCK;
+            }
+#pragma omp barrier
+        }
+        backward_rows(be, result, K, M, terms, n_terms, pairs, my_share(K));
+    }
+    return result;
+}
+static void op_linear_backward(plumb_backend *be, plumb_tensor dx, const plumb_term *terms, int n_terms) {
+    if (!dx.rows) return;
+    float *result = backward_product(be, dx.cols, dx.rows, terms, n_terms);
+    if (!result) return;
+#pragma omp parallel num_threads(be->threads)
+    {
+        share s = my_share((dx.rows + BLOCK - 1) / BLOCK);
+        int64_t first = s.first * BLOCK, last = plumb_min64(s.last * BLOCK, dx.rows);
+        if (first < last) unpack_by_rows(plumb_cpu_at(dx, first), dx.stride, result, first, last - first, dx.cols, false);
+    }
+}
+static void op_linear_backward_packed(plumb_backend *be, plumb_operand *dx, const plumb_term *terms, int n_terms, plumb_tensor row_scale) {
+    int64_t M = terms[0].x->rows, K = terms[0].w->k;
+    if (!operand_fits(be, dx, M, K)) return;
+    dx->rows = M, dx->cols = K, dx->packing = PLUMB_BY_ROWS;
+    float *result = M ? backward_product(be, K, M, terms, n_terms) : NULL;
+    if (!result) return;
+    for (int64_t p = 0; p * BLOCK < M; p++) {
+        float scale[BLOCK] __attribute__((aligned(64))) = {0}; /* rows past the end become zeros */
+        for (int64_t l = 0; l < plumb_min64(BLOCK, M - p * BLOCK); l++) scale[l] = row_scale.buffer ? plumb_cpu_at(row_scale, p * BLOCK + l)[0] : 1.0f;
+        for (int64_t k = 0; k < K; k++)
+            for (int half = 0; half < BLOCK; half += 16) {
+                int64_t at = (p * K + k) * BLOCK + half;
+                v16 s = v_load(scale + half), v = v_load(result + at);
+                store_16(dx->data, at, v_select(s == 0.0f, v_set(0), v * s), is_bf16(be));
+            }
+    }
+}
+
+/* --- dw[n][k] += sum_m dy[m][n] x[m][k] ------------------------------------------------------------------------------------------- */
+static void op_linear_gradient(plumb_backend *be, plumb_tensor dw, const plumb_operand *dy, const plumb_operand *x) {
+    bool bf16 = is_bf16(be);
+    int64_t M = x->rows, panels = (dw.cols + BLOCK - 1) / BLOCK, n_tiles = tiles_of(dw.rows), half = (M + 1) / 2;
+    if (!M) return;
+    uint32_t *pairs = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)(bf16 ? panels * half * BLOCK : 0) * sizeof(uint32_t) + 64);
+    if (!pairs) return;
+    side rows = operand_side(be, dy), lanes = operand_side(be, x);
+#pragma omp parallel num_threads(be->threads)
+    {
+        if (bf16) {
+            share s = my_share(panels);
+            for (int64_t p = s.first; p < s.last; p++) interleave_panel(pairs + p * half * BLOCK, (const uint16_t *)side_at(lanes, p * BLOCK, 0), M);
+#pragma omp barrier
+        }
+        share s = dw.rows > dw.cols ? my_share(n_tiles) : (share){0, n_tiles};
+        share q = dw.rows > dw.cols ? (share){0, panels} : my_share(panels);
+        for (int64_t p = q.first; p < q.last; p++)
+            for (int64_t i = s.first; i < s.last; i++) {
+                int64_t n0 = tile_begin(dw.rows, n_tiles, i), n1 = tile_begin(dw.rows, n_tiles, i + 1);
+                const float *b = bf16 ? (const float *)(pairs + p * half * BLOCK) : side_at(lanes, p * BLOCK, 0);
+                tile_run((tile){side_at(rows, 0, n0), rows.p * (bf16 ? 16 : 32), b, plumb_cpu_at(dw, n0) + p * BLOCK, dw.stride, words(M, bf16), true, NULL},
+                         (int)(n1 - n0), plumb_min64(BLOCK, dw.cols - p * BLOCK), bf16);
+            }
+    }
+}
+#endif

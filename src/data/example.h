@@ -1,0 +1,31 @@
+/* One record as texts: what the tokenizer is given. */
+#ifndef PLUMB_DATA_EXAMPLE_H
+#define PLUMB_DATA_EXAMPLE_H
+#include "plumb/data.h"
+
+typedef struct field_names {
+    const char *prompt, *completion, *messages, *text, *instruction, *input, *output, *chosen, *rejected;
+} field_names;
+
+typedef struct example_rules { /* what the options and the tokenizer say; borrowed strings */
+    field_names field;
+    plumb_data_kind kind;
+    plumb_loss_on loss_on;
+    const char *chat_template, *alpaca_template; /* names for plumb_prompt_render */
+    const char *eos; /* text of the end-of-sequence token; NULL when the tokenizer has none */
+} example_rules;
+
+typedef struct example { /* zero-initialise; buffers are reused from record to record; free with example_free */
+    bool has_prompt;     /* else all of whole[0] is the completion */
+    bool special;        /* let the tokenizer add BOS and the like: texts yes, rendered chats no */
+    bool assistant_only; /* spans hold the parts of whole[0] that may be targets */
+    int wholes;          /* 1, or 2 for a pair: prompt and answer together */
+    plumb_str prompt, whole[2];
+    int64_t *spans; /* [begin,end) bytes */
+    int n_spans;
+} example;
+
+/* Errors start with the field's name; the caller puts the record's place before them. */
+plumb_status example_make(example *e, const example_rules *rules, const json_t *record) PLUMB_CHECKED;
+void example_free(example *e);
+#endif

@@ -1,0 +1,151 @@
+/* Files that are complete or absent.
+ *
+ *     path.<pid>-<n>.part  --write, fsync-->  rename  -->  path  --fsync of the folder-->  on disk
+ *
+ * A reader sees the old file or the new one, after a crash too; without the first fsync a file system may keep the
+ * rename and lose the contents, without the second it may lose the rename.  The unfinished file is beside the final one
+ * because rename cannot cross file systems.  Its name is taken with O_EXCL, so that ranks on other nodes, which may
+ * have the same process id, cannot share it.  A write that failed is remembered: commit then removes the file and
+ * fails. */
+#include "io_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { BUFFER = 1 << 16, TRIES = 1000 };
+
+struct plumb_atomic {
+    int fd;
+    bool failed;
+    char *path, *part; /* final and unfinished name; owned */
+    size_t used;
+    uint8_t buffer[BUFFER];
+};
+
+static void release(plumb_atomic *f) {
+    if (f->fd >= 0) close(f->fd);
+    free(f->path);
+    free(f->part);
+    free(f);
+}
+
+void plumb_atomic_abort(plumb_atomic *f) {
+    if (!f) return;
+    if (f->fd >= 0) unlink(f->part);
+    release(f);
+}
+
+plumb_status plumb_atomic_open(plumb_atomic **out, const char *path) {
+    static unsigned serial;
+    *out = NULL;
+    plumb_atomic *f;
+    PLUMB_TRY(plumb_alloc(&f, 1, sizeof *f, "a file buffer"));
+    f->fd = -1;
+    size_t room = strlen(path) + 64;
+    plumb_status status = plumb_io_copy_text(&f->path, path, strlen(path));
+    if (status == PLUMB_OK) status = plumb_alloc(&f->part, room, 1, "a path");
+    if (status != PLUMB_OK) goto done;
+    if (plumb_path_is_dir(path)) {
+        status = plumb_error(PLUMB_E_IO, "%s: cannot write the file: a directory has this name", path);
+        goto done;
+    }
+    for (int i = 0; i < TRIES && f->fd < 0; i++) {
+        unsigned n = __atomic_fetch_add(&serial, 1, __ATOMIC_RELAXED);
+        snprintf(f->part, room, "%s.%ld-%u.part", path, (long)getpid(), n);
+        f->fd = open(f->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (f->fd < 0 && errno != EEXIST && errno != EINTR) break;
+    }
+    if (f->fd < 0) {
+        status = plumb_error(PLUMB_E_IO, "%s: cannot create: %m", f->part);
+        goto done;
+    }
+    *out = f;
+    return PLUMB_OK;
+done:
+    release(f);
+    return status;
+}
+
+static plumb_status write_through(plumb_atomic *f, const uint8_t *bytes, size_t n) {
+    while (n) {
+        ssize_t done = write(f->fd, bytes, n < (1u << 30) ? n : 1u << 30);
+        if (done < 0 && errno == EINTR) continue;
+        if (done <= 0) {
+            if (done == 0) errno = ENOSPC;
+            f->failed = true;
+            return plumb_error(PLUMB_E_IO, "%s: cannot write: %m", f->path);
+        }
+        bytes += done;
+        n -= (size_t)done;
+    }
+    return PLUMB_OK;
+}
+
+static plumb_status flush(plumb_atomic *f) {
+    size_t n = f->used;
+    f->used = 0;
+    return write_through(f, f->buffer, n);
+}
+
+plumb_status plumb_atomic_write(plumb_atomic *f, const void *bytes, size_t n) {
+    if (f->failed) return plumb_error(PLUMB_E_IO, "%s: an earlier write failed", f->path);
+    if (n > BUFFER - f->used) PLUMB_TRY(flush(f));
+    if (n > BUFFER) return write_through(f, bytes, n);
+    if (n) memcpy(f->buffer + f->used, bytes, n);
+    f->used += n;
+    return PLUMB_OK;
+}
+
+/* The folder of `path`, flushed. Some file systems cannot flush folders and say EINVAL; theirs is the risk. */
+static plumb_status flush_folder(const char *path) {
+    char *folder;
+    const char *slash = strrchr(path, '/');
+    if (slash)
+        PLUMB_TRY(plumb_io_copy_text(&folder, path, slash == path ? 1 : (size_t)(slash - path)));
+    else
+        PLUMB_TRY(plumb_io_copy_text(&folder, ".", 1));
+    plumb_status status = PLUMB_OK;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        if (errno != EACCES) status = plumb_error(PLUMB_E_IO, "%s: cannot open the folder: %m", folder);
+    } else if (fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP) {
+        status = plumb_error(PLUMB_E_IO, "%s: cannot flush the folder to disk: %m", folder);
+    }
+    if (fd >= 0) close(fd);
+    free(folder);
+    return status;
+}
+
+plumb_status plumb_atomic_commit(plumb_atomic *f) {
+    plumb_status status =
+        f->failed ? plumb_error(PLUMB_E_IO, "%s: not written: an earlier write failed", f->path) : flush(f);
+    if (status == PLUMB_OK && fsync(f->fd) != 0)
+        status = plumb_error(PLUMB_E_IO, "%s: cannot flush to disk: %m", f->path);
+    if (status == PLUMB_OK) {
+        int fd = f->fd;
+        f->fd = -1;
+        if (close(fd) != 0) { /* network file systems report a full disk here */
+            status = plumb_error(PLUMB_E_IO, "%s: cannot finish writing: %m", f->path);
+        } else if (rename(f->part, f->path) != 0) {
+            status = plumb_error(PLUMB_E_IO, "%s: cannot rename %s to it: %m", f->path, f->part);
+        } else {
+            status = flush_folder(f->path);
+            release(f);
+            return status;
+        }
+    }
+    unlink(f->part);
+    release(f);
+    return status;
+}
+
+plumb_status plumb_write_file(const char *path, const void *bytes, size_t n) {
+    plumb_atomic *f;
+    PLUMB_TRY(plumb_atomic_open(&f, path));
+    plumb_status status = plumb_atomic_write(f, bytes, n);
+    if (status == PLUMB_OK) return plumb_atomic_commit(f);
+    plumb_atomic_abort(f);
+    return status;
+}

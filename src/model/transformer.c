@@ -1,0 +1,257 @@
+/* The transformer: one layer forward, the same layer backward, and the passes that run them.
+ *
+ *   x ── norm ─ q,k,v ─ rope ─ attention ─ o ──(+)── norm ─ gate,up ─ silu·up ─ down ──(+)── x'
+ *    └─────────────────────────────────────────┘ └──────────────────────────────────────┘
+ * then, on the listed rows only: norm ─ LM head ─ log-probability of each target.
+ *
+ * Backward walks the same picture from right to left; what is cheap to make again (norms, the gated product) is not kept. */
+#include "model_internal.h"
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct pass { /* what a layer needs to know */
+    plumb_model *m;
+    plumb_view view;
+    int64_t T;
+    plumb_kv *kv;
+    bool cached; /* kv holds every layer */
+    const plumb_batch *batch;
+} pass;
+
+static plumb_tensor first_rows(plumb_tensor t, int64_t rows) { return plumb_tensor_rows(t, 0, rows); }
+static plumb_tensor norm_gain(const pass *p, plumb_role role, int32_t layer) {
+    return plumb_value_vector(&p->m->values[plumb_params_find(&p->m->params, role, layer, false)], p->view);
+}
+static plumb_tensor norm_grad(const pass *p, plumb_role role, int32_t layer) { return p->m->values[plumb_params_find(&p->m->params, role, layer, false)].grad; }
+static layer_memory memory_of(const pass *p, int64_t layer) {
+    layer_memory x = p->m->space.layers[p->m->checkpointing ? 0 : layer];
+    plumb_tensor *all[] = {&x.q, &x.k, &x.v, &x.o, &x.lse, &x.middle, &x.rstd_attention, &x.rstd_mlp, &x.gate, &x.up};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) all[i]->rows = p->T;
+    return x;
+}
+/* The linears [first, first+count) of a layer, as a group that shares its input. */
+static void group_of(const pass *p, int64_t layer, int first, int count, plumb_linear **group) {
+    for (int i = 0; i < count; i++) group[i] = &p->m->linears[p->view][plumb_linear_index(layer, first + i)];
+}
+
+static void layer_forward(const pass *p, int32_t layer) {
+    plumb_model *m = p->m;
+    plumb_backend *be = m->be;
+    workspace *s = &m->space;
+    layer_memory x = memory_of(p, layer);
+    plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), output = first_rows(s->inputs[layer + 1], p->T);
+    plumb_tensor normed = first_rows(s->normed, p->T), branch = first_rows(s->branch, p->T), hidden = first_rows(s->hidden, p->T);
+    plumb_linear *group[PLUMB_MAX_GROUP];
+
+    PLUMB_RUN(be, rmsnorm_forward, normed, input, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention, m->arch.norm_eps);
+    group_of(p, layer, L_Q, 3, group);
+    plumb_linear_forward(be, &m->work, group, 3, normed, (plumb_tensor[]){x.q, x.k, x.v}, p->batch);
+    PLUMB_RUN(be, rope_forward, x.q, m->rope_table, m->arch.head_dim, p->batch);
+    PLUMB_RUN(be, rope_forward, x.k, m->rope_table, m->arch.head_dim, p->batch);
+    PLUMB_RUN(be, attention_forward, &m->attention, x.o, x.lse, x.q, x.k, x.v, p->kv, p->cached ? layer : 0, p->batch);
+    group_of(p, layer, L_O, 1, group);
+    plumb_linear_forward(be, &m->work, group, 1, x.o, &branch, p->batch);
+
+    PLUMB_RUN(be, copy, x.middle, input);
+    PLUMB_RUN(be, rmsnorm_forward, normed, x.middle, branch, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), x.rstd_mlp, m->arch.norm_eps);
+    group_of(p, layer, L_GATE, 2, group);
+    plumb_linear_forward(be, &m->work, group, 2, normed, (plumb_tensor[]){x.gate, x.up}, p->batch);
+    PLUMB_RUN(be, swiglu_forward, hidden, x.gate, x.up);
+    group_of(p, layer, L_DOWN, 1, group);
+    plumb_linear_forward(be, &m->work, group, 1, hidden, &branch, p->batch);
+    PLUMB_RUN(be, copy, output, x.middle);
+    PLUMB_RUN(be, add, output, branch);
+}
+
+/* d holds the gradient by the layer's output on entry and by its input on return (not for a first layer below which nothing trains). */
+static void layer_backward(const pass *p, int32_t layer, plumb_tensor d, bool wants_input) {
+    plumb_model *m = p->m;
+    plumb_backend *be = m->be;
+    workspace *s = &m->space;
+    layer_memory x = memory_of(p, layer);
+    plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), normed = first_rows(s->normed, p->T), hidden = first_rows(s->hidden, p->T);
+    plumb_tensor dhidden = hidden, dbranch = plumb_tensor_of(s->dbranch.buffer, s->dbranch.offset, p->T, m->arch.hidden);
+    plumb_tensor d_o = plumb_tensor_of(s->dbranch.buffer, s->dbranch.offset, p->T, m->arch.heads * m->arch.head_dim);
+    plumb_tensor dq = first_rows(s->dq, p->T), dk = first_rows(s->dk, p->T), dv = first_rows(s->dv, p->T);
+    plumb_linear *group[PLUMB_MAX_GROUP];
+
+    PLUMB_RUN(be, swiglu_forward, hidden, x.gate, x.up);
+    group_of(p, layer, L_DOWN, 1, group);
+    plumb_linear_backward(be, &m->work, group, 1, dhidden, &d, hidden, p->batch); /* hidden is packed before dhidden is written */
+    PLUMB_RUN(be, swiglu_backward, x.gate, x.up, dhidden, x.gate, x.up);
+    PLUMB_RUN(be, rmsnorm_forward, normed, x.middle, none, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), x.rstd_mlp, m->arch.norm_eps);
+    group_of(p, layer, L_GATE, 2, group);
+    plumb_linear_backward(be, &m->work, group, 2, dbranch, (plumb_tensor[]){x.gate, x.up}, normed, p->batch);
+    PLUMB_RUN(be, rmsnorm_backward, d, norm_grad(p, PLUMB_ROLE_MLP_NORM, layer), dbranch, x.middle, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), x.rstd_mlp);
+
+    group_of(p, layer, L_O, 1, group);
+    plumb_linear_backward(be, &m->work, group, 1, d_o, &d, x.o, p->batch);
+    PLUMB_RUN(be, attention_backward, &m->attention, dq, dk, dv, d_o, x.o, x.lse, x.q, x.k, x.v, p->kv, p->batch);
+    PLUMB_RUN(be, rope_backward, dq, m->rope_table, m->arch.head_dim, p->batch);
+    PLUMB_RUN(be, rope_backward, dk, m->rope_table, m->arch.head_dim, p->batch);
+    PLUMB_RUN(be, rmsnorm_forward, normed, input, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention, m->arch.norm_eps);
+    group_of(p, layer, L_Q, 3, group);
+    plumb_linear_backward(be, &m->work, group, 3, wants_input ? dbranch : none, (plumb_tensor[]){dq, dk, dv}, normed, p->batch);
+    if (wants_input)
+        PLUMB_RUN(be, rmsnorm_backward, d, norm_grad(p, PLUMB_ROLE_ATTN_NORM, layer), dbranch, input, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention);
+}
+
+/* --- passes ----------------------------------------------------------------------------------------------------------------------------------- */
+static const value *head_value(const plumb_model *m) {
+    return &m->values[plumb_params_find(&m->params, m->arch.tied ? PLUMB_ROLE_EMBED : PLUMB_ROLE_HEAD, -1, false)];
+}
+
+/* Which rows go through which adapter, and with what factor. */
+static plumb_status set_adapters(plumb_model *m, const plumb_forest *f) {
+    for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++) m->work.used[j] = false;
+    for (int32_t s = 0; s < f->n_segments; s++) {
+        int32_t a = f->segments[s].adapter;
+        if (a == PLUMB_NO_ADAPTER) continue;
+        if (a >= PLUMB_MAX_ADAPTERS || !m->has_lora || (a == 1 && !m->reference_adapter) || a > 1)
+            return plumb_error(PLUMB_E_CONFIG, "a segment asks for adapter %d, which the model does not have", a);
+        m->work.used[a] = true;
+    }
+    float *scale = NULL;
+    for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++) {
+        m->work.row_scale[j].rows = f->n_tokens;
+        if (!m->work.used[j]) continue;
+        if (!scale) PLUMB_TRY(plumb_alloc(&scale, (size_t)f->n_tokens, sizeof *scale, "adapter scales"));
+        for (int64_t i = 0; i < f->n_tokens; i++) scale[i] = f->segments[f->row_segment[i]].adapter == j ? (float)m->lora_scale[j] : 0.0f;
+        PLUMB_RUN(m->be, write, m->work.row_scale[j], scale);
+    }
+    free(scale);
+    return PLUMB_OK;
+}
+
+static plumb_status begin(plumb_model *m, pass *p, const plumb_forest *f, plumb_view view, bool training, const plumb_dropout *dropout, plumb_kv *kv) {
+    if (!f->finished) return plumb_error(PLUMB_E_DATA, "the forest is not laid out");
+    m->trained_forward = false;
+    PLUMB_TRY(plumb_model_reserve(m, f, training));
+    PLUMB_TRY(set_adapters(m, f));
+    if (m->batch) m->be->ops->batch_free(m->be, m->batch);
+    m->batch = NULL;
+    PLUMB_TRY(m->be->ops->batch_create(m->be, f, &m->batch));
+    m->work.dropout = training && dropout ? dropout->p : 0;
+    m->work.seed = dropout ? dropout->seed : 0;
+    m->work.step = dropout ? dropout->step : 0;
+    m->view = view, m->rows = f->n_tokens, m->targets = f->n_targets;
+    *p = (pass){m, view, f->n_tokens, kv ? kv : m->space.kv, kv != NULL, m->batch};
+    return PLUMB_OK;
+}
+
+/* Embedding, layers, and the final norm on the listed rows: leaves rows_normed. */
+static void run_layers(const pass *p) {
+    plumb_model *m = p->m;
+    workspace *s = &m->space;
+    plumb_tensor none = {0};
+    const value *embedding = &m->values[plumb_params_find(&m->params, PLUMB_ROLE_EMBED, -1, false)];
+    PLUMB_RUN(m->be, embedding_forward, first_rows(s->inputs[0], p->T), plumb_value_weight(embedding, p->view), p->batch);
+    for (int32_t layer = 0; layer < m->arch.layers; layer++) layer_forward(p, layer);
+    plumb_tensor rows = first_rows(s->rows, m->targets);
+    PLUMB_RUN(m->be, gather_forward, rows, first_rows(s->inputs[m->arch.layers], p->T), p->batch);
+    PLUMB_RUN(m->be, rmsnorm_forward, first_rows(s->rows_normed, m->targets), rows, none, norm_gain(p, PLUMB_ROLE_FINAL_NORM, -1),
+              first_rows(s->rows_rstd, m->targets), m->arch.norm_eps);
+}
+
+static plumb_status read_stats(plumb_model *m, plumb_forward_result *r) {
+    int64_t n = m->targets;
+    if (r->capacity < n || !r->logp) {
+        plumb_forward_result_free(r);
+        PLUMB_TRY(plumb_alloc(&r->logp, (size_t)n, sizeof *r->logp, "log-probabilities"));
+        PLUMB_TRY(plumb_alloc(&r->entropy, (size_t)n, sizeof *r->entropy, "log-probabilities"));
+        PLUMB_TRY(plumb_alloc(&r->is_argmax, (size_t)n, sizeof *r->is_argmax, "log-probabilities"));
+        r->capacity = n;
+    }
+    r->count = n;
+    double *stats;
+    PLUMB_TRY(plumb_alloc(&stats, (size_t)(4 * n), sizeof *stats, "log-probabilities"));
+    PLUMB_RUN(m->be, read_f64, first_rows(m->space.stats, n), stats);
+    for (int64_t i = 0; i < n; i++) r->logp[i] = stats[4 * i], r->entropy[i] = stats[4 * i + 2], r->is_argmax[i] = stats[4 * i + 3] != 0;
+    free(stats);
+    return PLUMB_OK;
+}
+void plumb_forward_result_free(plumb_forward_result *r) {
+    free(r->logp);
+    free(r->entropy);
+    free(r->is_argmax);
+    *r = (plumb_forward_result){0};
+}
+
+plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, plumb_view view, bool training, const plumb_dropout *dropout, double temperature,
+                                 plumb_forward_result *r) {
+    pass p;
+    PLUMB_TRY(begin(m, &p, f, view, training, dropout, NULL));
+    run_layers(&p);
+    workspace *s = &m->space;
+    plumb_tensor none = {0};
+    PLUMB_RUN(m->be, head_forward, first_rows(s->stats, m->targets), training ? first_rows(s->u, m->targets) : none, first_rows(s->rows_normed, m->targets),
+              plumb_value_weight(head_value(m), view), temperature, m->logits_budget, p.batch);
+    PLUMB_TRY(read_stats(m, r));
+    m->trained_forward = training;
+    return plumb_backend_fault(m->be);
+}
+
+/* Does anything train below the layers? Then the first layer's input gradient is needed. */
+static bool trains_below(const plumb_model *m) {
+    if (m->values[plumb_params_find(&m->params, PLUMB_ROLE_EMBED, -1, false)].grad.buffer) return true;
+    return m->values[plumb_params_find(&m->params, PLUMB_ROLE_ATTN_NORM, 0, false)].grad.buffer != NULL;
+}
+
+plumb_status plumb_model_backward(plumb_model *m, const double *dlogp) {
+    if (!m->trained_forward) return plumb_error(PLUMB_E_CONFIG, "backward without a training forward");
+    workspace *s = &m->space;
+    plumb_backend *be = m->be;
+    pass p = {m, m->view, m->rows, s->kv, false, m->batch};
+    int64_t T = m->rows, R = m->targets;
+    plumb_tensor dlogp_device = first_rows(s->dlogp, R), rows = first_rows(s->rows, R), u = first_rows(s->u, R), d = first_rows(s->gradient, T);
+    float *host;
+    PLUMB_TRY(plumb_alloc(&host, (size_t)R, sizeof *host, "loss derivatives"));
+    for (int64_t i = 0; i < R; i++) host[i] = (float)dlogp[i];
+    PLUMB_RUN(be, write, dlogp_device, host);
+    free(host);
+
+    const value *head = head_value(m);
+    if (head->grad.buffer)
+        PLUMB_RUN(be, head_backward, head->grad, dlogp_device, first_rows(s->stats, R), first_rows(s->rows_normed, R), plumb_value_weight(head, m->view), 1.0,
+                  m->logits_budget, m->batch);
+    PLUMB_RUN(be, scale_rows, u, u, dlogp_device);
+    plumb_tensor drows = first_rows(s->rows_normed, R); /* the normed rows have served */
+    PLUMB_RUN(be, zero, drows);
+    PLUMB_RUN(be, rmsnorm_backward, drows, norm_grad(&p, PLUMB_ROLE_FINAL_NORM, -1), u, rows, norm_gain(&p, PLUMB_ROLE_FINAL_NORM, -1), first_rows(s->rows_rstd, R));
+    PLUMB_RUN(be, zero, d);
+    PLUMB_RUN(be, gather_backward, d, drows, m->batch);
+
+    bool below = trains_below(m);
+    for (int32_t layer = (int32_t)m->arch.layers - 1; layer >= 0; layer--) {
+        if (m->checkpointing) layer_forward(&p, layer);
+        layer_backward(&p, layer, d, layer > 0 || below);
+    }
+    const value *embedding = &m->values[plumb_params_find(&m->params, PLUMB_ROLE_EMBED, -1, false)];
+    if (embedding->grad.buffer) PLUMB_RUN(be, embedding_backward, embedding->grad, d, m->batch);
+    m->trained_forward = false;
+    return plumb_backend_fault(be);
+}
+
+plumb_status plumb_model_logits(plumb_model *m, const plumb_forest *f, plumb_kv *kv, float *out) {
+    pass p;
+    PLUMB_TRY(begin(m, &p, f, PLUMB_VIEW_POLICY, false, NULL, kv));
+    run_layers(&p);
+    const plumb_weight *w = plumb_value_weight(head_value(m), PLUMB_VIEW_POLICY);
+    plumb_operand *x = NULL;
+    plumb_buffer *logits = NULL;
+    plumb_tensor none = {0};
+    plumb_status status = m->be->ops->operand_create(m->be, m->targets, m->arch.hidden, &x);
+    if (status == PLUMB_OK) status = m->be->ops->buffer_create(m->be, m->targets * m->arch.vocab, "logits", &logits);
+    if (status == PLUMB_OK) {
+        plumb_tensor z = plumb_tensor_of(logits, 0, m->targets, m->arch.vocab);
+        PLUMB_RUN(m->be, operand_pack, x, first_rows(m->space.rows_normed, m->targets), PLUMB_BY_COLUMNS, none);
+        PLUMB_RUN(m->be, linear_forward, z, &(plumb_term){x, w}, 1, none);
+        PLUMB_RUN(m->be, read, z, out);
+        status = plumb_backend_fault(m->be);
+    }
+    if (x) m->be->ops->operand_free(m->be, x);
+    if (logits) m->be->ops->buffer_free(m->be, logits);
+    return status;
+}
+plumb_status plumb_model_kv_create(plumb_model *m, int64_t slots, plumb_kv **out) { return m->be->ops->kv_create(m->be, m->arch.layers, slots, &m->attention, out); }
+void plumb_model_kv_free(plumb_model *m, plumb_kv *kv) { m->be->ops->kv_free(m->be, kv); }
