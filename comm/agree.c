@@ -1,7 +1,8 @@
 /* Agreement points: a local fault becomes the same status and the same message on every rank.
  *
- * One small gather when all is well; when not, one more message carries the text of the lowest failing rank. Where every rank failed with the
- * same text (a bad configuration, or a status that was agreed on before), the text is kept as it is: there is no one rank to blame. */
+ * One small gather when all is well; when not, one more message carries the text of the lowest failing rank. Where
+ * every rank failed with the same text (a bad configuration, or a status that was agreed on before), the text is kept
+ * as it is: there is no one rank to blame. */
 #include <stdio.h>
 #include <string.h>
 #include "internal.h"
@@ -41,7 +42,8 @@ plumb_status plumb_comm_agree(plumb_axis axis, plumb_status local) {
     plumb_status status = (plumb_status)votes[lowest].status;
     char text[MESSAGE] = "";
     if (!same) {
-        if (a->rank == lowest) snprintf(text, sizeof text, "rank %d (%s): %s", a->rank, plumb_comm_host(), plumb_error_message());
+        if (a->rank == lowest)
+            snprintf(text, sizeof text, "rank %d (%s): %s", a->rank, plumb_comm_host(), plumb_error_message());
         comm_raw_bcast(a, text, sizeof text, lowest);
     }
     comm_end();

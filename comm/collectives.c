@@ -1,11 +1,12 @@
 /* Barrier, broadcast, gathers and small reductions.
  *
- * Small messages are one non-blocking collective of MPI. Large ones are pieces of at most 8 MiB between pairs: a count never comes near INT_MAX,
- * MPI's own buffers stay small, and the limit on waiting applies to each piece. A barrier goes before the large ones: a rank that is early
- * sleeps in it, so that once data flows, all poll.
+ * Small messages are one non-blocking collective of MPI. Large ones are pieces of at most 8 MiB between pairs: a count
+ * never comes near INT_MAX, MPI's own buffers stay small, and the limit on waiting applies to each piece. A barrier
+ * goes before the large ones: a rank that is early sleeps in it, so that once data flows, all poll.
  *
- * Sums and maxima gather every rank's values and fold them in rank order on every rank: the same bits everywhere, whatever the algorithm or
- * the topology that MPI chooses. The cost is size * count values, which is nothing for statistics; gradients go through reduce.c. */
+ * Sums and maxima gather every rank's values and fold them in rank order on every rank: the same bits everywhere,
+ * whatever the algorithm or the topology that MPI chooses. The cost is size * count values, which is nothing for
+ * statistics; gradients go through reduce.c. */
 #include <limits.h>
 #include <math.h>
 #include <string.h>
@@ -31,7 +32,8 @@ void comm_raw_bcast(const comm_axis *axis, void *data, size_t bytes, int root) {
 void comm_raw_gather(const comm_axis *axis, const void *mine, size_t bytes, void *all) {
     MPI_Request request;
     memmove((char *)all + (size_t)axis->rank * bytes, mine, bytes);
-    comm_check_mpi(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, all, (int)bytes, MPI_BYTE, axis->comm, &request), "MPI_Iallgather");
+    comm_check_mpi(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, all, (int)bytes, MPI_BYTE, axis->comm, &request),
+                   "MPI_Iallgather");
     comm_wait(&request, 1, COMM_PACE_IDLE);
 }
 
@@ -40,12 +42,16 @@ void comm_raw_exchange(const comm_axis *axis, const comm_part *parts, const comm
     for (int step = 1; step < axis->size; step++) { /* each rank begins with another peer */
         int from = (axis->rank - step + axis->size) % axis->size;
         if (rooms[from].bytes)
-            comm_check_mpi(MPI_Irecv(rooms[from].data, (int)rooms[from].bytes, MPI_BYTE, from, 0, axis->comm, &comm.requests[count++]), "MPI_Irecv");
+            comm_check_mpi(MPI_Irecv(rooms[from].data, (int)rooms[from].bytes, MPI_BYTE, from, 0, axis->comm,
+                                     &comm.requests[count++]),
+                           "MPI_Irecv");
     }
     for (int step = 1; step < axis->size; step++) {
         int to = (axis->rank + step) % axis->size;
         if (parts[to].bytes)
-            comm_check_mpi(MPI_Isend(parts[to].data, (int)parts[to].bytes, MPI_BYTE, to, 0, axis->comm, &comm.requests[count++]), "MPI_Isend");
+            comm_check_mpi(
+                MPI_Isend(parts[to].data, (int)parts[to].bytes, MPI_BYTE, to, 0, axis->comm, &comm.requests[count++]),
+                "MPI_Isend");
     }
     if (count) comm_wait(comm.requests, count, COMM_PACE_BULK);
 }
@@ -67,7 +73,8 @@ void plumb_comm_bcast(plumb_axis axis, void *data, size_t bytes, int root) {
     comm_end();
 }
 
-/* --- reductions of a few values ---------------------------------------------------------------------------------------- */
+/* --- reductions of a few values
+ * ---------------------------------------------------------------------------------------- */
 
 typedef enum fold_kind { FOLD_SUM_F64, FOLD_SUM_I64, FOLD_MAX_F64, FOLD_MAX_I64 } fold_kind;
 
@@ -112,12 +119,21 @@ static void fold(plumb_axis axis, const char *name, fold_kind kind, void *values
     comm_end();
 }
 
-void plumb_comm_sum_f64(plumb_axis axis, double *values, int64_t count) { fold(axis, "sum_f64", FOLD_SUM_F64, values, count); }
-void plumb_comm_sum_i64(plumb_axis axis, int64_t *values, int64_t count) { fold(axis, "sum_i64", FOLD_SUM_I64, values, count); }
-void plumb_comm_max_f64(plumb_axis axis, double *values, int64_t count) { fold(axis, "max_f64", FOLD_MAX_F64, values, count); }
-void plumb_comm_max_i64(plumb_axis axis, int64_t *values, int64_t count) { fold(axis, "max_i64", FOLD_MAX_I64, values, count); }
+void plumb_comm_sum_f64(plumb_axis axis, double *values, int64_t count) {
+    fold(axis, "sum_f64", FOLD_SUM_F64, values, count);
+}
+void plumb_comm_sum_i64(plumb_axis axis, int64_t *values, int64_t count) {
+    fold(axis, "sum_i64", FOLD_SUM_I64, values, count);
+}
+void plumb_comm_max_f64(plumb_axis axis, double *values, int64_t count) {
+    fold(axis, "max_f64", FOLD_MAX_F64, values, count);
+}
+void plumb_comm_max_i64(plumb_axis axis, int64_t *values, int64_t count) {
+    fold(axis, "max_i64", FOLD_MAX_I64, values, count);
+}
 
-/* --- gathers ----------------------------------------------------------------------------------------------------------- */
+/* --- gathers
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static size_t piece_bytes(size_t bytes, size_t offset) {
     if (offset >= bytes) return 0;
@@ -139,7 +155,8 @@ static void gather_pieces(const comm_axis *axis, char *all, const size_t *counts
             size_t own = piece_bytes(counts ? counts[axis->rank] : equal, done);
             size_t start = offsets ? offsets[axis->rank] : (size_t)axis->rank * equal;
             parts[r] = (comm_part){all + start + done, own};
-            rooms[r] = (comm_room){all + (offsets ? offsets[r] : (size_t)r * equal) + done, piece_bytes(counts ? counts[r] : equal, done)};
+            rooms[r] = (comm_room){all + (offsets ? offsets[r] : (size_t)r * equal) + done,
+                                   piece_bytes(counts ? counts[r] : equal, done)};
         }
         comm_raw_exchange(axis, parts, rooms);
     }
@@ -151,8 +168,10 @@ void plumb_comm_allgather(plumb_axis axis, const void *mine, size_t bytes, void 
     if (bytes && own != mine) memmove(own, mine, bytes);
     if (a->size == 1) return;
     comm_begin(a, "allgather", bytes);
-    if (bytes && bytes <= COMM_SMALL / (size_t)a->size) comm_raw_gather(a, own, bytes, all);
-    else gather_pieces(a, all, NULL, NULL, bytes);
+    if (bytes && bytes <= COMM_SMALL / (size_t)a->size)
+        comm_raw_gather(a, own, bytes, all);
+    else
+        gather_pieces(a, all, NULL, NULL, bytes);
     comm_end();
 }
 
@@ -162,7 +181,8 @@ void plumb_comm_allgatherv(plumb_axis axis, const void *mine, void *all, const s
     if (counts[a->rank] && own != mine) memmove(own, mine, counts[a->rank]);
     if (a->size == 1) return;
     uint64_t fingerprint = 0;
-    for (int r = 0; comm.check && r < a->size; r++) fingerprint = comm_mix(fingerprint, comm_mix(counts[r], offsets[r]));
+    for (int r = 0; comm.check && r < a->size; r++)
+        fingerprint = comm_mix(fingerprint, comm_mix(counts[r], offsets[r]));
     comm_begin(a, "allgatherv", fingerprint);
     gather_pieces(a, all, counts, offsets, 0);
     comm_end();

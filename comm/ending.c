@@ -1,9 +1,9 @@
 /* Ending a job, in bounded time and with one line that says why.
  *
- * MPI_Abort asks the launcher to end the other ranks, and may itself wait for a lock that a stuck thread holds, or for a launcher that is
- * gone. So three things happen, each without trusting the next: the peers' watchdogs are told (they end their own processes), MPI_Abort
- * is called, and a thread started beforehand ends this process after 3 s whatever the others do. The first caller ends the job; a second
- * thread that gets here waits for that. */
+ * MPI_Abort asks the launcher to end the other ranks, and may itself wait for a lock that a stuck thread holds, or for
+ * a launcher that is gone. So three things happen, each without trusting the next: the peers' watchdogs are told (they
+ * end their own processes), MPI_Abort is called, and a thread started beforehand ends this process after 3 s whatever
+ * the others do. The first caller ends the job; a second thread that gets here waits for that. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -18,7 +18,8 @@ enum { ABORT_SECONDS = 3 };
 
 static void sleep_whole(double seconds) {
     struct timespec rest = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-    while (nanosleep(&rest, &rest) && errno == EINTR) {}
+    while (nanosleep(&rest, &rest) && errno == EINTR) {
+    }
 }
 
 _Noreturn void comm_park(void) {
@@ -57,13 +58,17 @@ _Noreturn void comm_fail(const char *format, ...) {
     vsnprintf(text + n, sizeof text - (size_t)n - 1, format, arguments);
     va_end(arguments);
     strcat(text, "\n"); /* room was left; one write, so that lines of ranks do not mix */
-    if (write(STDERR_FILENO, text, strlen(text)) < 0) {} /* nothing else can be told */
+    if (write(STDERR_FILENO, text, strlen(text)) < 0) {
+    } /* nothing else can be told */
     comm_end_job(1);
 }
 
-void plumb_comm_abort(int code) { comm_end_job(code); }
+void plumb_comm_abort(int code) {
+    comm_end_job(code);
+}
 
-/* --- guards ---------------------------------------------------------------------------------------------------------- */
+/* --- guards ----------------------------------------------------------------------------------------------------------
+ */
 
 static struct {
     pthread_t thread;
@@ -79,7 +84,8 @@ static void *watch_guard(void *unused) {
     (void)unused;
     int code = 0;
     pthread_mutex_lock(&guard.lock);
-    while (!guard.finished && code != ETIMEDOUT) code = pthread_cond_timedwait(&guard.changed, &guard.lock, &guard.deadline);
+    while (!guard.finished && code != ETIMEDOUT)
+        code = pthread_cond_timedwait(&guard.changed, &guard.lock, &guard.deadline);
     bool late = !guard.finished;
     pthread_mutex_unlock(&guard.lock);
     if (!late) return NULL;
@@ -99,7 +105,8 @@ void comm_guard_start(double seconds, const char *what) {
     guard.seconds = seconds;
     guard.what = what;
     guard.finished = false;
-    guard.running = pthread_create(&guard.thread, NULL, watch_guard, NULL) == 0; /* without a thread the launcher's limit remains */
+    guard.running =
+        pthread_create(&guard.thread, NULL, watch_guard, NULL) == 0; /* without a thread the launcher's limit remains */
 }
 
 void comm_guard_stop(void) {

@@ -1,8 +1,9 @@
 /* Start and end of communication.
  *
- * Order matters at the start: handlers before MPI_Init (a signal may come while it runs, and MPI's own threads should inherit nothing
- * odd), allocator limits before the first large block, the watchdog last. At the end: all ranks meet in a bounded barrier while heartbeats go
- * on, then the watchdogs part in an orderly way, then MPI_Finalize runs under a guard, since it cannot be left. */
+ * Order matters at the start: handlers before MPI_Init (a signal may come while it runs, and MPI's own threads should
+ * inherit nothing odd), allocator limits before the first large block, the watchdog last. At the end: all ranks meet in
+ * a bounded barrier while heartbeats go on, then the watchdogs part in an orderly way, then MPI_Finalize runs under a
+ * guard, since it cannot be left. */
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,16 +12,20 @@
 
 enum { START_SECONDS = 300, FINALIZE_SECONDS = 20, DEFAULT_TIMEOUT = 1800 };
 
-#define ALONE(title) {.name = title, .comm = MPI_COMM_NULL, .rank = 0, .size = 1}
+#define ALONE(title)                                                                                                   \
+    { .name = title, .comm = MPI_COMM_NULL, .rank = 0, .size = 1 }
 comm_state comm = {
     .axes = {ALONE("data"), ALONE("tensor"), ALONE("pipeline"), ALONE("context"), ALONE("world")},
     .node = ALONE("node"),
     .timeout = DEFAULT_TIMEOUT,
 };
 
-static void abort_on_bug(void) { plumb_comm_abort(1); }
+static void abort_on_bug(void) {
+    plumb_comm_abort(1);
+}
 
-/* MPI maps and unmaps its temporaries on each call unless the heap keeps them: reduce-scatter at 64 MiB was 5-10 times slower. */
+/* MPI maps and unmaps its temporaries on each call unless the heap keeps them: reduce-scatter at 64 MiB was 5-10 times
+ * slower. */
 static void keep_freed_memory(void) {
     mallopt(M_MMAP_THRESHOLD, 32 << 20); /* the largest value that glibc takes */
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
@@ -49,7 +54,9 @@ plumb_status plumb_comm_init(int *argc, char ***argv) {
     if (comm.axes[PLUMB_AXIS_WORLD].size == 1) return PLUMB_OK;
     if (!comm.threads) {
         if (comm.axes[PLUMB_AXIS_WORLD].rank == 0)
-            fprintf(stderr, "plumb: this MPI does not grant MPI_THREAD_MULTIPLE: no heartbeats; a dead rank is noticed after %.0f s\n",
+            fprintf(stderr,
+                    "plumb: this MPI does not grant MPI_THREAD_MULTIPLE: no heartbeats; a dead rank is noticed after "
+                    "%.0f s\n",
                     comm.timeout);
         return PLUMB_OK;
     }
@@ -82,7 +89,9 @@ void plumb_comm_finalize(void) {
     plumb_bug_abort = abort;
 }
 
-void plumb_comm_set_timeout(double seconds) { comm.timeout = seconds > 0 ? seconds : DEFAULT_TIMEOUT; }
+void plumb_comm_set_timeout(double seconds) {
+    comm.timeout = seconds > 0 ? seconds : DEFAULT_TIMEOUT;
+}
 
 void plumb_comm_doing(const char *what, int64_t step) {
     atomic_store_explicit(&comm.step, step, memory_order_relaxed);

@@ -1,9 +1,11 @@
 /* The mesh: which ranks belong together, on which node they run, and which process each of them is.
  *
- * Only the data axis has more than one rank in this version; tensor, pipeline and context exist with size 1, so that every caller names
- * the axis it means from the first day. Each axis has a communicator of its own, so that a collective on one never matches one on another.
+ * Only the data axis has more than one rank in this version; tensor, pipeline and context exist with size 1, so that
+ * every caller names the axis it means from the first day. Each axis has a communicator of its own, so that a
+ * collective on one never matches one on another.
  *
- * A process is known by host, pid namespace, pid and start time: when a stopped rank has to be killed, nothing else may be hit. */
+ * A process is known by host, pid namespace, pid and start time: when a stopped rank has to be killed, nothing else may
+ * be hit. */
 #include <limits.h>
 #include <sched.h>
 #include <stdio.h>
@@ -43,8 +45,8 @@ void comm_identify(comm_process *p) {
 bool comm_process_is(const comm_process *p) {
     comm_process self;
     comm_identify(&self);
-    return !strcmp(p->host, self.host) && p->pid_space && p->pid_space == self.pid_space && p->pid > 1 && p->pid != self.pid &&
-           p->start && p->start == process_start(p->pid);
+    return !strcmp(p->host, self.host) && p->pid_space && p->pid_space == self.pid_space && p->pid > 1 &&
+           p->pid != self.pid && p->start && p->start == process_start(p->pid);
 }
 
 static void open_axis(comm_axis *axis, const char *name, MPI_Comm from) {
@@ -69,9 +71,11 @@ void comm_mesh_create(void) {
     MPI_Comm node;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     for (int a = 0; a < PLUMB_AXIS_COUNT; a++)
-        open_axis(&comm.axes[a], axis_names[a], a == PLUMB_AXIS_DATA || a == PLUMB_AXIS_WORLD ? MPI_COMM_WORLD : MPI_COMM_SELF);
+        open_axis(&comm.axes[a], axis_names[a],
+                  a == PLUMB_AXIS_DATA || a == PLUMB_AXIS_WORLD ? MPI_COMM_WORLD : MPI_COMM_SELF);
     const comm_axis *world = &comm.axes[PLUMB_AXIS_WORLD];
-    comm_check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world->rank, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+    comm_check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world->rank, MPI_INFO_NULL, &node),
+                   "MPI_Comm_split_type");
     open_axis(&comm.node, "node", node);
     MPI_Comm_free(&node);
     comm_check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm.beats), "MPI_Comm_dup");
@@ -87,7 +91,9 @@ void comm_mesh_create(void) {
     comm_identify(&self);
     self.node = world->rank;
     comm_check_mpi(MPI_Bcast(&self.node, 1, MPI_INT32_T, 0, comm.node.comm), "MPI_Bcast");
-    comm_check_mpi(MPI_Allgather(&self, (int)sizeof self, MPI_BYTE, comm.processes, (int)sizeof self, MPI_BYTE, world->comm), "MPI_Allgather");
+    comm_check_mpi(
+        MPI_Allgather(&self, (int)sizeof self, MPI_BYTE, comm.processes, (int)sizeof self, MPI_BYTE, world->comm),
+        "MPI_Allgather");
 }
 
 void comm_mesh_free(void) {
@@ -101,10 +107,18 @@ void comm_mesh_free(void) {
     comm.processes = NULL, comm.requests = NULL, comm.scratch = NULL, comm.scratch_bytes = 0;
 }
 
-int plumb_comm_rank(plumb_axis axis) { return comm.axes[axis].rank; }
-int plumb_comm_size(plumb_axis axis) { return comm.axes[axis].size; }
-int plumb_comm_node_rank(void) { return comm.node.rank; }
-int plumb_comm_node_size(void) { return comm.node.size; }
+int plumb_comm_rank(plumb_axis axis) {
+    return comm.axes[axis].rank;
+}
+int plumb_comm_size(plumb_axis axis) {
+    return comm.axes[axis].size;
+}
+int plumb_comm_node_rank(void) {
+    return comm.node.rank;
+}
+int plumb_comm_node_size(void) {
+    return comm.node.size;
+}
 
 const char *plumb_comm_host(void) {
     if (!comm.host[0] && gethostname(comm.host, sizeof comm.host - 1)) snprintf(comm.host, sizeof comm.host, "unknown");

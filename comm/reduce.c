@@ -3,10 +3,10 @@
  *     rank p's values   [ range 0 | range 1 | … | range n-1 ]        block b of range r goes from p to r
  *     rank r receives   block b of range r from each p               and adds them in the order p = 0, 1, …, n-1
  *
- * Not MPI_Reduce_scatter: its order of summation is its own affair (and changes with sizes and versions), and the exchange with a local sum
- * was 3-6 times faster here (62 ms against 208-372 ms for 256 MiB on two ranks). Blocks bound the receive buffer: 8 MiB from each peer, 64 MiB
- * from all of them. The sum is formed in tiles that stay in the first-level cache, and stored last, so that `mine` may be the rank's own range
- * of `values`. */
+ * Not MPI_Reduce_scatter: its order of summation is its own affair (and changes with sizes and versions), and the
+ * exchange with a local sum was 3-6 times faster here (62 ms against 208-372 ms for 256 MiB on two ranks). Blocks bound
+ * the receive buffer: 8 MiB from each peer, 64 MiB from all of them. The sum is formed in tiles that stay in the
+ * first-level cache, and stored last, so that `mine` may be the rank's own range of `values`. */
 #include <string.h>
 #include "internal.h"
 
@@ -56,7 +56,8 @@ static void reduce_blocks(const comm_axis *axis, const reduction *d) {
     int64_t block = (int64_t)(block_bytes / d->element), longest = 0;
     for (int r = 0; r < axis->size; r++) longest = plumb_max64(longest, d->counts[r]);
     size_t stride = (size_t)plumb_round_up(plumb_min64(block, d->counts[axis->rank]) * (int64_t)d->element, 64);
-    size_t tables = (size_t)plumb_round_up((int64_t)(size * (sizeof(comm_part) + sizeof(comm_room) + sizeof(void *))), 64);
+    size_t tables =
+        (size_t)plumb_round_up((int64_t)(size * (sizeof(comm_part) + sizeof(comm_room) + sizeof(void *))), 64);
     char *buffer = comm_scratch(tables + size * stride);
     comm_part *parts = (comm_part *)buffer;
     comm_room *rooms = (comm_room *)(parts + size);
@@ -72,8 +73,10 @@ static void reduce_blocks(const comm_axis *axis, const reduction *d) {
         }
         comm_raw_exchange(axis, parts, rooms);
         char *mine = d->mine + (size_t)first * d->element;
-        if (own && d->exact) add_block_i64((const int64_t *const *)blocks, axis->size, own, (int64_t *)mine);
-        else if (own) add_block_f32((const float *const *)blocks, axis->size, own, (float *)mine);
+        if (own && d->exact)
+            add_block_i64((const int64_t *const *)blocks, axis->size, own, (int64_t *)mine);
+        else if (own)
+            add_block_f32((const float *const *)blocks, axis->size, own, (float *)mine);
     }
 }
 
@@ -92,12 +95,14 @@ static void reduce_scatter(plumb_axis axis, const char *name, const reduction *d
     comm_end();
 }
 
-void plumb_comm_reduce_scatter_f32(plumb_axis axis, const float *values, const int64_t *counts, const int64_t *offsets, float *mine) {
+void plumb_comm_reduce_scatter_f32(plumb_axis axis, const float *values, const int64_t *counts, const int64_t *offsets,
+                                   float *mine) {
     reduce_scatter(axis, "reduce_scatter_f32",
                    &(reduction){(const char *)values, (char *)mine, counts, offsets, sizeof *values, false});
 }
 
-void plumb_comm_reduce_scatter_i64(plumb_axis axis, const int64_t *values, const int64_t *counts, const int64_t *offsets, int64_t *mine) {
+void plumb_comm_reduce_scatter_i64(plumb_axis axis, const int64_t *values, const int64_t *counts,
+                                   const int64_t *offsets, int64_t *mine) {
     reduce_scatter(axis, "reduce_scatter_i64",
                    &(reduction){(const char *)values, (char *)mine, counts, offsets, sizeof *values, true});
 }

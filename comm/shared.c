@@ -1,10 +1,12 @@
 /* Memory that the ranks of a node share: one copy of the frozen weights, however many ranks run there.
  *
- * Plain POSIX shared memory between the ranks of the node communicator, rather than MPI_Win_allocate_shared: the name is removed before a byte
- * is reserved, so that nothing stays in /dev/shm when a job is killed (a window's segment stays); posix_fallocate reserves the pages, so that a
- * full /dev/shm is an answer here and not SIGBUS at the first store; and the mapping begins on a page, where a window promises 8 bytes.
+ * Plain POSIX shared memory between the ranks of the node communicator, rather than MPI_Win_allocate_shared: the name
+ * is removed before a byte is reserved, so that nothing stays in /dev/shm when a job is killed (a window's segment
+ * stays); posix_fallocate reserves the pages, so that a full /dev/shm is an answer here and not SIGBUS at the first
+ * store; and the mapping begins on a page, where a window promises 8 bytes.
  *
- * Each step is agreed over the node, so that all ranks share or none does. Then every rank has private memory, and the caller is told. */
+ * Each step is agreed over the node, so that all ranks share or none does. Then every rank has private memory, and the
+ * caller is told. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -57,7 +59,8 @@ static void *map_together(size_t bytes) {
     int fd = -1;
     if (first && bytes <= (size_t)INT64_MAX / 2 && room_for(bytes)) {
         const comm_process *self = &comm.processes[comm.axes[PLUMB_AXIS_WORLD].rank];
-        snprintf(name, sizeof name, "/plumb-%lld-%llu-%u", (long long)self->pid, (unsigned long long)self->start, made++);
+        snprintf(name, sizeof name, "/plumb-%lld-%llu-%u", (long long)self->pid, (unsigned long long)self->start,
+                 made++);
         fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
         if (fd >= 0 && ftruncate(fd, (off_t)bytes)) {
             shm_unlink(name);
@@ -96,15 +99,17 @@ plumb_status plumb_shared_create(plumb_shared **out, size_t bytes, void **memory
     if (!s) return plumb_error(PLUMB_E_MEMORY, "out of memory: a handle of shared memory");
     s->bytes = wanted;
     s->mapped = s->memory != NULL;
-    if (!s->mapped && wanted <= SIZE_MAX - ALIGNMENT) {
+    if (!s->mapped && wanted <= (size_t)PTRDIFF_MAX - ALIGNMENT) {
         size_t rounded = (wanted + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
         s->memory = aligned_alloc(ALIGNMENT, rounded);
         if (s->memory) memset(s->memory, 0, rounded);
     }
     if (!s->memory) {
         free(s);
-        return plumb_error(PLUMB_E_MEMORY, "out of memory: %zu bytes for one rank; /dev/shm has no room to share them among the %d ranks of %s",
-                           bytes, comm.node.size, plumb_comm_host());
+        return plumb_error(
+            PLUMB_E_MEMORY,
+            "out of memory: %zu bytes for one rank; /dev/shm has no room to share them among the %d ranks of %s", bytes,
+            comm.node.size, plumb_comm_host());
     }
     *out = s, *memory = s->memory;
     *shared = s->mapped || comm.node.size == 1;
@@ -124,7 +129,9 @@ void plumb_shared_barrier(plumb_shared *s) {
 
 void plumb_shared_free(plumb_shared *s) {
     if (!s) return;
-    if (s->mapped) munmap(s->memory, s->bytes);
-    else free(s->memory);
+    if (s->mapped)
+        munmap(s->memory, s->bytes);
+    else
+        free(s->memory);
     free(s);
 }

@@ -1,8 +1,9 @@
 /* Signals: the handlers note that one came, and nothing else.
  *
- * mpirun and Slurm send the same signal more than once (mpirun forwards USR1 twice, scancel signals the step and the ranks), so noting
- * it twice must mean the same as once. mpirun also sends TERM to the survivors of a rank that died: a checkpoint inside the handler,
- * or straight after it, would wait for the dead. The trainer asks plumb_comm_signal() at its agreement point, where all ranks decide alike.
+ * mpirun and Slurm send the same signal more than once (mpirun forwards USR1 twice, scancel signals the step and the
+ * ranks), so noting it twice must mean the same as once. mpirun also sends TERM to the survivors of a rank that died: a
+ * checkpoint inside the handler, or straight after it, would wait for the dead. The trainer asks plumb_comm_signal() at
+ * its agreement point, where all ranks decide alike.
  *
  * SIGXFSZ is ignored, so that a file-size limit is a write error (EFBIG) with a message and not a silent death. */
 #include <signal.h>
@@ -11,8 +12,10 @@
 static volatile sig_atomic_t save_wanted, leave_wanted;
 
 static void note_signal(int number) {
-    if (number == SIGTERM || number == SIGINT) leave_wanted = 1;
-    else save_wanted = 1;
+    if (number == SIGTERM || number == SIGINT)
+        leave_wanted = 1;
+    else
+        save_wanted = 1;
 }
 
 void comm_signals_install(void) {

@@ -1,11 +1,12 @@
 /* The bounded wait under every collective, and the bookkeeping that lets a message say what was waited for.
  *
- * MPI_Wait cannot be left, so a wait is a loop around MPI_Testall. It polls for 100 us (a small collective between ranks with their own
- * processor takes 5-20 us), gives way for a while, then sleeps in short steps, so that ranks that outnumber the processors do not
- * starve the one that is waited for. Data in flight moves only inside MPI calls: with COMM_PACE_BULK the loop does not sleep for the
- * first half second.
+ * MPI_Wait cannot be left, so a wait is a loop around MPI_Testall. It polls for 100 us (a small collective between
+ * ranks with their own processor takes 5-20 us), gives way for a while, then sleeps in short steps, so that ranks that
+ * outnumber the processors do not starve the one that is waited for. Data in flight moves only inside MPI calls: with
+ * COMM_PACE_BULK the loop does not sleep for the first half second.
  *
- * Time is counted in steps of at most a second, so that a job that was stopped for an hour and continued does not find itself late. */
+ * Time is counted in steps of at most a second, so that a job that was stopped for an hour and continued does not find
+ * itself late. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,9 +53,10 @@ static void check_same_call(const comm_axis *axis, const char *operation, uint64
     comm_raw_gather(axis, &mine, sizeof mine, all);
     for (int r = 0; r < axis->size; r++)
         if (memcmp(&all[r], &mine, sizeof mine))
-            comm_fail("the ranks disagree: this one calls %s (number %lld on axis %s), rank %d calls %s (number %lld)%s", operation,
-                      (long long)axis->sequence, axis->name, r, all[r].operation, (long long)all[r].sequence,
-                      strcmp(all[r].operation, operation) ? "" : " with other arguments");
+            comm_fail(
+                "the ranks disagree: this one calls %s (number %lld on axis %s), rank %d calls %s (number %lld)%s",
+                operation, (long long)axis->sequence, axis->name, r, all[r].operation, (long long)all[r].sequence,
+                strcmp(all[r].operation, operation) ? "" : " with other arguments");
 }
 
 void comm_begin(comm_axis *axis, const char *operation, uint64_t arguments) {
@@ -66,15 +68,17 @@ void comm_begin(comm_axis *axis, const char *operation, uint64_t arguments) {
     if (comm.check && axis->size > 1) check_same_call(axis, operation, arguments);
 }
 
-void comm_end(void) { atomic_store_explicit(&comm.call.waiting, false, memory_order_release); }
+void comm_end(void) {
+    atomic_store_explicit(&comm.call.waiting, false, memory_order_release);
+}
 
 static _Noreturn void give_up_waiting(void) {
     char absent[768];
     comm_watchdog_absent(absent, sizeof absent);
     const char *doing = atomic_load(&comm.doing);
-    comm_fail("waited %.0f s in %s (number %lld on axis %s) at step %lld (%s); %s", comm.timeout, atomic_load(&comm.call.operation),
-              (long long)atomic_load(&comm.call.sequence), atomic_load(&comm.call.axis), (long long)atomic_load(&comm.step),
-              doing ? doing : "starting", absent);
+    comm_fail("waited %.0f s in %s (number %lld on axis %s) at step %lld (%s); %s", comm.timeout,
+              atomic_load(&comm.call.operation), (long long)atomic_load(&comm.call.sequence),
+              atomic_load(&comm.call.axis), (long long)atomic_load(&comm.step), doing ? doing : "starting", absent);
 }
 
 static void pause_briefly(double waited, comm_pace pace) {

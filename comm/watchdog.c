@@ -1,15 +1,16 @@
 /* The watchdog: one thread per rank, so that a job with a dead or stopped rank ends, with a line that names it.
  *
- * Ranks form a ring. Every second a rank's watchdog sends its successor a table with what it last heard of every rank (gossip: entries with
- * the higher beat win, so news travels one rank a second), and it listens to its predecessor. A predecessor that is silent for 15 s is gone:
- * killed without the launcher noticing, stopped (SIGSTOP), or left without a word. A rank that computes for minutes is not silent, since its
- * watchdog answers for it.
+ * Ranks form a ring. Every second a rank's watchdog sends its successor a table with what it last heard of every rank
+ * (gossip: entries with the higher beat win, so news travels one rank a second), and it listens to its predecessor. A
+ * predecessor that is silent for 15 s is gone: killed without the launcher noticing, stopped (SIGSTOP), or left without
+ * a word. A rank that computes for minutes is not silent, since its watchdog answers for it.
  *
- * The watchdog that finds out prints the line, kills the silent process if it is on this node and truly that process, and tells all others
- * directly; each then ends its own process. Nothing depends on the launcher: a survivor is gone at most ~5 s after the verdict.
+ * The watchdog that finds out prints the line, kills the silent process if it is on this node and truly that process,
+ * and tells all others directly; each then ends its own process. Nothing depends on the launcher: a survivor is gone at
+ * most ~5 s after the verdict.
  *
- * Own time: silence is counted in steps of at most half a second per turn of the loop. A job that is stopped as a whole and continued later
- * (Slurm's suspend, a debugger, a laptop's lid) has counted half a second and goes on.
+ * Own time: silence is counted in steps of at most half a second per turn of the loop. A job that is stopped as a whole
+ * and continued later (Slurm's suspend, a debugger, a laptop's lid) has counted half a second and goes on.
  *
  * The memory: table[r] is what is known of rank r, guarded by one lock; the message buffers belong to the thread. */
 #include <errno.h>
@@ -23,7 +24,8 @@
 #include "internal.h"
 
 enum { TAG_BEAT = 1, TAG_VERDICT = 2, TAG_GOODBYE = 3 };
-static const double turn_seconds = 0.1, longest_turn = 0.5, beat_seconds = 1, default_silence = 15, farewell_seconds = 5;
+static const double turn_seconds = 0.1, longest_turn = 0.5, beat_seconds = 1, default_silence = 15,
+                    farewell_seconds = 5;
 static const double launcher_seconds = 2; /* left to the launcher after a verdict, before a told rank ends itself */
 
 typedef struct beat {
@@ -52,7 +54,8 @@ static struct {
 } dog = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void describe_self(beat *b) {
-    const char *doing = atomic_load(&comm.doing), *operation = atomic_load(&comm.call.operation), *axis = atomic_load(&comm.call.axis);
+    const char *doing = atomic_load(&comm.doing), *operation = atomic_load(&comm.call.operation),
+               *axis = atomic_load(&comm.call.axis);
     b->count++;
     b->step = atomic_load(&comm.step);
     b->sequence = atomic_load(&comm.call.sequence);
@@ -64,11 +67,13 @@ static void describe_self(beat *b) {
 
 /* "step 12, backward, waiting in allgather (number 40 on axis data)" */
 static void describe_beat(char *text, size_t size, const beat *b) {
-    if (!b->count) snprintf(text, size, "never heard of");
+    if (!b->count)
+        snprintf(text, size, "never heard of");
     else if (b->waiting)
-        snprintf(text, size, "step %lld, %s, waiting in %s (number %lld on axis %s)", (long long)b->step, b->doing, b->operation,
-                 (long long)b->sequence, b->axis);
-    else snprintf(text, size, "step %lld, %s", (long long)b->step, b->doing);
+        snprintf(text, size, "step %lld, %s, waiting in %s (number %lld on axis %s)", (long long)b->step, b->doing,
+                 b->operation, (long long)b->sequence, b->axis);
+    else
+        snprintf(text, size, "step %lld, %s", (long long)b->step, b->doing);
 }
 
 void comm_watchdog_absent(char *text, size_t size) {
@@ -81,20 +86,25 @@ void comm_watchdog_absent(char *text, size_t size) {
     describe_self(&self);
     for (int r = 0; r < dog.size; r++) {
         const beat *b = &dog.table[r];
-        if (r == dog.rank || (b->waiting && b->sequence == self.sequence && !strcmp(b->axis, self.axis) && !strcmp(b->operation, self.operation)))
+        if (r == dog.rank || (b->waiting && b->sequence == self.sequence && !strcmp(b->axis, self.axis) &&
+                              !strcmp(b->operation, self.operation)))
             continue;
         if (++missing > 3 || used + 1 >= size) continue;
         char what[160];
         describe_beat(what, sizeof what, b);
-        used += (size_t)snprintf(text + used, size - used, "%s rank %d (host %s, pid %lld: %s)", used ? "," : "not there:", r,
-                                 comm.processes[r].host, (long long)comm.processes[r].pid, what);
+        used += (size_t)snprintf(text + used, size - used, "%s rank %d (host %s, pid %lld: %s)",
+                                 used ? "," : "not there:", r, comm.processes[r].host, (long long)comm.processes[r].pid,
+                                 what);
     }
     pthread_mutex_unlock(&dog.lock);
-    if (!missing) snprintf(text, size, "all ranks were last heard to be there");
-    else if (missing > 3 && used < size) snprintf(text + used, size - used, " and %d more", missing - 3);
+    if (!missing)
+        snprintf(text, size, "all ranks were last heard to be there");
+    else if (missing > 3 && used < size)
+        snprintf(text + used, size - used, " and %d more", missing - 3);
 }
 
-/* --- verdicts ---------------------------------------------------------------------------------------------------------- */
+/* --- verdicts
+ * ---------------------------------------------------------------------------------------------------------- */
 
 void comm_watchdog_tell_peers(int culprit, int code) {
     if (!comm.threads || !comm.ready || comm.axes[PLUMB_AXIS_WORLD].size == 1) return;
@@ -103,7 +113,8 @@ void comm_watchdog_tell_peers(int culprit, int code) {
     message = (verdict){culprit, code};
     MPI_Request *requests = calloc((size_t)size, sizeof *requests);
     for (int r = 0; requests && r < size; r++)
-        if (r != rank && r != culprit && MPI_Isend(&message, sizeof message, MPI_BYTE, r, TAG_VERDICT, comm.beats, &requests[count]) == MPI_SUCCESS)
+        if (r != rank && r != culprit &&
+            MPI_Isend(&message, sizeof message, MPI_BYTE, r, TAG_VERDICT, comm.beats, &requests[count]) == MPI_SUCCESS)
             count++;
     for (int turn = 0, done = 0; requests && turn < 20 && !done; turn++) { /* 0.2 s at most */
         MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE);
@@ -127,7 +138,8 @@ static _Noreturn void pronounce_silent(int culprit) {
     atomic_store(&comm.ending, true);
     comm_watchdog_tell_peers(culprit, 1);
     kill_if_here(culprit);
-    comm_fail("rank %d (host %s, pid %lld) has been silent for %.0f s: killed, stopped or out of reach; it was last heard at %s; this rank "
+    comm_fail("rank %d (host %s, pid %lld) has been silent for %.0f s: killed, stopped or out of reach; it was last "
+              "heard at %s; this rank "
               "is at %s; ending the job",
               culprit, p->host, (long long)p->pid, dog.silence, theirs, ours);
 }
@@ -136,11 +148,13 @@ static _Noreturn void obey_verdict(void) {
     atomic_store(&comm.ending, true);
     if (dog.heard.culprit >= 0 && dog.heard.culprit < dog.size) kill_if_here(dog.heard.culprit);
     struct timespec rest = {(time_t)launcher_seconds, 0};
-    while (nanosleep(&rest, &rest) && errno == EINTR) {}
+    while (nanosleep(&rest, &rest) && errno == EINTR) {
+    }
     comm_end_job(dog.heard.code ? dog.heard.code : 1);
 }
 
-/* --- the thread -------------------------------------------------------------------------------------------------------- */
+/* --- the thread
+ * -------------------------------------------------------------------------------------------------------- */
 
 static bool arrived(MPI_Request *request) {
     int done = 0;
@@ -149,7 +163,9 @@ static bool arrived(MPI_Request *request) {
 }
 
 static void listen_for_beat(void) {
-    comm_check_mpi(MPI_Irecv(dog.incoming, dog.size * (int)sizeof(beat), MPI_BYTE, dog.before, TAG_BEAT, comm.beats, &dog.from_before), "MPI_Irecv");
+    comm_check_mpi(MPI_Irecv(dog.incoming, dog.size * (int)sizeof(beat), MPI_BYTE, dog.before, TAG_BEAT, comm.beats,
+                             &dog.from_before),
+                   "MPI_Irecv");
 }
 
 static void take_beats(void) {
@@ -169,7 +185,9 @@ static void send_beat(void) { /* skipped while the last one is still under way: 
     describe_self(&dog.table[dog.rank]);
     memcpy(dog.outgoing, dog.table, (size_t)dog.size * sizeof(beat));
     pthread_mutex_unlock(&dog.lock);
-    comm_check_mpi(MPI_Isend(dog.outgoing, dog.size * (int)sizeof(beat), MPI_BYTE, dog.after, TAG_BEAT, comm.beats, &dog.to_after), "MPI_Isend");
+    comm_check_mpi(
+        MPI_Isend(dog.outgoing, dog.size * (int)sizeof(beat), MPI_BYTE, dog.after, TAG_BEAT, comm.beats, &dog.to_after),
+        "MPI_Isend");
 }
 
 /* Sleeps for one turn; false when the watchdog is to stop. */
@@ -186,7 +204,8 @@ static bool rest_one_turn(void) {
     return go_on;
 }
 
-/* Beats arrive in order, so after the predecessor's goodbye nothing more comes from it: no message is left behind for MPI_Finalize. */
+/* Beats arrive in order, so after the predecessor's goodbye nothing more comes from it: no message is left behind for
+ * MPI_Finalize. */
 static void part(void) {
     MPI_Request leaving;
     comm_check_mpi(MPI_Isend(&dog.goodbye, 0, MPI_BYTE, dog.after, TAG_GOODBYE, comm.beats, &leaving), "MPI_Isend");
@@ -240,7 +259,8 @@ plumb_status comm_watchdog_start(void) {
         char *end;
         double value = strtod(seconds, &end);
         if (*end || !(value >= 3 && value <= 86400)) /* beats come every second; a shorter limit would cry wolf */
-            return plumb_error(PLUMB_E_CONFIG, "PLUMB_WATCHDOG_SECONDS is \"%s\": expected a number from 3 to 86400", seconds);
+            return plumb_error(PLUMB_E_CONFIG, "PLUMB_WATCHDOG_SECONDS is \"%s\": expected a number from 3 to 86400",
+                               seconds);
         dog.limit = value;
     }
     beat *tables = calloc((size_t)dog.size * 3, sizeof *tables);
@@ -253,8 +273,11 @@ plumb_status comm_watchdog_start(void) {
     pthread_condattr_destroy(&attributes);
     dog.to_after = MPI_REQUEST_NULL;
     listen_for_beat();
-    comm_check_mpi(MPI_Irecv(&dog.heard, sizeof dog.heard, MPI_BYTE, MPI_ANY_SOURCE, TAG_VERDICT, comm.beats, &dog.from_any), "MPI_Irecv");
-    comm_check_mpi(MPI_Irecv(&dog.goodbye, 0, MPI_BYTE, dog.before, TAG_GOODBYE, comm.beats, &dog.parting), "MPI_Irecv");
+    comm_check_mpi(
+        MPI_Irecv(&dog.heard, sizeof dog.heard, MPI_BYTE, MPI_ANY_SOURCE, TAG_VERDICT, comm.beats, &dog.from_any),
+        "MPI_Irecv");
+    comm_check_mpi(MPI_Irecv(&dog.goodbye, 0, MPI_BYTE, dog.before, TAG_GOODBYE, comm.beats, &dog.parting),
+                   "MPI_Irecv");
     sigset_t all, old; /* signals are the main thread's affair */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);

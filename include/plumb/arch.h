@@ -48,7 +48,7 @@ void plumb_source_close(plumb_source *s);
 const plumb_arch *plumb_source_arch(const plumb_source *s);
 const plumb_params *plumb_source_params(const plumb_source *s);
 const char *plumb_source_path(const plumb_source *s);
-/* The type that holds the stored matrices without loss: BF16 or F16 when all are that, else F32 (GGUF's quantised values too). */
+/* The type that holds every stored value without loss: BF16 or F16 when all tensors are that, else F32. */
 plumb_file_type plumb_source_type(const plumb_source *s);
 /* Rows [first, first+rows) of a parameter as float [rows, cols]; first a multiple of 32 (or rows = all). GGUF's permuted q and k rows are put back into
  * Hugging Face order. NaN or infinite values: PLUMB_E_NUMERIC with tensor, row and column. */

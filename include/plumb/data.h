@@ -67,6 +67,8 @@ typedef struct plumb_dataset {
 plumb_status plumb_dataset_load(plumb_dataset *d, const plumb_tokenizer *t, const plumb_data_options *o) PLUMB_CHECKED;
 /* The same for text that is already in memory (inflated); o->path serves messages and tells lines from an array. */
 plumb_status plumb_dataset_parse(plumb_dataset *d, const plumb_tokenizer *t, const plumb_data_options *o, const char *text, size_t size) PLUMB_CHECKED;
+/* What a file's first record is: pairs when it has chosen and rejected, else supervised text. Local. */
+plumb_status plumb_dataset_kind(const char *path, plumb_data_kind *kind) PLUMB_CHECKED;
 void plumb_dataset_free(plumb_dataset *d);
 /* Order of samples in an epoch: a permutation by (seed, epoch), or the file's order. out: [count]. */
 plumb_status plumb_dataset_order(const plumb_dataset *d, bool shuffle, uint64_t seed, uint32_t epoch, int64_t *out) PLUMB_CHECKED;

@@ -72,6 +72,6 @@ plumb_status plumb_model_backward(plumb_model *m, const double *dlogp) PLUMB_CHE
 plumb_status plumb_model_logits(plumb_model *m, const plumb_forest *f, plumb_kv *kv, float *out) PLUMB_CHECKED;
 plumb_status plumb_model_kv_create(plumb_model *m, int64_t slots, plumb_kv **out) PLUMB_CHECKED;
 void plumb_model_kv_free(plumb_model *m, plumb_kv *kv);
-/* Bytes that training a micro-batch of `tokens` tokens with `targets` targets needs beside the weights. */
-size_t plumb_model_workspace_bytes(const plumb_arch *a, int64_t tokens, int64_t targets, const plumb_model_options *o, int64_t lora_rank_sum);
+/* Bytes that training a micro-batch of `tokens` tokens with `targets` targets needs beside the weights. Local; allocates nothing. */
+size_t plumb_model_workspace_bytes(const plumb_model *m, int64_t tokens, int64_t targets);
 #endif

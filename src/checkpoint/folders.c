@@ -4,8 +4,8 @@
  *     checkpoints/.step-000200.partial/   being written, or left by a killed run: never read, removed by the next save
  *     checkpoints/.step-000100.old/       on its way out
  *
- * Only rank 0 calls these. A folder is taken out of sight by renaming before its files are removed, so that a kill in the middle does not leave
- * a step-N without its shards. */
+ * Only rank 0 calls these. A folder is taken out of sight by renaming before its files are removed, so that a kill in
+ * the middle does not leave a step-N without its shards. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +53,8 @@ plumb_status ckpt_list_steps(const char *dir, int64_t **steps, size_t *count) {
     if (status != PLUMB_OK) {
         free(*steps);
         *steps = NULL, *count = 0;
-    } else if (*count) qsort(*steps, *count, sizeof **steps, newest_first);
+    } else if (*count)
+        qsort(*steps, *count, sizeof **steps, newest_first);
     return status;
 }
 
@@ -68,7 +69,8 @@ plumb_status ckpt_remove_folder(const char *path) {
             status = plumb_error(PLUMB_E_IO, "%s/%s: cannot remove: %m", path, e->d_name);
     }
     closedir(d);
-    if (status == PLUMB_OK && rmdir(path) && errno != ENOENT) status = plumb_error(PLUMB_E_IO, "%s: cannot remove the folder: %m", path);
+    if (status == PLUMB_OK && rmdir(path) && errno != ENOENT)
+        status = plumb_error(PLUMB_E_IO, "%s: cannot remove the folder: %m", path);
     return status;
 }
 
@@ -76,7 +78,9 @@ plumb_status ckpt_sync_folder(const char *path) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return plumb_error(PLUMB_E_IO, "%s: cannot open the folder: %m", path);
     plumb_status status = PLUMB_OK;
-    if (fsync(fd) && errno != EINVAL) status = plumb_error(PLUMB_E_IO, "%s: cannot flush the folder to disk: %m", path); /* EINVAL: not needed there */
+    if (fsync(fd) && errno != EINVAL)
+        status =
+            plumb_error(PLUMB_E_IO, "%s: cannot flush the folder to disk: %m", path); /* EINVAL: not needed there */
     close(fd);
     return status;
 }
@@ -97,8 +101,10 @@ static plumb_status retire(const char *folder) {
     if (status != PLUMB_OK) goto done;
     status = ckpt_remove_folder(old);
     if (status != PLUMB_OK) goto done;
-    if (rename(folder, old)) status = plumb_error(PLUMB_E_IO, "%s: cannot rename to %s: %m", folder, old);
-    else status = ckpt_remove_folder(old);
+    if (rename(folder, old))
+        status = plumb_error(PLUMB_E_IO, "%s: cannot rename to %s: %m", folder, old);
+    else
+        status = ckpt_remove_folder(old);
 done:
     free(old);
     return status;
@@ -120,7 +126,8 @@ plumb_status ckpt_clean(const char *dir) {
     plumb_status status = PLUMB_OK;
     for (struct dirent *e; status == PLUMB_OK && (e = readdir(d));) {
         size_t n = strlen(e->d_name);
-        bool partial = n > 8 && !strcmp(e->d_name + n - 8, ".partial"), old = n > 4 && !strcmp(e->d_name + n - 4, ".old");
+        bool partial = n > 8 && !strcmp(e->d_name + n - 8, ".partial"),
+             old = n > 4 && !strcmp(e->d_name + n - 4, ".old");
         if (strncmp(e->d_name, ".step-", 6) || (!partial && !old)) continue;
         char *path;
         status = plumb_path_join(&path, dir, e->d_name);

@@ -1,8 +1,9 @@
 /* Finding, verifying and loading checkpoints, on any number of ranks.
  *
- * The manifest says where every element of every array lies, so a rank takes the ranges it needs from whatever files hold them: the number of
- * ranks that saved does not matter. Files are mapped. Before anything is filled, all shards are compared with their checksums, each by one
- * rank, and the ranks agree: a damaged byte is found also where no rank of this size would have looked. */
+ * The manifest says where every element of every array lies, so a rank takes the ranges it needs from whatever files
+ * hold them: the number of ranks that saved does not matter. Files are mapped. Before anything is filled, all shards
+ * are compared with their checksums, each by one rank, and the ranks agree: a damaged byte is found also where no rank
+ * of this size would have looked. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,27 +35,30 @@ static plumb_status map_file(ckpt_files *open, const char *folder, const char *n
     return PLUMB_OK;
 }
 
-plumb_status ckpt_shard_bytes(ckpt_files *open, const char *folder, const ckpt_manifest *m, size_t array, const Plumb__Shard *shard,
-                              const uint8_t **bytes, size_t *size) {
+plumb_status ckpt_shard_bytes(ckpt_files *open, const char *folder, const ckpt_manifest *m, size_t array,
+                              const Plumb__Shard *shard, const uint8_t **bytes, size_t *size) {
     const Plumb__Array *a = m->message->arrays[array];
     const plumb_map *map;
     plumb_status status = map_file(open, folder, shard->file, &map);
     if (status != PLUMB_OK) return plumb_error_prefix(status, "shard of array \"%s\"", a->name);
     uint64_t need = shard->count * a->element_size; /* the sum with the offset was checked with the manifest */
     if (shard->offset + need > map->size)
-        return plumb_error(PLUMB_E_FORMAT, "%s/%s: truncated: %zu bytes, but elements %llu to %llu of array \"%s\" end at byte %llu", folder, shard->file,
-                           map->size, (unsigned long long)shard->first, (unsigned long long)(shard->first + shard->count), a->name,
-                           (unsigned long long)(shard->offset + need));
+        return plumb_error(
+            PLUMB_E_FORMAT, "%s/%s: truncated: %zu bytes, but elements %llu to %llu of array \"%s\" end at byte %llu",
+            folder, shard->file, map->size, (unsigned long long)shard->first,
+            (unsigned long long)(shard->first + shard->count), a->name, (unsigned long long)(shard->offset + need));
     *bytes = map->data + shard->offset;
     *size = (size_t)need;
     return PLUMB_OK;
 }
 
-/* Shards are dealt out in turn: on as many ranks as saved, and with no empty shards, each rank reads the file of its own number. */
+/* Shards are dealt out in turn: on as many ranks as saved, and with no empty shards, each rank reads the file of its
+ * own number. */
 static plumb_status verify_own_shards(const ckpt_manifest *m, const char *folder) {
     ckpt_files open = {0};
     plumb_status status = PLUMB_OK;
-    uint64_t turn = 0, size = (uint64_t)plumb_comm_size(PLUMB_AXIS_DATA), rank = (uint64_t)plumb_comm_rank(PLUMB_AXIS_DATA);
+    uint64_t turn = 0, size = (uint64_t)plumb_comm_size(PLUMB_AXIS_DATA),
+             rank = (uint64_t)plumb_comm_rank(PLUMB_AXIS_DATA);
     for (size_t a = 0; a < m->message->n_arrays && status == PLUMB_OK; a++)
         for (size_t s = m->first_shard[a]; s < m->first_shard[a + 1] && status == PLUMB_OK; s++) {
             if (turn++ % size != rank) continue;
@@ -64,10 +68,12 @@ static plumb_status verify_own_shards(const ckpt_manifest *m, const char *folder
             if (status != PLUMB_OK) break;
             uint64_t found = XXH3_64bits(bytes, n);
             if (found != m->shards[s]->xxh3)
-                status = plumb_error(PLUMB_E_FORMAT, "%s/%s: damaged: elements %llu to %llu of array \"%s\" have checksum %016llx, expected %016llx", folder,
-                                     m->shards[s]->file, (unsigned long long)m->shards[s]->first,
-                                     (unsigned long long)(m->shards[s]->first + m->shards[s]->count), m->message->arrays[a]->name,
-                                     (unsigned long long)found, (unsigned long long)m->shards[s]->xxh3);
+                status = plumb_error(
+                    PLUMB_E_FORMAT,
+                    "%s/%s: damaged: elements %llu to %llu of array \"%s\" have checksum %016llx, expected %016llx",
+                    folder, m->shards[s]->file, (unsigned long long)m->shards[s]->first,
+                    (unsigned long long)(m->shards[s]->first + m->shards[s]->count), m->message->arrays[a]->name,
+                    (unsigned long long)found, (unsigned long long)m->shards[s]->xxh3);
         }
     ckpt_files_close(&open);
     return status;
@@ -77,13 +83,15 @@ plumb_status ckpt_verify_shards(const ckpt_manifest *m, const char *folder) {
     return plumb_comm_agree(PLUMB_AXIS_DATA, verify_own_shards(m, folder));
 }
 
-/* --- the newest complete one --------------------------------------------------------------------------------------------- */
+/* --- the newest complete one
+ * --------------------------------------------------------------------------------------------- */
 
 static plumb_status try_folder(const char *folder, int64_t step) {
     ckpt_manifest m = {0};
     plumb_status status = ckpt_manifest_read(&m, folder);
     if (status == PLUMB_OK && (int64_t)m.message->step != step)
-        status = plumb_error(PLUMB_E_FORMAT, "%s: the manifest is of step %llu; was the folder renamed?", folder, (unsigned long long)m.message->step);
+        status = plumb_error(PLUMB_E_FORMAT, "%s: the manifest is of step %llu; was the folder renamed?", folder,
+                             (unsigned long long)m.message->step);
     status = plumb_comm_agree(PLUMB_AXIS_DATA, status);
     if (status == PLUMB_OK) status = ckpt_verify_shards(&m, folder);
     ckpt_manifest_free(&m);
@@ -114,7 +122,8 @@ plumb_status plumb_checkpoint_latest(const char *dir, char **path, int64_t *step
         }
         free(folder);
         if (status == PLUMB_E_MEMORY) break; /* says nothing about the folder */
-        if (plumb_comm_rank(PLUMB_AXIS_DATA) == 0) fprintf(stderr, "plumb: passing over a checkpoint: %s\n", plumb_error_message());
+        if (plumb_comm_rank(PLUMB_AXIS_DATA) == 0)
+            fprintf(stderr, "plumb: passing over a checkpoint: %s\n", plumb_error_message());
         status = PLUMB_OK;
     }
 done:
@@ -122,9 +131,11 @@ done:
     return status;
 }
 
-/* --- loading ----------------------------------------------------------------------------------------------------------- */
+/* --- loading
+ * ----------------------------------------------------------------------------------------------------------- */
 
-/* Identities are lists of settings, one a line (or separated by semicolons): the first that differs is what the user wants to see. */
+/* Identities are lists of settings, one a line (or separated by semicolons): the first that differs is what the user
+ * wants to see. */
 static plumb_status compare_identity(const char *saved, const char *wanted, const char *path) {
     const char *a = saved, *b = wanted;
     if (!strcmp(a, b)) return PLUMB_OK;
@@ -136,7 +147,9 @@ static plumb_status compare_identity(const char *saved, const char *wanted, cons
         while (*b == ' ') b++;
     }
     int n = (int)strcspn(a, "\n;"), m = (int)strcspn(b, "\n;");
-    return plumb_error(PLUMB_E_CONFIG, "%s: belongs to another run: it has \"%.*s\", this run has \"%.*s\"; give this run another folder, or the settings of that one",
+    return plumb_error(PLUMB_E_CONFIG,
+                       "%s: belongs to another run: it has \"%.*s\", this run has \"%.*s\"; give this run another "
+                       "folder, or the settings of that one",
                        path, n > 300 ? 300 : n, *a ? a : "", m > 300 ? 300 : m, *b ? b : "");
 }
 
@@ -145,15 +158,18 @@ static plumb_status check_array(const ckpt_manifest *m, const plumb_ckpt_array *
     if (*index == SIZE_MAX) return plumb_error(PLUMB_E_DATA, "%s: has no array \"%s\"", path, a->name);
     const Plumb__Array *saved = m->message->arrays[*index];
     if (a->total < 0 || saved->count != (uint64_t)a->total || saved->element_size != a->element_size)
-        return plumb_error(PLUMB_E_DATA, "%s: array \"%s\" has %llu elements of %u bytes; this run expects %lld of %zu", path, a->name,
-                           (unsigned long long)saved->count, saved->element_size, (long long)a->total, a->element_size);
+        return plumb_error(PLUMB_E_DATA, "%s: array \"%s\" has %llu elements of %u bytes; this run expects %lld of %zu",
+                           path, a->name, (unsigned long long)saved->count, saved->element_size, (long long)a->total,
+                           a->element_size);
     if (a->first < 0 || a->count < 0 || a->first > a->total || a->count > a->total - a->first)
-        return plumb_error(PLUMB_E_DATA, "%s: array \"%s\" of %lld elements: the range of %lld from %lld is out of bounds", path, a->name,
-                           (long long)a->total, (long long)a->count, (long long)a->first);
+        return plumb_error(PLUMB_E_DATA,
+                           "%s: array \"%s\" of %lld elements: the range of %lld from %lld is out of bounds", path,
+                           a->name, (long long)a->total, (long long)a->count, (long long)a->first);
     return PLUMB_OK;
 }
 
-static plumb_status fill_array(const ckpt_manifest *m, const char *folder, ckpt_files *open, size_t index, plumb_ckpt_array *a) {
+static plumb_status fill_array(const ckpt_manifest *m, const char *folder, ckpt_files *open, size_t index,
+                               plumb_ckpt_array *a) {
     uint64_t from = (uint64_t)a->first, to = from + (uint64_t)a->count;
     for (size_t s = m->first_shard[index]; s < m->first_shard[index + 1]; s++) {
         const Plumb__Shard *shard = m->shards[s];
@@ -163,13 +179,15 @@ static plumb_status fill_array(const ckpt_manifest *m, const char *folder, ckpt_
         const uint8_t *bytes;
         size_t n;
         PLUMB_TRY(ckpt_shard_bytes(open, folder, m, index, shard, &bytes, &n));
-        memcpy((char *)a->data + (low - from) * a->element_size, bytes + (low - shard->first) * a->element_size, (high - low) * a->element_size);
+        memcpy((char *)a->data + (low - from) * a->element_size, bytes + (low - shard->first) * a->element_size,
+               (high - low) * a->element_size);
     }
     return PLUMB_OK;
 }
 
-static plumb_status check_request(const ckpt_manifest *m, const char *path, const char *identity, const plumb_ckpt_array *arrays, int n_arrays,
-                                  size_t *indices, plumb_ckpt_counter *counters, int n_counters) {
+static plumb_status check_request(const ckpt_manifest *m, const char *path, const char *identity,
+                                  const plumb_ckpt_array *arrays, int n_arrays, size_t *indices,
+                                  plumb_ckpt_counter *counters, int n_counters) {
     PLUMB_TRY(compare_identity(m->message->identity, identity, path));
     for (int i = 0; i < n_arrays; i++) PLUMB_TRY(check_array(m, &arrays[i], &indices[i], path));
     for (int i = 0; i < n_counters; i++) {
@@ -182,8 +200,8 @@ static plumb_status check_request(const ckpt_manifest *m, const char *path, cons
     return PLUMB_OK;
 }
 
-plumb_status plumb_checkpoint_load(const char *path, const char *identity, plumb_ckpt_array *arrays, int n_arrays, plumb_ckpt_counter *counters,
-                                   int n_counters) {
+plumb_status plumb_checkpoint_load(const char *path, const char *identity, plumb_ckpt_array *arrays, int n_arrays,
+                                   plumb_ckpt_counter *counters, int n_counters) {
     ckpt_manifest m = {0};
     ckpt_files open = {0};
     size_t *indices = NULL;
@@ -193,7 +211,8 @@ plumb_status plumb_checkpoint_load(const char *path, const char *identity, plumb
     status = plumb_comm_agree(PLUMB_AXIS_DATA, status);
     if (status == PLUMB_OK) status = ckpt_verify_shards(&m, path);
     if (status != PLUMB_OK) goto done;
-    for (int i = 0; i < n_arrays && status == PLUMB_OK; i++) status = fill_array(&m, path, &open, indices[i], &arrays[i]);
+    for (int i = 0; i < n_arrays && status == PLUMB_OK; i++)
+        status = fill_array(&m, path, &open, indices[i], &arrays[i]);
     status = plumb_comm_agree(PLUMB_AXIS_DATA, status);
 done:
     ckpt_files_close(&open);

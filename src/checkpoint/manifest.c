@@ -1,5 +1,6 @@
-/* The manifest: protobuf, written last and read first. It is small and trusted by nobody: its own checksum stands in its last nine bytes, and every
- * count, name and range is checked before it is used. protobuf-c unpacks no message of 2 GiB or more, so the size is capped well below. */
+/* The manifest: protobuf, written last and read first. It is small and trusted by nobody: its own checksum stands in
+ * its last nine bytes, and every count, name and range is checked before it is used. protobuf-c unpacks no message of 2
+ * GiB or more, so the size is capped well below. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,8 @@ enum { CHECKSUM_FIELD = 15 << 3 | 1, CHECKSUM_BYTES = 9, MANIFEST_LIMIT = 512 <<
 plumb_status ckpt_manifest_pack(Plumb__Manifest *message, uint8_t **bytes, size_t *size) {
     message->xxh3 = 0; /* zero is not written in proto3; the field is appended below */
     size_t n = plumb__manifest__get_packed_size(message);
-    if (n > MANIFEST_LIMIT - CHECKSUM_BYTES) return plumb_error(PLUMB_E_UNSUPPORTED, "a manifest of %zu bytes: at most %d are supported", n, MANIFEST_LIMIT);
+    if (n > MANIFEST_LIMIT - CHECKSUM_BYTES)
+        return plumb_error(PLUMB_E_UNSUPPORTED, "a manifest of %zu bytes: at most %d are supported", n, MANIFEST_LIMIT);
     PLUMB_TRY(plumb_alloc(bytes, n + CHECKSUM_BYTES, 1, "a manifest"));
     plumb__manifest__pack(message, *bytes);
     uint64_t sum = XXH3_64bits(*bytes, n);
@@ -22,14 +24,17 @@ plumb_status ckpt_manifest_pack(Plumb__Manifest *message, uint8_t **bytes, size_
 }
 
 static plumb_status check_sum(const uint8_t *bytes, size_t size, const char *path) {
-    if (size > MANIFEST_LIMIT) return plumb_error(PLUMB_E_FORMAT, "%s: %zu bytes; a manifest has at most %d", path, size, MANIFEST_LIMIT);
+    if (size > MANIFEST_LIMIT)
+        return plumb_error(PLUMB_E_FORMAT, "%s: %zu bytes; a manifest has at most %d", path, size, MANIFEST_LIMIT);
     if (size < CHECKSUM_BYTES || bytes[size - CHECKSUM_BYTES] != CHECKSUM_FIELD)
-        return plumb_error(PLUMB_E_FORMAT, "%s: truncated, or no manifest of plumb: it does not end with a checksum", path);
+        return plumb_error(PLUMB_E_FORMAT, "%s: truncated, or no manifest of plumb: it does not end with a checksum",
+                           path);
     uint64_t stored = 0;
     for (int i = 7; i >= 0; i--) stored = stored << 8 | bytes[size - 8 + (size_t)i];
     uint64_t found = XXH3_64bits(bytes, size - CHECKSUM_BYTES);
     if (stored != found)
-        return plumb_error(PLUMB_E_FORMAT, "%s: damaged: checksum %016llx, expected %016llx", path, (unsigned long long)found, (unsigned long long)stored);
+        return plumb_error(PLUMB_E_FORMAT, "%s: damaged: checksum %016llx, expected %016llx", path,
+                           (unsigned long long)found, (unsigned long long)stored);
     return PLUMB_OK;
 }
 
@@ -44,11 +49,18 @@ static int by_array_and_first(const void *a, const void *b) {
     return (x->shard->first > y->shard->first) - (x->shard->first < y->shard->first);
 }
 
-typedef struct named { const char *name; size_t index; } named;
-static int by_name(const void *a, const void *b) { return strcmp(((const named *)a)->name, ((const named *)b)->name); }
+typedef struct named {
+    const char *name;
+    size_t index;
+} named;
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const named *)a)->name, ((const named *)b)->name);
+}
 
 /* A file's name, and nothing that leads out of the folder. */
-static bool plain_name(const char *name) { return name[0] && name[0] != '.' && !strchr(name, '/') && strlen(name) < 200; }
+static bool plain_name(const char *name) {
+    return name[0] && name[0] != '.' && !strchr(name, '/') && strlen(name) < 200;
+}
 
 static plumb_status check_cover(const ckpt_manifest *m, size_t array, const char *where) {
     const Plumb__Array *a = m->message->arrays[array];
@@ -56,15 +68,19 @@ static plumb_status check_cover(const ckpt_manifest *m, size_t array, const char
     for (size_t s = m->first_shard[array]; s < m->first_shard[array + 1]; s++) {
         const Plumb__Shard *shard = m->shards[s];
         if (shard->first != next || shard->count > a->count - next || shard->count == 0)
-            return plumb_error(PLUMB_E_FORMAT, "%s: array \"%s\" of %llu elements: a shard in %s has elements %llu to %llu, expected the next at %llu",
-                               where, a->name, (unsigned long long)a->count, shard->file, (unsigned long long)shard->first,
-                               (unsigned long long)(shard->first + shard->count), (unsigned long long)next);
+            return plumb_error(
+                PLUMB_E_FORMAT,
+                "%s: array \"%s\" of %llu elements: a shard in %s has elements %llu to %llu, expected the next at %llu",
+                where, a->name, (unsigned long long)a->count, shard->file, (unsigned long long)shard->first,
+                (unsigned long long)(shard->first + shard->count), (unsigned long long)next);
         if (shard->offset > (uint64_t)INT64_MAX - shard->count * a->element_size)
-            return plumb_error(PLUMB_E_FORMAT, "%s: array \"%s\": offset %llu in %s is out of range", where, a->name, (unsigned long long)shard->offset, shard->file);
+            return plumb_error(PLUMB_E_FORMAT, "%s: array \"%s\": offset %llu in %s is out of range", where, a->name,
+                               (unsigned long long)shard->offset, shard->file);
         next += shard->count;
     }
     if (next != a->count)
-        return plumb_error(PLUMB_E_FORMAT, "%s: array \"%s\": shards hold %llu of %llu elements", where, a->name, (unsigned long long)next, (unsigned long long)a->count);
+        return plumb_error(PLUMB_E_FORMAT, "%s: array \"%s\": shards hold %llu of %llu elements", where, a->name,
+                           (unsigned long long)next, (unsigned long long)a->count);
     return PLUMB_OK;
 }
 
@@ -80,17 +96,25 @@ plumb_status ckpt_manifest_index(ckpt_manifest *m, const char *where) {
         const Plumb__Array *a = p->arrays[i];
         names[i] = (named){a->name, i};
         if (!a->name[0] || !a->element_size || a->count > (uint64_t)INT64_MAX / a->element_size)
-            status = plumb_error(PLUMB_E_FORMAT, "%s: array \"%s\": %llu elements of %u bytes are out of range", where, a->name, (unsigned long long)a->count, a->element_size);
+            status = plumb_error(PLUMB_E_FORMAT, "%s: array \"%s\": %llu elements of %u bytes are out of range", where,
+                                 a->name, (unsigned long long)a->count, a->element_size);
     }
     if (status == PLUMB_OK && p->n_arrays) qsort(names, p->n_arrays, sizeof *names, by_name);
     for (size_t i = 1; i < p->n_arrays && status == PLUMB_OK; i++)
-        if (!strcmp(names[i - 1].name, names[i].name)) status = plumb_error(PLUMB_E_FORMAT, "%s: array \"%s\" is there twice", where, names[i].name);
+        if (!strcmp(names[i - 1].name, names[i].name))
+            status = plumb_error(PLUMB_E_FORMAT, "%s: array \"%s\" is there twice", where, names[i].name);
     for (size_t s = 0; s < p->n_shards && status == PLUMB_OK; s++) {
         Plumb__Shard *shard = p->shards[s];
-        const named *found = p->n_arrays ? bsearch(&(named){shard->array, 0}, names, p->n_arrays, sizeof *names, by_name) : NULL;
-        if (!found) status = plumb_error(PLUMB_E_FORMAT, "%s: a shard of array \"%s\", which is not listed", where, shard->array);
-        else if (!plain_name(shard->file)) status = plumb_error(PLUMB_E_FORMAT, "%s: a shard in file \"%.200s\": not a plain file name", where, shard->file);
-        else order[s] = (placed){found->index, shard};
+        const named *found =
+            p->n_arrays ? bsearch(&(named){shard->array, 0}, names, p->n_arrays, sizeof *names, by_name) : NULL;
+        if (!found)
+            status =
+                plumb_error(PLUMB_E_FORMAT, "%s: a shard of array \"%s\", which is not listed", where, shard->array);
+        else if (!plain_name(shard->file))
+            status = plumb_error(PLUMB_E_FORMAT, "%s: a shard in file \"%.200s\": not a plain file name", where,
+                                 shard->file);
+        else
+            order[s] = (placed){found->index, shard};
     }
     if (status != PLUMB_OK) goto done;
     if (p->n_shards) qsort(order, p->n_shards, sizeof *order, by_array_and_first);
@@ -122,12 +146,17 @@ plumb_status ckpt_manifest_read(ckpt_manifest *m, const char *folder) {
     if (status == PLUMB_OK) status = check_sum(map.data, map.size, path);
     if (status != PLUMB_OK) goto done;
     m->message = plumb__manifest__unpack(NULL, map.size, map.data);
-    if (!m->message) status = plumb_error(PLUMB_E_FORMAT, "%s: not a manifest of plumb, or out of memory", path);
+    if (!m->message)
+        status = plumb_error(PLUMB_E_FORMAT, "%s: not a manifest of plumb, or out of memory", path);
     else if (m->message->version != CKPT_VERSION)
-        status = plumb_error(PLUMB_E_UNSUPPORTED, "%s: version %u of the format, written by \"%s\"; this program reads version %d", path,
+        status = plumb_error(PLUMB_E_UNSUPPORTED,
+                             "%s: version %u of the format, written by \"%s\"; this program reads version %d", path,
                              m->message->version, m->message->program, CKPT_VERSION);
-    else if (m->message->step > (uint64_t)INT64_MAX) status = plumb_error(PLUMB_E_FORMAT, "%s: step %llu is out of range", path, (unsigned long long)m->message->step);
-    else status = ckpt_manifest_index(m, path);
+    else if (m->message->step > (uint64_t)INT64_MAX)
+        status =
+            plumb_error(PLUMB_E_FORMAT, "%s: step %llu is out of range", path, (unsigned long long)m->message->step);
+    else
+        status = ckpt_manifest_index(m, path);
 done:
     plumb_map_close(&map);
     free(path);

@@ -5,8 +5,9 @@
  *     all:    tell where the shards lie
  *     rank 0: manifest, fsync, rename   -> agree
  *
- * A rank that failed keeps quiet until the next agreement point and takes part in it; nothing but the older checkpoints is left then. Killed at
- * any moment, a run leaves a folder whose name begins with a dot: no reader looks at it, and the next save removes it. */
+ * A rank that failed keeps quiet until the next agreement point and takes part in it; nothing but the older checkpoints
+ * is left then. Killed at any moment, a run leaves a folder whose name begins with a dot: no reader looks at it, and
+ * the next save removes it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -34,9 +35,12 @@ typedef struct saving { /* one call of plumb_checkpoint_save */
     shard_place *places;   /* [size][n_arrays]; owned */
 } saving;
 
-static void shard_file_name(char *name, size_t size, int rank) { snprintf(name, size, "shards-%05d.bin", rank); }
+static void shard_file_name(char *name, size_t size, int rank) {
+    snprintf(name, size, "shards-%05d.bin", rank);
+}
 
-/* --- what must be the same on all ranks ---------------------------------------------------------------------------------- */
+/* --- what must be the same on all ranks
+ * ---------------------------------------------------------------------------------- */
 
 static uint64_t fingerprint(const saving *s) {
     XXH3_state_t *state = XXH3_createState();
@@ -60,7 +64,8 @@ static uint64_t fingerprint(const saving *s) {
 
 static plumb_status check_arguments(const saving *s, int keep) {
     if (s->step < 0 || s->step > 999999999999999999)
-        return plumb_error(PLUMB_E_CONFIG, "cannot save a checkpoint of step %lld: steps count from 0", (long long)s->step);
+        return plumb_error(PLUMB_E_CONFIG, "cannot save a checkpoint of step %lld: steps count from 0",
+                           (long long)s->step);
     if (keep < 0) return plumb_error(PLUMB_E_CONFIG, "cannot keep %d checkpoints", keep);
     return PLUMB_OK;
 }
@@ -70,11 +75,14 @@ static plumb_status compare_with_rank_0(const saving *s) {
     uint64_t mine = fingerprint(s), first = mine;
     plumb_comm_bcast(PLUMB_AXIS_DATA, &first, sizeof first, 0);
     if (mine == first) return PLUMB_OK;
-    return plumb_error(PLUMB_E_DATA, "cannot save a checkpoint of step %lld: this rank brings other arrays, counters, identity or another step than rank 0",
+    return plumb_error(PLUMB_E_DATA,
+                       "cannot save a checkpoint of step %lld: this rank brings other arrays, counters, identity or "
+                       "another step than rank 0",
                        (long long)s->step);
 }
 
-/* --- the file of this rank ---------------------------------------------------------------------------------------------- */
+/* --- the file of this rank
+ * ---------------------------------------------------------------------------------------------- */
 
 static plumb_status write_all(int fd, const char *bytes, size_t n, const char *path) {
     while (n) {
@@ -107,11 +115,14 @@ static plumb_status write_shards(const saving *s, shard_place *places) {
     if (fd < 0) status = plumb_error(PLUMB_E_IO, "%s: cannot create: %m", path);
     for (int i = 0; i < s->n_arrays && status == PLUMB_OK; i++) {
         const plumb_ckpt_array *a = &s->arrays[i];
-        if (a->count < 0 || a->first < 0 || !a->element_size || (uint64_t)a->count > (uint64_t)INT64_MAX / a->element_size) {
-            status = plumb_error(PLUMB_E_DATA, "cannot save array \"%s\": %lld elements of %zu bytes from %lld", a->name, (long long)a->count, a->element_size, (long long)a->first);
+        if (a->count < 0 || a->first < 0 || !a->element_size ||
+            (uint64_t)a->count > (uint64_t)INT64_MAX / a->element_size) {
+            status = plumb_error(PLUMB_E_DATA, "cannot save array \"%s\": %lld elements of %zu bytes from %lld",
+                                 a->name, (long long)a->count, a->element_size, (long long)a->first);
             break;
         }
-        size_t bytes = (size_t)a->count * a->element_size, padding = (SHARD_ALIGNMENT - bytes % SHARD_ALIGNMENT) % SHARD_ALIGNMENT;
+        size_t bytes = (size_t)a->count * a->element_size,
+               padding = (SHARD_ALIGNMENT - bytes % SHARD_ALIGNMENT) % SHARD_ALIGNMENT;
         places[i] = (shard_place){offset, (uint64_t)a->first, (uint64_t)a->count, XXH3_64bits(a->data, bytes)};
         status = write_all(fd, a->data, bytes, path);
         if (status == PLUMB_OK) status = write_all(fd, zeros, padding, path);
@@ -123,7 +134,8 @@ static plumb_status write_shards(const saving *s, shard_place *places) {
     return status;
 }
 
-/* --- rank 0 ------------------------------------------------------------------------------------------------------------ */
+/* --- rank 0
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static plumb_status prepare_folder(const saving *s, const char *dir) {
     PLUMB_TRY(plumb_make_dirs(dir));
@@ -145,7 +157,9 @@ static void free_parts(manifest_parts *p) {
 }
 
 /* protobuf-c has no const in its messages; nothing is changed through these. */
-static char *unconst(const char *text) { return (char *)(uintptr_t)text; }
+static char *unconst(const char *text) {
+    return (char *)(uintptr_t)text;
+}
 
 static plumb_status build_message(manifest_parts *p, const saving *s, int size) {
     size_t arrays = (size_t)s->n_arrays, counters = (size_t)s->n_counters, most = arrays * (size_t)size;
@@ -183,7 +197,8 @@ static plumb_status build_message(manifest_parts *p, const saving *s, int size) 
             *shard = (Plumb__Shard)PLUMB__SHARD__INIT;
             shard->array = unconst(s->arrays[i].name);
             shard->file = p->files[r];
-            shard->offset = place->offset, shard->first = place->first, shard->count = place->count, shard->xxh3 = place->xxh3;
+            shard->offset = place->offset, shard->first = place->first, shard->count = place->count,
+            shard->xxh3 = place->xxh3;
             m->shards[m->n_shards++] = shard;
         }
     }
@@ -198,7 +213,8 @@ static plumb_status write_manifest(const saving *s) {
     size_t n = 0;
     plumb_status status = build_message(&parts, s, plumb_comm_size(PLUMB_AXIS_DATA));
     if (status != PLUMB_OK) goto done;
-    checked.message = &parts.message; /* the reader's own check: ranges that overlap or leave holes are found before they are written */
+    checked.message = &parts.message; /* the reader's own check: ranges that overlap or leave holes are found before
+                                         they are written */
     status = ckpt_manifest_index(&checked, "cannot save a checkpoint");
     checked.message = NULL;
     if (status == PLUMB_OK) status = ckpt_manifest_pack(&parts.message, &bytes, &n);
@@ -223,13 +239,19 @@ static plumb_status publish(const saving *s, const char *dir) {
 static void discard(const saving *s, plumb_status failure) {
     char message[1024];
     snprintf(message, sizeof message, "%s", plumb_error_message());
-    if (ckpt_remove_folder(s->partial) != PLUMB_OK) fprintf(stderr, "plumb: left behind by a failed save: %s\n", plumb_error_message());
+    if (ckpt_remove_folder(s->partial) != PLUMB_OK)
+        fprintf(stderr, "plumb: left behind by a failed save: %s\n", plumb_error_message());
     plumb_error(failure, "%s", message);
 }
 
-plumb_status plumb_checkpoint_save(const char *dir, int64_t step, const char *identity, const plumb_ckpt_array *arrays, int n_arrays,
-                                   const plumb_ckpt_counter *counters, int n_counters, int keep) {
-    saving s = {.arrays = arrays, .n_arrays = n_arrays, .counters = counters, .n_counters = n_counters, .identity = identity, .step = step};
+plumb_status plumb_checkpoint_save(const char *dir, int64_t step, const char *identity, const plumb_ckpt_array *arrays,
+                                   int n_arrays, const plumb_ckpt_counter *counters, int n_counters, int keep) {
+    saving s = {.arrays = arrays,
+                .n_arrays = n_arrays,
+                .counters = counters,
+                .n_counters = n_counters,
+                .identity = identity,
+                .step = step};
     shard_place *mine = NULL;
     bool first = plumb_comm_rank(PLUMB_AXIS_DATA) == 0, made = false;
     size_t size = (size_t)plumb_comm_size(PLUMB_AXIS_DATA);
@@ -240,7 +262,8 @@ plumb_status plumb_checkpoint_save(const char *dir, int64_t step, const char *id
     if (status == PLUMB_OK) status = plumb_alloc(&mine, (size_t)n_arrays, sizeof *mine, "shards");
     if (status == PLUMB_OK) status = plumb_alloc(&s.places, (size_t)n_arrays * size, sizeof *mine, "shards");
     status = plumb_comm_agree(PLUMB_AXIS_DATA, status);
-    if (status == PLUMB_OK) status = plumb_comm_agree(PLUMB_AXIS_DATA, first ? prepare_folder(&s, dir) : PLUMB_OK), made = true;
+    if (status == PLUMB_OK)
+        status = plumb_comm_agree(PLUMB_AXIS_DATA, first ? prepare_folder(&s, dir) : PLUMB_OK), made = true;
     if (status == PLUMB_OK) status = plumb_comm_agree(PLUMB_AXIS_DATA, write_shards(&s, mine));
     if (status == PLUMB_OK) {
         plumb_comm_allgather(PLUMB_AXIS_DATA, mine, (size_t)n_arrays * sizeof *mine, s.places);
@@ -248,7 +271,8 @@ plumb_status plumb_checkpoint_save(const char *dir, int64_t step, const char *id
     }
     if (first && made && status != PLUMB_OK) discard(&s, status);
     if (first && status == PLUMB_OK && keep > 0 && ckpt_prune(dir, step, keep) != PLUMB_OK)
-        fprintf(stderr, "plumb: the checkpoint is saved, but an older one could not be removed: %s\n", plumb_error_message());
+        fprintf(stderr, "plumb: the checkpoint is saved, but an older one could not be removed: %s\n",
+                plumb_error_message());
     free(s.partial);
     free(s.final);
     free(s.places);

@@ -1,8 +1,9 @@
 /* adapter_config.json, as PEFT writes it, into a plumb_lora_config.
  *
- * PEFT's LoRA has two dozen options that change the mathematics when they are on and are written as null, false or empty when they are off.
- * Those that are on are refused by name. A key that is not known here (a newer PEFT) is refused when it is on in the way such
- * options are: true, or a table or list with content; a bare number or string only parametrises a switch. */
+ * PEFT's LoRA has two dozen options that change the mathematics when they are on and are written as null, false or
+ * empty when they are off. Those that are on are refused by name. A key that is not known here (a newer PEFT) is
+ * refused when it is on in the way such options are: true, or a table or list with content; a bare number or string
+ * only parametrises a switch. */
 #include "lora_internal.h"
 #include <math.h>
 #include <stdlib.h>
@@ -25,36 +26,74 @@ static bool is_one_of(const char *key, const char *const *list, size_t count) {
 }
 
 static plumb_status check_options(const json_t *root, const char *path) {
-    static const char *const read_or_harmless[] = {
-        "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "base_model_name_or_path", "bias", "init_lora_weights",
-        "task_type", "exclude_modules", "layers_to_transform", "layers_pattern", /* read */
-        "auto_mapping", "inference_mode", "revision", "peft_version", "megatron_core", "qalora_group_size", "loftq_config", "eva_config",
-        "corda_config", "lora_ga_config", "runtime_config", "ensure_weight_tying", "fan_in_fan_out"}; /* of the start, or of other layers */
-    static const char *const refused[] = {
-        "use_dora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "target_parameters",
-        "trainable_token_indices", "use_qalora", "use_bdlora", "arrow_config", "kasa_config", "velora_config", "monteclora_config",
-        "alora_invocation_tokens", "megatron_config"};
+    static const char *const read_or_harmless[] = {"peft_type",
+                                                   "r",
+                                                   "lora_alpha",
+                                                   "lora_dropout",
+                                                   "use_rslora",
+                                                   "target_modules",
+                                                   "base_model_name_or_path",
+                                                   "bias",
+                                                   "init_lora_weights",
+                                                   "task_type",
+                                                   "exclude_modules",
+                                                   "layers_to_transform",
+                                                   "layers_pattern", /* read */
+                                                   "auto_mapping",
+                                                   "inference_mode",
+                                                   "revision",
+                                                   "peft_version",
+                                                   "megatron_core",
+                                                   "qalora_group_size",
+                                                   "loftq_config",
+                                                   "eva_config",
+                                                   "corda_config",
+                                                   "lora_ga_config",
+                                                   "runtime_config",
+                                                   "ensure_weight_tying",
+                                                   "fan_in_fan_out"}; /* of the start, or of other layers */
+    static const char *const refused[] = {"use_dora",
+                                          "lora_bias",
+                                          "modules_to_save",
+                                          "rank_pattern",
+                                          "alpha_pattern",
+                                          "layer_replication",
+                                          "target_parameters",
+                                          "trainable_token_indices",
+                                          "use_qalora",
+                                          "use_bdlora",
+                                          "arrow_config",
+                                          "kasa_config",
+                                          "velora_config",
+                                          "monteclora_config",
+                                          "alora_invocation_tokens",
+                                          "megatron_config"};
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)root, key, value) {
-        if (is_off(value) || is_one_of(key, read_or_harmless, sizeof read_or_harmless / sizeof *read_or_harmless)) continue;
+        if (is_off(value) || is_one_of(key, read_or_harmless, sizeof read_or_harmless / sizeof *read_or_harmless))
+            continue;
         if (is_one_of(key, refused, sizeof refused / sizeof *refused))
             return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s is not supported", path, key);
         if (json_is_true(value) || json_is_object(value) || json_is_array(value))
-            return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %.100s is not known and may change the result; not supported", path, key);
+            return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %.100s is not known and may change the result; not supported",
+                               path, key);
     }
     return PLUMB_OK;
 }
 
-static plumb_status check_text(const json_t *root, const char *path, const char *key, const char *const *allowed, size_t count, bool required) {
+static plumb_status check_text(const json_t *root, const char *path, const char *key, const char *const *allowed,
+                               size_t count, bool required) {
     const json_t *v = json_object_get(root, key);
     if (!v || json_is_null(v)) return required ? bad(path, key, allowed[0]) : PLUMB_OK;
     const char *text = json_string_value(v);
     if (text && is_one_of(text, allowed, count)) return PLUMB_OK;
-    return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s '%.100s' is not supported; supported: %s", path, key, text ? text : "(not a string)", allowed[0]);
+    return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s '%.100s' is not supported; supported: %s", path, key,
+                       text ? text : "(not a string)", allowed[0]);
 }
 
-/* Initialisations that subtract the start from the base weights (PiSSA, OLoRA, CorDA, LoftQ, ...) need a base that the files do not hold. */
+/* Initialisations that subtract the start from the base weights (PiSSA, OLoRA, CorDA, LoftQ, ...) need a base that the
+ * files do not hold. */
 static plumb_status check_initialisation(const json_t *root, const char *path) {
     static const char *const plain[] = {"true", "gaussian", "eva", "orthogonal"};
     const json_t *v = json_object_get(root, "init_lora_weights");
@@ -62,7 +101,8 @@ static plumb_status check_initialisation(const json_t *root, const char *path) {
     const char *text = json_string_value(v);
     if (text && is_one_of(text, plain, sizeof plain / sizeof *plain)) return PLUMB_OK;
     return plumb_error(PLUMB_E_UNSUPPORTED,
-                       "%s: init_lora_weights '%.100s' is not supported: it changes the base weights; convert the adapter to plain LoRA with PEFT "
+                       "%s: init_lora_weights '%.100s' is not supported: it changes the base weights; convert the "
+                       "adapter to plain LoRA with PEFT "
                        "(path_initial_model_for_weight_conversion)",
                        path, text ? text : "(not a string)");
 }
@@ -115,7 +155,8 @@ static plumb_status read_numbers(plumb_lora_config *c, const json_t *root, const
     const json_t *dropout = json_object_get(root, "lora_dropout"), *rslora = json_object_get(root, "use_rslora");
     if (!json_is_integer(r)) return bad(path, "r", "a positive integer");
     c->r = json_integer_value(r);
-    if (c->r < 1 || c->r > 1 << 20) return plumb_error(PLUMB_E_FORMAT, "%s: r is %lld, expected 1 to %d", path, (long long)c->r, 1 << 20);
+    if (c->r < 1 || c->r > 1 << 20)
+        return plumb_error(PLUMB_E_FORMAT, "%s: r is %lld, expected 1 to %d", path, (long long)c->r, 1 << 20);
     if (!json_is_number(alpha)) return bad(path, "lora_alpha", "a number");
     c->alpha = json_number_value(alpha);
     if (dropout && !json_is_null(dropout) && !json_is_number(dropout)) return bad(path, "lora_dropout", "a number");
@@ -136,7 +177,8 @@ plumb_status plumb_lora_config_read(plumb_lora_config *c, bool *tensors_decide, 
     PLUMB_TRY(check_text(root, path, "bias", biases, 1, false));
     PLUMB_TRY(check_initialisation(root, path));
     PLUMB_TRY(check_options(root, path));
-    *tensors_decide = !is_off(json_object_get(root, "exclude_modules")) || !is_off(json_object_get(root, "layers_to_transform"));
+    *tensors_decide =
+        !is_off(json_object_get(root, "exclude_modules")) || !is_off(json_object_get(root, "layers_to_transform"));
     PLUMB_TRY(read_numbers(c, root, path));
     const char *base = json_string_value(json_object_get(root, "base_model_name_or_path"));
     plumb_status status = base ? copy_text(&c->base_model, base) : PLUMB_OK;

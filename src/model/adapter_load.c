@@ -1,8 +1,9 @@
 /* A PEFT LoRA adapter from its directory.
  *
- * The tensors and target_modules must agree: a module that is selected and has no tensors, or has tensors and is not selected, means that the file
- * was cut or that the configuration is another's. Where the configuration says more than plumb_lora_config can hold (excluded modules,
- * chosen layers, an expression that only Python can run), the tensors decide, and target_modules becomes the list of their modules. */
+ * The tensors and target_modules must agree: a module that is selected and has no tensors, or has tensors and is not
+ * selected, means that the file was cut or that the configuration is another's. Where the configuration says more than
+ * plumb_lora_config can hold (excluded modules, chosen layers, an expression that only Python can run), the tensors
+ * decide, and target_modules becomes the list of their modules. */
 #include "lora_internal.h"
 #include <math.h>
 #include <stdio.h>
@@ -10,7 +11,8 @@
 #include <string.h>
 
 void plumb_lora_key(char out[PLUMB_LORA_KEY], const plumb_param *p, char half) {
-    snprintf(out, PLUMB_LORA_KEY, "base_model.model.%.*s.lora_%c.weight", (int)plumb_lora_module_length(p), p->name, half);
+    snprintf(out, PLUMB_LORA_KEY, "base_model.model.%.*s.lora_%c.weight", (int)plumb_lora_module_length(p), p->name,
+             half);
 }
 
 void plumb_adapter_free(plumb_adapter *a) {
@@ -32,26 +34,28 @@ static plumb_status check_shape(const plumb_file_tensor *t, int64_t rows, int64_
         size_t used = strlen(found);
         snprintf(found + used, sizeof found - used, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
     }
-    return plumb_error(PLUMB_E_FORMAT, "%s: tensor %s has shape [%s], expected [%lld, %lld] (r and the base weight's size)", path, t->name, found,
-                       (long long)rows, (long long)cols);
+    return plumb_error(PLUMB_E_FORMAT,
+                       "%s: tensor %s has shape [%s], expected [%lld, %lld] (r and the base weight's size)", path,
+                       t->name, found, (long long)rows, (long long)cols);
 }
 
 static plumb_status read_tensor(float **out, const plumb_file_tensor *t, int64_t rows, int64_t cols, const char *path) {
     PLUMB_TRY(check_shape(t, rows, cols, path));
     if (t->type != PLUMB_FT_F32 && t->type != PLUMB_FT_F16 && t->type != PLUMB_FT_BF16 && t->type != PLUMB_FT_F64)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: tensor %s is stored as %s; supported: F32, F16, BF16, F64", path, t->name,
-                           t->type_name ? t->type_name : plumb_file_type_name(t->type));
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: tensor %s is stored as %s; supported: F32, F16, BF16, F64", path,
+                           t->name, t->type_name ? t->type_name : plumb_file_type_name(t->type));
     PLUMB_TRY(plumb_alloc(out, (size_t)(rows * cols), sizeof **out, "an adapter matrix"));
     PLUMB_TRY(plumb_tensor_to_float(t, 0, rows * cols, *out));
     for (int64_t i = 0; i < rows * cols; i++)
         if (!isfinite((*out)[i]))
-            return plumb_error(PLUMB_E_NUMERIC, "%s: tensor %s has the value %g in row %lld, column %lld", path, t->name, (double)(*out)[i],
-                               (long long)(i / cols), (long long)(i % cols));
+            return plumb_error(PLUMB_E_NUMERIC, "%s: tensor %s has the value %g in row %lld, column %lld", path,
+                               t->name, (double)(*out)[i], (long long)(i / cols), (long long)(i % cols));
     return PLUMB_OK;
 }
 
 /* Both halves of one parameter; *used counts the tensors that found their place. */
-static plumb_status read_pair(plumb_adapter *a, int i, const plumb_safetensors *file, const plumb_params *p, int64_t *used) {
+static plumb_status read_pair(plumb_adapter *a, int i, const plumb_safetensors *file, const plumb_params *p,
+                              int64_t *used) {
     const plumb_param *item = &p->items[i];
     char key_a[PLUMB_LORA_KEY], key_b[PLUMB_LORA_KEY];
     if (!plumb_lora_module_length(item)) return PLUMB_OK;
@@ -60,8 +64,11 @@ static plumb_status read_pair(plumb_adapter *a, int i, const plumb_safetensors *
     const plumb_file_tensor *ta = plumb_safetensors_find(file, key_a), *tb = plumb_safetensors_find(file, key_b);
     if (!ta && !tb) return PLUMB_OK;
     if (!ta || !tb)
-        return plumb_error(PLUMB_E_FORMAT, "%s: tensor %s is missing; its other half is there", file->path, ta ? key_b : key_a);
-    if (!item->linear) return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s: adapters on embeddings and on the head are not supported", file->path, key_a);
+        return plumb_error(PLUMB_E_FORMAT, "%s: tensor %s is missing; its other half is there", file->path,
+                           ta ? key_b : key_a);
+    if (!item->linear)
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s: adapters on embeddings and on the head are not supported",
+                           file->path, key_a);
     PLUMB_TRY(read_tensor(&a->a[i], ta, a->config.r, item->cols, file->path));
     PLUMB_TRY(read_tensor(&a->b[i], tb, item->rows, a->config.r, file->path));
     *used += 2;
@@ -81,15 +88,17 @@ static plumb_status report_stranger(const plumb_safetensors *file, const plumb_p
             }
         }
         if (!known)
-            return plumb_error(PLUMB_E_FORMAT, "%s: tensor %.200s fits no linear layer of the model; expected names like "
-                               "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", file->path, file->tensors[t].name);
+            return plumb_error(PLUMB_E_FORMAT,
+                               "%s: tensor %.200s fits no linear layer of the model; expected names like "
+                               "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+                               file->path, file->tensors[t].name);
     }
     return plumb_error(PLUMB_E_FORMAT, "%s: a tensor fits no linear layer of the model", file->path);
 }
 
 static plumb_status targets_from_tensors(plumb_adapter *a, const plumb_params *p) {
     const char **names;
-    char (*modules)[sizeof p->items->name];
+    char(*modules)[sizeof p->items->name];
     int count = 0;
     PLUMB_TRY(plumb_alloc(&names, (size_t)p->count, sizeof *names, "target_modules"));
     plumb_status status = plumb_alloc(&modules, (size_t)p->count, sizeof *modules, "target_modules");
@@ -108,7 +117,8 @@ done:
     return status;
 }
 
-static plumb_status check_targets(plumb_adapter *a, bool tensors_decide, const plumb_safetensors *file, const plumb_params *p, const char *path) {
+static plumb_status check_targets(plumb_adapter *a, bool tensors_decide, const plumb_safetensors *file,
+                                  const plumb_params *p, const char *path) {
     bool *chosen = NULL;
     if (tensors_decide) return targets_from_tensors(a, p);
     PLUMB_TRY(plumb_alloc(&chosen, (size_t)p->count, sizeof *chosen, "the choice of modules"));
@@ -122,9 +132,12 @@ static plumb_status check_targets(plumb_adapter *a, bool tensors_decide, const p
         char key[PLUMB_LORA_KEY];
         if (chosen[i] == (a->a[i] != NULL)) continue;
         plumb_lora_key(key, &p->items[i], 'A');
-        status = chosen[i] ? plumb_error(PLUMB_E_FORMAT, "%s: tensor %s is missing; target_modules in %s selects its module", file->path, key, path)
-                           : plumb_error(PLUMB_E_FORMAT, "%s: tensor %s belongs to a module that target_modules in %s does not select", file->path,
-                                         key, path);
+        status = chosen[i]
+                     ? plumb_error(PLUMB_E_FORMAT, "%s: tensor %s is missing; target_modules in %s selects its module",
+                                   file->path, key, path)
+                     : plumb_error(PLUMB_E_FORMAT,
+                                   "%s: tensor %s belongs to a module that target_modules in %s does not select",
+                                   file->path, key, path);
     }
 done:
     free(chosen);
@@ -134,7 +147,8 @@ done:
 static plumb_status open_config(plumb_lora_config *c, bool *tensors_decide, char **path, const char *dir) {
     json_t *root = NULL;
     PLUMB_TRY(plumb_path_join(path, dir, "adapter_config.json"));
-    if (!plumb_path_exists(*path)) return plumb_error(PLUMB_E_IO, "%s: no such file; an adapter is a directory as PEFT writes it", *path);
+    if (!plumb_path_exists(*path))
+        return plumb_error(PLUMB_E_IO, "%s: no such file; an adapter is a directory as PEFT writes it", *path);
     PLUMB_TRY(plumb_json_load(&root, *path));
     plumb_status status = plumb_lora_config_read(c, tensors_decide, root, *path);
     json_decref(root);

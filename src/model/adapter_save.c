@@ -1,15 +1,16 @@
 /* A LoRA adapter as PEFT 0.21 loads it: adapter_config.json beside adapter_model.safetensors.
  *
- * The configuration has the fields that define the adapter and those that PEFT's older versions require; all others take PEFT's defaults, which are "off".
- * "all-linear" is written as the names it stands for, because only newer versions know the word. The tensors are written first: a directory
- * with a configuration is a whole adapter. */
+ * The configuration has the fields that define the adapter and those that PEFT's older versions require; all others
+ * take PEFT's defaults, which are "off". "all-linear" is written as the names it stands for, because only newer
+ * versions know the word. The tensors are written first: a directory with a configuration is a whole adapter. */
 #include "lora_internal.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static json_t *all_linear_names(const plumb_params *p) { /* q_proj, k_proj, ...: the last part of each linear module of layer 0 */
+static json_t *
+all_linear_names(const plumb_params *p) { /* q_proj, k_proj, ...: the last part of each linear module of layer 0 */
     json_t *list = json_array();
     for (int i = 0; list && i < p->count; i++) {
         if (!p->items[i].linear || p->items[i].layer != 0) continue;
@@ -24,7 +25,8 @@ static json_t *targets_json(const plumb_lora_config *c, const plumb_params *p) {
     if (plumb_lora_is_all_linear(c)) return all_linear_names(p);
     if (c->target_regex) return json_string(c->target_modules[0]);
     json_t *list = json_array();
-    for (int i = 0; list && i < c->n_target_modules; i++) json_array_append_new(list, json_string(c->target_modules[i]));
+    for (int i = 0; list && i < c->n_target_modules; i++)
+        json_array_append_new(list, json_string(c->target_modules[i]));
     return list;
 }
 
@@ -35,15 +37,18 @@ static json_t *alpha_json(double alpha) { /* PEFT's own type is int */
 
 static plumb_status save_config(const plumb_lora_config *c, const char *path, const plumb_params *p) {
     json_t *base = c->base_model ? json_string(c->base_model) : json_null();
-    json_t *root = json_pack("{s:s, s:s, s:n, s:o, s:n, s:b, s:b, s:b, s:s, s:I, s:o, s:f, s:b, s:b, s:o?, s:n, s:n, s:n, s:{}, s:{}}",
-                             "peft_type", "LORA", "task_type", "CAUSAL_LM", "auto_mapping", "base_model_name_or_path", base, "revision",
-                             "inference_mode", 1, "fan_in_fan_out", 0, "init_lora_weights", 1, "bias", "none", "r", (json_int_t)c->r, "lora_alpha",
-                             alpha_json(c->alpha), "lora_dropout", c->dropout, "use_rslora", c->rslora ? 1 : 0, "use_dora", 0, "target_modules",
-                             targets_json(c, p), "modules_to_save", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern");
+    json_t *root = json_pack(
+        "{s:s, s:s, s:n, s:o, s:n, s:b, s:b, s:b, s:s, s:I, s:o, s:f, s:b, s:b, s:o?, s:n, s:n, s:n, s:{}, s:{}}",
+        "peft_type", "LORA", "task_type", "CAUSAL_LM", "auto_mapping", "base_model_name_or_path", base, "revision",
+        "inference_mode", 1, "fan_in_fan_out", 0, "init_lora_weights", 1, "bias", "none", "r", (json_int_t)c->r,
+        "lora_alpha", alpha_json(c->alpha), "lora_dropout", c->dropout, "use_rslora", c->rslora ? 1 : 0, "use_dora", 0,
+        "target_modules", targets_json(c, p), "modules_to_save", "layers_to_transform", "layers_pattern",
+        "rank_pattern", "alpha_pattern");
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
-    plumb_status status = text && !json_is_null(json_object_get(root, "target_modules"))
-                              ? plumb_write_file(path, text, strlen(text))
-                              : plumb_error(PLUMB_E_DATA, "%s: a name in the adapter's configuration is not valid UTF-8", path);
+    plumb_status status =
+        text && !json_is_null(json_object_get(root, "target_modules"))
+            ? plumb_write_file(path, text, strlen(text))
+            : plumb_error(PLUMB_E_DATA, "%s: a name in the adapter's configuration is not valid UTF-8", path);
     free(text);
     json_decref(root);
     return status;
@@ -52,7 +57,7 @@ static plumb_status save_config(const plumb_lora_config *c, const char *path, co
 static plumb_status save_tensors(const plumb_adapter *a, const char *path, const plumb_params *p) {
     int64_t count = 0;
     plumb_st_item *items;
-    char (*names)[PLUMB_LORA_KEY] = NULL;
+    char(*names)[PLUMB_LORA_KEY] = NULL;
     PLUMB_TRY(plumb_alloc(&items, 2 * (size_t)p->count, sizeof *items, "the adapter's tensors"));
     plumb_status status = plumb_alloc(&names, 2 * (size_t)p->count, sizeof *names, "the adapter's tensors");
     for (int i = 0; i < a->n_params && status == PLUMB_OK; i++) {

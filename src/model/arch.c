@@ -1,47 +1,113 @@
 /* The architecture table and what follows from a row alone: sizes, rotary frequencies, the relations between sizes.
  *
- * The invariant of a plumb_arch that left a reader: every size is positive and at most PLUMB_SIZE_LIMIT, heads divide as attention needs, and so
- * no product of sizes in the program can overflow an int64_t. */
+ * The invariant of a plumb_arch that left a reader: every size is positive and at most PLUMB_SIZE_LIMIT, heads divide
+ * as attention needs, and so no product of sizes in the program can overflow an int64_t. */
 #include "arch_table.h"
 #include <math.h>
 #include <string.h>
 
 static const plumb_family families[] = {
-    {"llama", "llama", "LlamaForCausalLM", "llama",
+    {"llama",
+     "llama",
+     "LlamaForCausalLM",
+     "llama",
      {
-         [PLUMB_ROLE_EMBED] = {.hf = "model.embed_tokens", .gguf = "token_embd", .rows = PLUMB_AXIS_VOCAB, .cols = PLUMB_AXIS_HIDDEN},
-         [PLUMB_ROLE_ATTN_NORM] = {.hf = "input_layernorm", .gguf = "attn_norm", .rows = PLUMB_AXIS_ONE, .cols = PLUMB_AXIS_HIDDEN,
-                                   .in_layer = true, .norm = true},
-         [PLUMB_ROLE_Q] = {.hf = "self_attn.q_proj", .gguf = "attn_q", .rows = PLUMB_AXIS_QUERY, .cols = PLUMB_AXIS_HIDDEN,
-                           .bias = PLUMB_BIAS_ATTENTION, .in_layer = true, .linear = true, .pairs_in_gguf = true},
-         [PLUMB_ROLE_K] = {.hf = "self_attn.k_proj", .gguf = "attn_k", .rows = PLUMB_AXIS_KEY, .cols = PLUMB_AXIS_HIDDEN,
-                           .bias = PLUMB_BIAS_ATTENTION, .in_layer = true, .linear = true, .pairs_in_gguf = true},
-         [PLUMB_ROLE_V] = {.hf = "self_attn.v_proj", .gguf = "attn_v", .rows = PLUMB_AXIS_KEY, .cols = PLUMB_AXIS_HIDDEN,
-                           .bias = PLUMB_BIAS_ATTENTION, .in_layer = true, .linear = true},
-         [PLUMB_ROLE_O] = {.hf = "self_attn.o_proj", .gguf = "attn_output", .rows = PLUMB_AXIS_HIDDEN, .cols = PLUMB_AXIS_QUERY,
-                           .bias = PLUMB_BIAS_ATTENTION, .in_layer = true, .linear = true},
-         [PLUMB_ROLE_MLP_NORM] = {.hf = "post_attention_layernorm", .gguf = "ffn_norm", .rows = PLUMB_AXIS_ONE, .cols = PLUMB_AXIS_HIDDEN,
-                                  .in_layer = true, .norm = true},
-         [PLUMB_ROLE_GATE] = {.hf = "mlp.gate_proj", .gguf = "ffn_gate", .rows = PLUMB_AXIS_INTERMEDIATE, .cols = PLUMB_AXIS_HIDDEN,
-                              .bias = PLUMB_BIAS_MLP, .in_layer = true, .linear = true},
-         [PLUMB_ROLE_UP] = {.hf = "mlp.up_proj", .gguf = "ffn_up", .rows = PLUMB_AXIS_INTERMEDIATE, .cols = PLUMB_AXIS_HIDDEN,
-                            .bias = PLUMB_BIAS_MLP, .in_layer = true, .linear = true},
-         [PLUMB_ROLE_DOWN] = {.hf = "mlp.down_proj", .gguf = "ffn_down", .rows = PLUMB_AXIS_HIDDEN, .cols = PLUMB_AXIS_INTERMEDIATE,
-                              .bias = PLUMB_BIAS_MLP, .in_layer = true, .linear = true},
-         [PLUMB_ROLE_FINAL_NORM] = {.hf = "model.norm", .gguf = "output_norm", .rows = PLUMB_AXIS_ONE, .cols = PLUMB_AXIS_HIDDEN, .norm = true},
+         [PLUMB_ROLE_EMBED] =
+             {.hf = "model.embed_tokens", .gguf = "token_embd", .rows = PLUMB_AXIS_VOCAB, .cols = PLUMB_AXIS_HIDDEN},
+         [PLUMB_ROLE_ATTN_NORM] = {.hf = "input_layernorm",
+                                   .gguf = "attn_norm",
+                                   .rows = PLUMB_AXIS_ONE,
+                                   .cols = PLUMB_AXIS_HIDDEN,
+                                   .in_layer = true,
+                                   .norm = true},
+         [PLUMB_ROLE_Q] = {.hf = "self_attn.q_proj",
+                           .gguf = "attn_q",
+                           .rows = PLUMB_AXIS_QUERY,
+                           .cols = PLUMB_AXIS_HIDDEN,
+                           .bias = PLUMB_BIAS_ATTENTION,
+                           .in_layer = true,
+                           .linear = true,
+                           .pairs_in_gguf = true},
+         [PLUMB_ROLE_K] = {.hf = "self_attn.k_proj",
+                           .gguf = "attn_k",
+                           .rows = PLUMB_AXIS_KEY,
+                           .cols = PLUMB_AXIS_HIDDEN,
+                           .bias = PLUMB_BIAS_ATTENTION,
+                           .in_layer = true,
+                           .linear = true,
+                           .pairs_in_gguf = true},
+         [PLUMB_ROLE_V] = {.hf = "self_attn.v_proj",
+                           .gguf = "attn_v",
+                           .rows = PLUMB_AXIS_KEY,
+                           .cols = PLUMB_AXIS_HIDDEN,
+                           .bias = PLUMB_BIAS_ATTENTION,
+                           .in_layer = true,
+                           .linear = true},
+         [PLUMB_ROLE_O] = {.hf = "self_attn.o_proj",
+                           .gguf = "attn_output",
+                           .rows = PLUMB_AXIS_HIDDEN,
+                           .cols = PLUMB_AXIS_QUERY,
+                           .bias = PLUMB_BIAS_ATTENTION,
+                           .in_layer = true,
+                           .linear = true},
+         [PLUMB_ROLE_MLP_NORM] = {.hf = "post_attention_layernorm",
+                                  .gguf = "ffn_norm",
+                                  .rows = PLUMB_AXIS_ONE,
+                                  .cols = PLUMB_AXIS_HIDDEN,
+                                  .in_layer = true,
+                                  .norm = true},
+         [PLUMB_ROLE_GATE] = {.hf = "mlp.gate_proj",
+                              .gguf = "ffn_gate",
+                              .rows = PLUMB_AXIS_INTERMEDIATE,
+                              .cols = PLUMB_AXIS_HIDDEN,
+                              .bias = PLUMB_BIAS_MLP,
+                              .in_layer = true,
+                              .linear = true},
+         [PLUMB_ROLE_UP] = {.hf = "mlp.up_proj",
+                            .gguf = "ffn_up",
+                            .rows = PLUMB_AXIS_INTERMEDIATE,
+                            .cols = PLUMB_AXIS_HIDDEN,
+                            .bias = PLUMB_BIAS_MLP,
+                            .in_layer = true,
+                            .linear = true},
+         [PLUMB_ROLE_DOWN] = {.hf = "mlp.down_proj",
+                              .gguf = "ffn_down",
+                              .rows = PLUMB_AXIS_HIDDEN,
+                              .cols = PLUMB_AXIS_INTERMEDIATE,
+                              .bias = PLUMB_BIAS_MLP,
+                              .in_layer = true,
+                              .linear = true},
+         [PLUMB_ROLE_FINAL_NORM] = {.hf = "model.norm",
+                                    .gguf = "output_norm",
+                                    .rows = PLUMB_AXIS_ONE,
+                                    .cols = PLUMB_AXIS_HIDDEN,
+                                    .norm = true},
          [PLUMB_ROLE_HEAD] = {.hf = "lm_head", .gguf = "output", .rows = PLUMB_AXIS_VOCAB, .cols = PLUMB_AXIS_HIDDEN},
      }},
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
-const plumb_size_names plumb_size_names_hf = {
-    "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta",
-    "rope_scaling/rope_parameters factor",
-    {"1", "vocab_size", "hidden_size", "intermediate_size", "num_attention_heads x head_dim", "num_key_value_heads x head_dim"}};
-const plumb_size_names plumb_size_names_gguf = {
-    "block_count", "attention.head_count", "attention.head_count_kv", "attention.key_length", "context_length",
-    "attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scaling.factor",
-    {"1", "vocab_size", "embedding_length", "feed_forward_length", "attention.head_count x key_length", "attention.head_count_kv x key_length"}};
+const plumb_size_names plumb_size_names_hf = {"num_hidden_layers",
+                                              "num_attention_heads",
+                                              "num_key_value_heads",
+                                              "head_dim",
+                                              "max_position_embeddings",
+                                              "rms_norm_eps",
+                                              "rope_theta",
+                                              "rope_scaling/rope_parameters factor",
+                                              {"1", "vocab_size", "hidden_size", "intermediate_size",
+                                               "num_attention_heads x head_dim", "num_key_value_heads x head_dim"}};
+const plumb_size_names plumb_size_names_gguf = {"block_count",
+                                                "attention.head_count",
+                                                "attention.head_count_kv",
+                                                "attention.key_length",
+                                                "context_length",
+                                                "attention.layer_norm_rms_epsilon",
+                                                "rope.freq_base",
+                                                "rope.scaling.factor",
+                                                {"1", "vocab_size", "embedding_length", "feed_forward_length",
+                                                 "attention.head_count x key_length",
+                                                 "attention.head_count_kv x key_length"}};
 
 const plumb_family *plumb_family_by_name(const char *name) {
     for (int i = 0; i < FAMILIES; i++)
@@ -79,8 +145,9 @@ int64_t plumb_axis_size(const plumb_arch *a, plumb_axis axis) {
 }
 
 /* default: theta^(-2i/D); linear: divided by the factor (Chen et al. 2023, position interpolation);
- * llama3: wavelengths above original/low are divided by the factor, those below original/high are kept, and between the two the
- * divided and the kept frequency are mixed by s = (original/wavelength - low)/(high - low), as in transformers' rope utilities. */
+ * llama3: wavelengths above original/low are divided by the factor, those below original/high are kept, and between the
+ * two the divided and the kept frequency are mixed by s = (original/wavelength - low)/(high - low), as in transformers'
+ * rope utilities. */
 void plumb_arch_inverse_frequencies(const plumb_arch *a, double *out) {
     const double pi = 3.14159265358979323846;
     for (int64_t i = 0; i < a->head_dim / 2; i++) {
@@ -89,8 +156,10 @@ void plumb_arch_inverse_frequencies(const plumb_arch *a, double *out) {
         if (a->rope == PLUMB_ROPE_LLAMA3) {
             double original = (double)a->rope_original, wavelength = 2 * pi / f;
             double s = (original / wavelength - a->rope_low) / (a->rope_high - a->rope_low);
-            if (wavelength > original / a->rope_low) f /= a->rope_factor;
-            else if (wavelength >= original / a->rope_high) f = (1 - s) * f / a->rope_factor + s * f;
+            if (wavelength > original / a->rope_low)
+                f /= a->rope_factor;
+            else if (wavelength >= original / a->rope_high)
+                f = (1 - s) * f / a->rope_factor + s * f;
         }
         out[i] = f;
     }
@@ -98,7 +167,8 @@ void plumb_arch_inverse_frequencies(const plumb_arch *a, double *out) {
 
 static plumb_status check_size(int64_t value, int64_t limit, const char *key, const char *path) {
     if (value >= 1 && value <= limit) return PLUMB_OK;
-    return plumb_error(PLUMB_E_FORMAT, "%s: %s is %lld, expected 1 to %lld", path, key, (long long)value, (long long)limit);
+    return plumb_error(PLUMB_E_FORMAT, "%s: %s is %lld, expected 1 to %lld", path, key, (long long)value,
+                       (long long)limit);
 }
 
 static plumb_status check_positive(double value, const char *key, const char *path) {
@@ -115,7 +185,8 @@ static plumb_status check_rope(const plumb_arch *a, const plumb_size_names *name
     PLUMB_TRY(check_positive(a->rope_low, "low_freq_factor", path));
     PLUMB_TRY(check_positive(a->rope_high, "high_freq_factor", path));
     if (a->rope_high <= a->rope_low)
-        return plumb_error(PLUMB_E_FORMAT, "%s: high_freq_factor %g is not above low_freq_factor %g", path, a->rope_high, a->rope_low);
+        return plumb_error(PLUMB_E_FORMAT, "%s: high_freq_factor %g is not above low_freq_factor %g", path,
+                           a->rope_high, a->rope_low);
     return PLUMB_OK;
 }
 
@@ -129,26 +200,30 @@ plumb_status plumb_arch_check(const plumb_arch *a, const plumb_size_names *names
     PLUMB_TRY(check_size(a->head_dim, PLUMB_SIZE_LIMIT / a->heads, names->head_dim, path));
     PLUMB_TRY(check_size(a->max_positions, PLUMB_SIZE_LIMIT, names->max_positions, path));
     if (a->hidden % a->heads)
-        return plumb_error(PLUMB_E_FORMAT, "%s: %s %lld is not a multiple of %s %lld", path, names->axis[PLUMB_AXIS_HIDDEN],
-                           (long long)a->hidden, names->heads, (long long)a->heads);
+        return plumb_error(PLUMB_E_FORMAT, "%s: %s %lld is not a multiple of %s %lld", path,
+                           names->axis[PLUMB_AXIS_HIDDEN], (long long)a->hidden, names->heads, (long long)a->heads);
     if (a->heads % a->kv_heads)
-        return plumb_error(PLUMB_E_FORMAT, "%s: %s %lld is not a multiple of %s %lld", path, names->heads, (long long)a->heads,
-                           names->kv_heads, (long long)a->kv_heads);
+        return plumb_error(PLUMB_E_FORMAT, "%s: %s %lld is not a multiple of %s %lld", path, names->heads,
+                           (long long)a->heads, names->kv_heads, (long long)a->kv_heads);
     if (a->head_dim % 2)
         return plumb_error(PLUMB_E_FORMAT, "%s: %s %lld is odd, but rotary positions need pairs", path, names->head_dim,
                            (long long)a->head_dim);
     if (!(a->norm_eps > 0 && a->norm_eps < 1))
-        return plumb_error(PLUMB_E_FORMAT, "%s: %s is %g, expected a number between 0 and 1", path, names->norm_eps, a->norm_eps);
+        return plumb_error(PLUMB_E_FORMAT, "%s: %s is %g, expected a number between 0 and 1", path, names->norm_eps,
+                           a->norm_eps);
     PLUMB_TRY(check_rope(a, names, path));
-    const struct { const char *what; int64_t id; } ids[] = {{"beginning-of-sequence", a->bos}, {"padding", a->pad}};
+    const struct {
+        const char *what;
+        int64_t id;
+    } ids[] = {{"beginning-of-sequence", a->bos}, {"padding", a->pad}};
     for (int i = 0; i < 2; i++)
         if (ids[i].id >= a->vocab)
-            return plumb_error(PLUMB_E_FORMAT, "%s: the %s token id %lld is outside the vocabulary of %lld", path, ids[i].what,
-                               (long long)ids[i].id, (long long)a->vocab);
+            return plumb_error(PLUMB_E_FORMAT, "%s: the %s token id %lld is outside the vocabulary of %lld", path,
+                               ids[i].what, (long long)ids[i].id, (long long)a->vocab);
     for (int i = 0; i < a->n_eos; i++)
         if (a->eos[i] >= a->vocab)
-            return plumb_error(PLUMB_E_FORMAT, "%s: the end-of-sequence token id %d is outside the vocabulary of %lld", path, (int)a->eos[i],
-                               (long long)a->vocab);
+            return plumb_error(PLUMB_E_FORMAT, "%s: the end-of-sequence token id %d is outside the vocabulary of %lld",
+                               path, (int)a->eos[i], (long long)a->vocab);
     return PLUMB_OK;
 }
 

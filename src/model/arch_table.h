@@ -1,36 +1,39 @@
 /* The architecture table, shared by the files of this folder that read, name and write models.
  *
- * One row per family, one entry per role. Everything that differs between families - names, shapes, which bias belongs to what, how GGUF stores the
- * projections that are rotated - stands in the row, so that adding a family is adding a row (and traits to plumb_arch where its mathematics is new). */
+ * One row per family, one entry per role. Everything that differs between families - names, shapes, which bias belongs
+ * to what, how GGUF stores the projections that are rotated - stands in the row, so that adding a family is adding a
+ * row (and traits to plumb_arch where its mathematics is new). */
 #ifndef PLUMB_MODEL_ARCH_TABLE_H
 #define PLUMB_MODEL_ARCH_TABLE_H
 #include "plumb/arch.h"
 
 typedef enum plumb_axis { /* what a dimension of a weight counts */
-    PLUMB_AXIS_ONE,
-    PLUMB_AXIS_VOCAB,
-    PLUMB_AXIS_HIDDEN,
-    PLUMB_AXIS_INTERMEDIATE,
-    PLUMB_AXIS_QUERY, /* heads x head_dim */
-    PLUMB_AXIS_KEY,   /* kv_heads x head_dim */
-    PLUMB_AXIS_COUNT
+                          PLUMB_AXIS_ONE,
+                          PLUMB_AXIS_VOCAB,
+                          PLUMB_AXIS_HIDDEN,
+                          PLUMB_AXIS_INTERMEDIATE,
+                          PLUMB_AXIS_QUERY, /* heads x head_dim */
+                          PLUMB_AXIS_KEY,   /* kv_heads x head_dim */
+                          PLUMB_AXIS_COUNT
 } plumb_axis;
 
 typedef enum plumb_bias { PLUMB_BIAS_NEVER, PLUMB_BIAS_ATTENTION, PLUMB_BIAS_MLP } plumb_bias;
 
 typedef struct plumb_role_row {
-    const char *hf, *gguf; /* module names without ".weight"; inside a layer: what follows "model.layers.N." and "blk.N." */
+    const char *hf,
+        *gguf; /* module names without ".weight"; inside a layer: what follows "model.layers.N." and "blk.N." */
     plumb_axis rows, cols; /* of the weight; a norm's weight is [1, cols] */
     plumb_bias bias;
     bool in_layer, norm, linear;
-    bool pairs_in_gguf; /* GGUF stores the rows of each head in pairs (0, D/2), (1, D/2+1), ... for interleaved rotation */
+    bool pairs_in_gguf; /* GGUF stores the rows of each head in pairs (0, D/2), (1, D/2+1), ... for interleaved rotation
+                         */
 } plumb_role_row;
 
 typedef struct plumb_family {
-    const char *name;            /* plumb_arch.family */
-    const char *model_type;      /* config.json */
-    const char *architecture;    /* config.json's architectures */
-    const char *gguf;            /* general.architecture, and the prefix of its keys */
+    const char *name;         /* plumb_arch.family */
+    const char *model_type;   /* config.json */
+    const char *architecture; /* config.json's architectures */
+    const char *gguf;         /* general.architecture, and the prefix of its keys */
     plumb_role_row roles[PLUMB_ROLE_COUNT];
 } plumb_family;
 

@@ -1,12 +1,14 @@
 /* GGUF metadata of llama.cpp's Llama family into a plumb_arch.
  *
- * Every key under the architecture's prefix is understood, harmless or refused: a key that is none of these may change the mathematics.
- * GGUF stores reals as float32; the shortest decimal that gives the same float32 is what the model's author wrote (1e-05, not 9.99999974e-06).
+ * Every key under the architecture's prefix is understood, harmless or refused: a key that is none of these may change
+ * the mathematics. GGUF stores reals as float32; the shortest decimal that gives the same float32 is what the model's
+ * author wrote (1e-05, not 9.99999974e-06).
  *
- * Llama 3's scaled rotary frequencies are not metadata: llama.cpp's converter writes them as a tensor rope_freqs.weight of head_dim/2 divisors:
- * 1 where the wavelength is below original/high, `factor` above original/low, 1/((1-s)/factor + s) between (s as in arch.c). The
- * parameters are recovered by trying the one published choice of low and high (1 and 4) with each power of two for the original length, and
- * kept only if they reproduce every divisor; anything else is refused. */
+ * Llama 3's scaled rotary frequencies are not metadata: llama.cpp's converter writes them as a tensor rope_freqs.weight
+ * of head_dim/2 divisors: 1 where the wavelength is below original/high, `factor` above original/low, 1/((1-s)/factor +
+ * s) between (s as in arch.c). The parameters are recovered by trying the one published choice of low and high (1 and
+ * 4) with each power of two for the original length, and kept only if they reproduce every divisor; anything else is
+ * refused. */
 #include "arch_table.h"
 #include <math.h>
 #include <stdio.h>
@@ -25,16 +27,19 @@ static const plumb_gguf_value *key_value(const gguf_keys *k, const char *key) {
 }
 
 static bool is_integer(plumb_gguf_type t) {
-    return t == PLUMB_GGUF_U8 || t == PLUMB_GGUF_I8 || t == PLUMB_GGUF_U16 || t == PLUMB_GGUF_I16 || t == PLUMB_GGUF_U32 || t == PLUMB_GGUF_I32 ||
-           t == PLUMB_GGUF_U64 || t == PLUMB_GGUF_I64;
+    return t == PLUMB_GGUF_U8 || t == PLUMB_GGUF_I8 || t == PLUMB_GGUF_U16 || t == PLUMB_GGUF_I16 ||
+           t == PLUMB_GGUF_U32 || t == PLUMB_GGUF_I32 || t == PLUMB_GGUF_U64 || t == PLUMB_GGUF_I64;
 }
 
 static plumb_status integer_of(const gguf_keys *k, const plumb_gguf_value *v, int64_t *out) {
     if (v->type == PLUMB_GGUF_ARRAY)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s differs by layer (an array); supported: one number for all layers", k->g->path, v->key);
+        return plumb_error(PLUMB_E_UNSUPPORTED,
+                           "%s: %s differs by layer (an array); supported: one number for all layers", k->g->path,
+                           v->key);
     if (!is_integer(v->type)) return plumb_error(PLUMB_E_FORMAT, "%s: %s is not an integer", k->g->path, v->key);
     if (v->type == PLUMB_GGUF_U64 && v->u > INT64_MAX)
-        return plumb_error(PLUMB_E_FORMAT, "%s: %s is %llu, far too large", k->g->path, v->key, (unsigned long long)v->u);
+        return plumb_error(PLUMB_E_FORMAT, "%s: %s is %llu, far too large", k->g->path, v->key,
+                           (unsigned long long)v->u);
     *out = v->i;
     return PLUMB_OK;
 }
@@ -61,39 +66,64 @@ static double shortest_decimal(float f) {
 static plumb_status read_real(const gguf_keys *k, const char *key, double *out) {
     const plumb_gguf_value *v = key_value(k, key);
     if (!v) return PLUMB_OK;
-    if (v->type == PLUMB_GGUF_F32) *out = shortest_decimal((float)v->f);
-    else if (v->type == PLUMB_GGUF_F64 || is_integer(v->type)) *out = v->f;
-    else return plumb_error(PLUMB_E_FORMAT, "%s: %s is not a number", k->g->path, v->key);
+    if (v->type == PLUMB_GGUF_F32)
+        *out = shortest_decimal((float)v->f);
+    else if (v->type == PLUMB_GGUF_F64 || is_integer(v->type))
+        *out = v->f;
+    else
+        return plumb_error(PLUMB_E_FORMAT, "%s: %s is not a number", k->g->path, v->key);
     return PLUMB_OK;
 }
 
-static bool string_is(plumb_gguf_string s, const char *text) { return s.length == strlen(text) && !memcmp(s.data, text, s.length); }
+static bool string_is(plumb_gguf_string s, const char *text) {
+    return s.length == strlen(text) && !memcmp(s.data, text, s.length);
+}
 
-static int shown(plumb_gguf_string s) { return (int)(s.length < 100 ? s.length : 100); }
+static int shown(plumb_gguf_string s) {
+    return (int)(s.length < 100 ? s.length : 100);
+}
 
-/* --- what is refused ------------------------------------------------------------------------------------------------------------------ */
+/* --- what is refused
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static plumb_status find_family(const plumb_gguf *g, const plumb_family **family) {
     plumb_str names = {0};
     const plumb_gguf_value *v = plumb_gguf_find(g, "general.architecture");
-    if (!v || v->type != PLUMB_GGUF_STRING) return plumb_error(PLUMB_E_FORMAT, "%s: general.architecture is missing", g->path);
+    if (!v || v->type != PLUMB_GGUF_STRING)
+        return plumb_error(PLUMB_E_FORMAT, "%s: general.architecture is missing", g->path);
     char name[64];
     snprintf(name, sizeof name, "%.*s", shown(v->s), v->s.data);
     *family = plumb_family_by_gguf(name);
     if (*family && strlen(name) == v->s.length) return PLUMB_OK;
     plumb_status status = plumb_family_list(&names, true);
     if (status == PLUMB_OK)
-        status = plumb_error(PLUMB_E_UNSUPPORTED, "%s: general.architecture '%s' is not supported; supported: %s", g->path, name, names.data);
+        status = plumb_error(PLUMB_E_UNSUPPORTED, "%s: general.architecture '%s' is not supported; supported: %s",
+                             g->path, name, names.data);
     plumb_str_free(&names);
     return status;
 }
 
 static plumb_status check_known_keys(const gguf_keys *k) {
-    static const char *const known[] = {
-        "context_length", "embedding_length", "block_count", "feed_forward_length", "vocab_size", "attention.head_count",
-        "attention.head_count_kv", "attention.layer_norm_rms_epsilon", "attention.key_length", "attention.value_length",
-        "rope.freq_base", "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
-        "rope.scaling.finetuned", "tensor_data_layout", "expert_count", "expert_used_count", "attention.sliding_window"};
+    static const char *const known[] = {"context_length",
+                                        "embedding_length",
+                                        "block_count",
+                                        "feed_forward_length",
+                                        "vocab_size",
+                                        "attention.head_count",
+                                        "attention.head_count_kv",
+                                        "attention.layer_norm_rms_epsilon",
+                                        "attention.key_length",
+                                        "attention.value_length",
+                                        "rope.freq_base",
+                                        "rope.dimension_count",
+                                        "rope.scaling.type",
+                                        "rope.scaling.factor",
+                                        "rope.scaling.original_context_length",
+                                        "rope.scaling.finetuned",
+                                        "tensor_data_layout",
+                                        "expert_count",
+                                        "expert_used_count",
+                                        "attention.sliding_window"};
     size_t prefix = strlen(k->prefix);
     for (int64_t i = 0; i < k->g->n_values; i++) {
         const char *key = k->g->values[i].key;
@@ -112,17 +142,19 @@ static plumb_status check_refused(const gguf_keys *k) {
         int64_t value = 0;
         PLUMB_TRY(read_int(k, zero[i], &value));
         if (value)
-            return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s.%s %lld is not supported; supported: absent or 0", k->g->path, k->prefix, zero[i],
-                               (long long)value);
+            return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s.%s %lld is not supported; supported: absent or 0",
+                               k->g->path, k->prefix, zero[i], (long long)value);
     }
     const plumb_gguf_value *split = plumb_gguf_find(k->g, "split.count");
     if (split && is_integer(split->type) && split->u > 1)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: split.count %llu: a model in several GGUF files is not supported; join them first",
+        return plumb_error(PLUMB_E_UNSUPPORTED,
+                           "%s: split.count %llu: a model in several GGUF files is not supported; join them first",
                            k->g->path, (unsigned long long)split->u);
     return PLUMB_OK;
 }
 
-/* --- rotary positions ----------------------------------------------------------------------------------------------------------------- */
+/* --- rotary positions
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 enum { MAX_FREQUENCIES = 512 };
 
@@ -135,14 +167,16 @@ static bool fits(plumb_arch *candidate, const float *divisors, int64_t count) {
     plumb_arch_inverse_frequencies(&unscaled, plain);
     double turns = (double)candidate->rope_original * plain[count - 1] / (2 * pi), lowest = divisors[count - 1];
     if (turns >= candidate->rope_high) return false; /* nothing would be scaled: the factor cannot be read */
-    double s = turns < candidate->rope_low ? 0 : (turns - candidate->rope_low) / (candidate->rope_high - candidate->rope_low);
+    double s =
+        turns < candidate->rope_low ? 0 : (turns - candidate->rope_low) / (candidate->rope_high - candidate->rope_low);
     double factor = (1 - s) / (1 / lowest - s);
     if (!(factor > 1) || !isfinite(factor)) return false;
     double whole = nearbyint(factor);
     candidate->rope_factor = fabs(factor - whole) < 1e-4 * factor ? whole : factor;
     plumb_arch_inverse_frequencies(candidate, scaled);
     for (int64_t i = 0; i < count; i++)
-        if (!(fabs(plain[i] / scaled[i] - divisors[i]) <= 1e-4 * divisors[i])) return false; /* the converter works in float32 */
+        if (!(fabs(plain[i] / scaled[i] - divisors[i]) <= 1e-4 * divisors[i]))
+            return false; /* the converter works in float32 */
     return true;
 }
 
@@ -152,15 +186,18 @@ static plumb_status read_divisors(const plumb_gguf *g, plumb_arch *a) {
     int64_t count = a->head_dim / 2;
     float divisors[MAX_FREQUENCIES];
     if (t->n_dims != 1 || t->shape[0] != count || t->type != PLUMB_FT_F32)
-        return plumb_error(PLUMB_E_FORMAT, "%s: rope_freqs.weight is not a float32 vector of %lld", g->path, (long long)count);
+        return plumb_error(PLUMB_E_FORMAT, "%s: rope_freqs.weight is not a float32 vector of %lld", g->path,
+                           (long long)count);
     if (count > MAX_FREQUENCIES)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: rope_freqs.weight with heads wider than %d", g->path, 2 * MAX_FREQUENCIES);
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: rope_freqs.weight with heads wider than %d", g->path,
+                           2 * MAX_FREQUENCIES);
     PLUMB_TRY(plumb_tensor_to_float(t, 0, count, divisors));
     bool plain = true;
     for (int64_t i = 0; i < count; i++) plain = plain && divisors[i] == 1.0f;
     if (plain) return PLUMB_OK;
     if (a->rope == PLUMB_ROPE_DEFAULT)
-        for (int64_t original = 8192, tried = 0; tried < 20; tried++) { /* 8192 is every published model; then 16, 32, ... 2^21 */
+        for (int64_t original = 8192, tried = 0; tried < 20;
+             tried++) { /* 8192 is every published model; then 16, 32, ... 2^21 */
             plumb_arch candidate = *a;
             candidate.rope = PLUMB_ROPE_LLAMA3;
             candidate.rope_low = 1;
@@ -172,8 +209,10 @@ static plumb_status read_divisors(const plumb_gguf *g, plumb_arch *a) {
             }
             original = (int64_t)16 << tried;
         }
-    return plumb_error(PLUMB_E_UNSUPPORTED,
-                       "%s: the frequency divisors in rope_freqs.weight are not Llama 3's (low_freq_factor 1, high_freq_factor 4)", g->path);
+    return plumb_error(
+        PLUMB_E_UNSUPPORTED,
+        "%s: the frequency divisors in rope_freqs.weight are not Llama 3's (low_freq_factor 1, high_freq_factor 4)",
+        g->path);
 }
 
 static plumb_status read_rope(const gguf_keys *k, plumb_arch *a) {
@@ -182,21 +221,26 @@ static plumb_status read_rope(const gguf_keys *k, plumb_arch *a) {
     int64_t rotated = a->head_dim;
     PLUMB_TRY(read_int(k, "rope.dimension_count", &rotated));
     if (rotated != a->head_dim)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s.rope.dimension_count %lld is not the head's width %lld; partial rotation is not supported",
-                           k->g->path, k->prefix, (long long)rotated, (long long)a->head_dim);
+        return plumb_error(
+            PLUMB_E_UNSUPPORTED,
+            "%s: %s.rope.dimension_count %lld is not the head's width %lld; partial rotation is not supported",
+            k->g->path, k->prefix, (long long)rotated, (long long)a->head_dim);
     const plumb_gguf_value *type = key_value(k, "rope.scaling.type");
-    if (type && type->type != PLUMB_GGUF_STRING) return plumb_error(PLUMB_E_FORMAT, "%s: %s is not a string", k->g->path, type->key);
+    if (type && type->type != PLUMB_GGUF_STRING)
+        return plumb_error(PLUMB_E_FORMAT, "%s: %s is not a string", k->g->path, type->key);
     if (type && string_is(type->s, "linear")) {
         a->rope = PLUMB_ROPE_LINEAR;
         a->rope_factor = 1;
         PLUMB_TRY(read_real(k, "rope.scaling.factor", &a->rope_factor));
     } else if (type && !string_is(type->s, "none"))
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s '%.*s' is not supported; supported: none, linear", k->g->path, type->key, shown(type->s),
-                           type->s.data);
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s '%.*s' is not supported; supported: none, linear", k->g->path,
+                           type->key, shown(type->s), type->s.data);
     return PLUMB_OK;
 }
 
-/* --- the whole ------------------------------------------------------------------------------------------------------------------------ */
+/* --- the whole
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 static plumb_status read_sizes(const gguf_keys *k, plumb_arch *a) {
     PLUMB_TRY(read_size(k, "embedding_length", &a->hidden));
@@ -211,8 +255,8 @@ static plumb_status read_sizes(const gguf_keys *k, plumb_arch *a) {
     int64_t value_dim = a->head_dim;
     PLUMB_TRY(read_int(k, "attention.value_length", &value_dim));
     if (value_dim != a->head_dim)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s.attention.value_length %lld differs from the key's %lld", k->g->path, k->prefix,
-                           (long long)value_dim, (long long)a->head_dim);
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s.attention.value_length %lld differs from the key's %lld",
+                           k->g->path, k->prefix, (long long)value_dim, (long long)a->head_dim);
     if (!key_value(k, "attention.layer_norm_rms_epsilon"))
         return plumb_error(PLUMB_E_FORMAT, "%s: %s.attention.layer_norm_rms_epsilon is missing", k->g->path, k->prefix);
     PLUMB_TRY(read_real(k, "attention.layer_norm_rms_epsilon", &a->norm_eps));
@@ -233,13 +277,15 @@ static plumb_status read_token(const gguf_keys *k, const char *key, int32_t *out
     if (!v) return PLUMB_OK;
     PLUMB_TRY(integer_of(k, v, &id));
     if (v->type == PLUMB_GGUF_U32 && id == UINT32_MAX) id = -1; /* "none", as some writers say it */
-    if (id < -1 || id > INT32_MAX) return plumb_error(PLUMB_E_FORMAT, "%s: %s %lld is not a token id", k->g->path, key, (long long)id);
+    if (id < -1 || id > INT32_MAX)
+        return plumb_error(PLUMB_E_FORMAT, "%s: %s %lld is not a token id", k->g->path, key, (long long)id);
     *out = (int32_t)id;
     return PLUMB_OK;
 }
 
 static plumb_status read_tokens(const gguf_keys *k, plumb_arch *a) {
-    static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
     PLUMB_TRY(read_token(k, "tokenizer.ggml.bos_token_id", &a->bos));
     PLUMB_TRY(read_token(k, "tokenizer.ggml.padding_token_id", &a->pad));
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {

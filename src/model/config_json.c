@@ -1,9 +1,9 @@
 /* config.json and generation_config.json, as transformers 4 and 5 write them, into a plumb_arch.
  *
- * The rule: a key that changes the mathematics is either understood or refused by name; a key that transformers' own class does not read is
- * ignored. Defaults of absent keys are those of transformers' LlamaConfig, sizes excepted: a file without them is not a model.
- * transformers 4 has rope_theta and rope_scaling at the top, transformers 5 has both in rope_parameters; where a file has both, rope_scaling
- * wins, as it does there. */
+ * The rule: a key that changes the mathematics is either understood or refused by name; a key that transformers' own
+ * class does not read is ignored. Defaults of absent keys are those of transformers' LlamaConfig, sizes excepted: a
+ * file without them is not a model. transformers 4 has rope_theta and rope_scaling at the top, transformers 5 has both
+ * in rope_parameters; where a file has both, rope_scaling wins, as it does there. */
 #include "arch_table.h"
 #include <math.h>
 #include <stdlib.h>
@@ -75,7 +75,8 @@ static plumb_status check_token(const config_file *f, const char *key, const jso
     return PLUMB_OK;
 }
 
-static plumb_status read_token(const config_file *f, const char *key, int32_t *out) { /* -1 means none, as in old configurations */
+static plumb_status read_token(const config_file *f, const char *key,
+                               int32_t *out) { /* -1 means none, as in old configurations */
     const json_t *v = value_of(f->root, key);
     return v ? check_token(f, key, v, out) : PLUMB_OK;
 }
@@ -93,7 +94,8 @@ static plumb_status read_eos(const config_file *f, plumb_arch *a) {
     return PLUMB_OK;
 }
 
-/* --- what is refused ------------------------------------------------------------------------------------------------------------------ */
+/* --- what is refused
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static plumb_status check_model_type(const config_file *f, plumb_arch *a) {
     plumb_str names = {0};
@@ -107,8 +109,8 @@ static plumb_status check_model_type(const config_file *f, plumb_arch *a) {
     }
     plumb_status status = plumb_family_list(&names, false);
     if (status == PLUMB_OK)
-        status = plumb_error(PLUMB_E_UNSUPPORTED, "%s: model_type '%.100s' is not supported; supported: %s", f->path, json_string_value(v),
-                             names.data);
+        status = plumb_error(PLUMB_E_UNSUPPORTED, "%s: model_type '%.100s' is not supported; supported: %s", f->path,
+                             json_string_value(v), names.data);
     plumb_str_free(&names);
     return status;
 }
@@ -129,37 +131,44 @@ static plumb_status check_layer_types(const config_file *f) {
     for (size_t i = 0; i < json_array_size(v); i++) {
         const char *name = json_string_value(json_array_get(v, i));
         if (!name || strcmp(name, "full_attention"))
-            return plumb_error(PLUMB_E_UNSUPPORTED, "%s: layer_types[%zu] '%.100s' is not supported; supported: full_attention", f->path, i,
+            return plumb_error(PLUMB_E_UNSUPPORTED,
+                               "%s: layer_types[%zu] '%.100s' is not supported; supported: full_attention", f->path, i,
                                name ? name : "(not a string)");
     }
     return PLUMB_OK;
 }
 
 static plumb_status check_refused(const config_file *f) {
-    static const char *const switches[] = {"sliding_window", "quantization_config", "num_local_experts", "num_experts", "compression_config"};
+    static const char *const switches[] = {"sliding_window", "quantization_config", "num_local_experts", "num_experts",
+                                           "compression_config"};
     for (size_t i = 0; i < sizeof switches / sizeof *switches; i++) {
         const json_t *v = value_of(f->root, switches[i]);
         if (!v || json_is_false(v) || (json_is_integer(v) && json_integer_value(v) == 0)) continue;
         const char *method = json_string_value(json_object_get(v, "quant_method"));
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s%s%.100s is not supported for model_type llama", f->path, switches[i],
-                           method ? " " : "", method ? method : "");
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s%s%.100s is not supported for model_type llama", f->path,
+                           switches[i], method ? " " : "", method ? method : "");
     }
     double dropout = 0, rotated = 1;
     PLUMB_TRY(read_number(f, f->root, "attention_dropout", &dropout));
     if (dropout != 0)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: attention_dropout %g is not supported; supported: 0", f->path, dropout);
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: attention_dropout %g is not supported; supported: 0", f->path,
+                           dropout);
     PLUMB_TRY(read_number(f, f->root, "partial_rotary_factor", &rotated));
     if (rotated != 1)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: partial_rotary_factor %g is not supported; supported: 1", f->path, rotated);
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: partial_rotary_factor %g is not supported; supported: 1", f->path,
+                           rotated);
     PLUMB_TRY(check_activation(f));
     return check_layer_types(f);
 }
 
-/* --- rotary positions ----------------------------------------------------------------------------------------------------------------- */
+/* --- rotary positions
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static plumb_status rope_kind(const config_file *f, const json_t *rope, const char *where, plumb_rope_kind *kind) {
-    static const struct { const char *name; plumb_rope_kind kind; } kinds[] = {
-        {"default", PLUMB_ROPE_DEFAULT}, {"linear", PLUMB_ROPE_LINEAR}, {"llama3", PLUMB_ROPE_LLAMA3}};
+    static const struct {
+        const char *name;
+        plumb_rope_kind kind;
+    } kinds[] = {{"default", PLUMB_ROPE_DEFAULT}, {"linear", PLUMB_ROPE_LINEAR}, {"llama3", PLUMB_ROPE_LLAMA3}};
     const json_t *v = value_of(rope, "rope_type");
     if (!v) v = value_of(rope, "type");
     *kind = PLUMB_ROPE_DEFAULT;
@@ -170,8 +179,9 @@ static plumb_status rope_kind(const config_file *f, const json_t *rope, const ch
             *kind = kinds[i].kind;
             return PLUMB_OK;
         }
-    return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s: rope_type '%.100s' is not supported; supported: default, linear, llama3", f->path, where,
-                       json_string_value(v));
+    return plumb_error(PLUMB_E_UNSUPPORTED,
+                       "%s: %s: rope_type '%.100s' is not supported; supported: default, linear, llama3", f->path,
+                       where, json_string_value(v));
 }
 
 static plumb_status rope_required(const config_file *f, const json_t *rope, const char *key, double *out) {
@@ -182,7 +192,8 @@ static plumb_status rope_required(const config_file *f, const json_t *rope, cons
 static plumb_status read_rope(const config_file *f, plumb_arch *a) {
     const char *where = "rope_scaling";
     const json_t *rope = value_of(f->root, where);
-    if (!rope || (json_is_object(rope) && json_object_size(rope) == 0)) rope = value_of(f->root, where = "rope_parameters");
+    if (!rope || (json_is_object(rope) && json_object_size(rope) == 0))
+        rope = value_of(f->root, where = "rope_parameters");
     a->rope_theta = 10000.0;
     PLUMB_TRY(read_number(f, f->root, "rope_theta", &a->rope_theta));
     if (!rope) return PLUMB_OK;
@@ -192,7 +203,8 @@ static plumb_status read_rope(const config_file *f, plumb_arch *a) {
     PLUMB_TRY(read_number(f, rope, "rope_theta", &a->rope_theta));
     PLUMB_TRY(read_number(f, rope, "partial_rotary_factor", &rotated));
     if (rotated != 1)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s: partial_rotary_factor %g is not supported; supported: 1", f->path, where, rotated);
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s: partial_rotary_factor %g is not supported; supported: 1",
+                           f->path, where, rotated);
     if (a->rope == PLUMB_ROPE_DEFAULT) return PLUMB_OK;
     PLUMB_TRY(rope_required(f, rope, "factor", &a->rope_factor));
     if (a->rope != PLUMB_ROPE_LLAMA3) return PLUMB_OK;
@@ -201,13 +213,17 @@ static plumb_status read_rope(const config_file *f, plumb_arch *a) {
     a->rope_original = a->max_positions;
     config_file inner = {rope, f->path};
     PLUMB_TRY(read_int(&inner, "original_max_position_embeddings", &a->rope_original));
-    return read_int(f, "original_max_position_embeddings", &a->rope_original); /* the top level wins, as in transformers */
+    return read_int(f, "original_max_position_embeddings",
+                    &a->rope_original); /* the top level wins, as in transformers */
 }
 
-/* --- the files ------------------------------------------------------------------------------------------------------------------------ */
+/* --- the files
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 static plumb_status read_config(const config_file *f, plumb_arch *a) {
-    if (!json_is_object(f->root)) return plumb_error(PLUMB_E_FORMAT, "%s: expected an object, found %s", f->path, kind_of(f->root));
+    if (!json_is_object(f->root))
+        return plumb_error(PLUMB_E_FORMAT, "%s: expected an object, found %s", f->path, kind_of(f->root));
     PLUMB_TRY(check_model_type(f, a));
     PLUMB_TRY(check_refused(f));
     PLUMB_TRY(read_size(f, "vocab_size", &a->vocab));
@@ -235,7 +251,8 @@ static plumb_status read_config(const config_file *f, plumb_arch *a) {
 
 /* Chat models name the ends of a turn only here; ids add to those of config.json. bos and pad fill gaps. */
 static plumb_status read_generation_config(const config_file *f, plumb_arch *a) {
-    if (!json_is_object(f->root)) return plumb_error(PLUMB_E_FORMAT, "%s: expected an object, found %s", f->path, kind_of(f->root));
+    if (!json_is_object(f->root))
+        return plumb_error(PLUMB_E_FORMAT, "%s: expected an object, found %s", f->path, kind_of(f->root));
     if (a->bos < 0) PLUMB_TRY(read_token(f, "bos_token_id", &a->bos));
     if (a->pad < 0) PLUMB_TRY(read_token(f, "pad_token_id", &a->pad));
     PLUMB_TRY(read_eos(f, a));

@@ -1,29 +1,37 @@
-/* A full Hugging Face directory: weights, then their index, then generation_config.json, and config.json last: a directory
- * with a config.json is a whole model.
+/* A full Hugging Face directory: weights, then their index, then generation_config.json, and config.json last: a
+ * directory with a config.json is a whole model.
  *
- * config.json is written in the style of transformers 4 (rope_theta and rope_scaling at the top, torch_dtype), because version 5 reads it too while
- * version 4 does not know rope_parameters and would silently rotate with the wrong theta.
+ * config.json is written in the style of transformers 4 (rope_theta and rope_scaling at the top, torch_dtype), because
+ * version 5 reads it too while version 4 does not know rope_parameters and would silently rotate with the wrong theta.
  *
- * Merging an adapter computes W + scale * (B A) in double and rounds once. The values pass through float32 on their way to a 16-bit file, which would
- * round twice; so for 16-bit types the double is rounded to odd first (cut, and the last bit set when anything was cut off), after which rounding to
- * any format at least two bits shorter gives what one rounding of the double gives. */
+ * Merging an adapter computes W + scale * (B A) in double and rounds once. The values pass through float32 on their way
+ * to a 16-bit file, which would round twice; so for 16-bit types the double is rounded to odd first (cut, and the last
+ * bit set when anything was cut off), after which rounding to any format at least two bits shorter gives what one
+ * rounding of the double gives. */
 #include "arch_table.h"
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* --- merging -------------------------------------------------------------------------------------------------------------------------- */
+/* --- merging
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
 
 static float round_to_odd(double x) {
-    union { float f; uint32_t u; } y = {(float)x};
+    union {
+        float f;
+        uint32_t u;
+    } y = {(float)x};
     if ((double)y.f == x || isnan(x) || isinf(y.f)) return y.f;
     if (fabs((double)y.f) > fabs(x)) y.u--; /* the neighbour towards zero: magnitudes are ordered as integers */
     y.u |= 1;
     return y.f;
 }
 
-plumb_status plumb_adapter_merge(const plumb_adapter *a, const plumb_params *p, int param, plumb_file_type type, float *weight) {
+plumb_status plumb_adapter_merge(const plumb_adapter *a, const plumb_params *p, int param, plumb_file_type type,
+                                 float *weight) {
     if (param < 0 || param >= a->n_params || !a->a[param]) return PLUMB_OK;
     enum { LANES = 8 };
     int64_t rows = p->items[param].rows, cols = p->items[param].cols, r = a->config.r;
@@ -49,9 +57,13 @@ plumb_status plumb_adapter_merge(const plumb_adapter *a, const plumb_params *p, 
     return PLUMB_OK;
 }
 
-/* --- configuration -------------------------------------------------------------------------------------------------------------------- */
+/* --- configuration
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
-static json_t *token_json(int32_t id) { return id < 0 ? json_null() : json_integer(id); }
+static json_t *token_json(int32_t id) {
+    return id < 0 ? json_null() : json_integer(id);
+}
 
 static json_t *eos_json(const plumb_arch *a) {
     if (a->n_eos == 0) return json_null();
@@ -70,11 +82,13 @@ static json_t *number_json(double x) { /* 8 stays 8.0; 1e-05 is not written as 1
 }
 
 static json_t *rope_json(const plumb_arch *a) {
-    if (a->rope == PLUMB_ROPE_LINEAR) return json_pack("{s:s, s:s, s:o}", "rope_type", "linear", "type", "linear", "factor", number_json(a->rope_factor));
+    if (a->rope == PLUMB_ROPE_LINEAR)
+        return json_pack("{s:s, s:s, s:o}", "rope_type", "linear", "type", "linear", "factor",
+                         number_json(a->rope_factor));
     if (a->rope == PLUMB_ROPE_LLAMA3)
-        return json_pack("{s:s, s:o, s:o, s:o, s:I}", "rope_type", "llama3", "factor", number_json(a->rope_factor), "low_freq_factor",
-                         number_json(a->rope_low), "high_freq_factor", number_json(a->rope_high), "original_max_position_embeddings",
-                         (json_int_t)a->rope_original);
+        return json_pack("{s:s, s:o, s:o, s:o, s:I}", "rope_type", "llama3", "factor", number_json(a->rope_factor),
+                         "low_freq_factor", number_json(a->rope_low), "high_freq_factor", number_json(a->rope_high),
+                         "original_max_position_embeddings", (json_int_t)a->rope_original);
     return json_null();
 }
 
@@ -84,15 +98,18 @@ static const char *dtype_name(plumb_file_type type) {
 
 static json_t *config_json(const plumb_arch *a, plumb_file_type type) {
     const plumb_family *family = plumb_family_by_name(a->family);
-    return json_pack(
-        "{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:b, s:b, s:f, s:b, s:o, s:o, s:o, s:o, s:o, s:s, s:b}",
-        "architectures", family->architecture, "model_type", family->model_type, "vocab_size", (json_int_t)a->vocab, "hidden_size",
-        (json_int_t)a->hidden, "intermediate_size", (json_int_t)a->intermediate, "num_hidden_layers", (json_int_t)a->layers,
-        "num_attention_heads", (json_int_t)a->heads, "num_key_value_heads", (json_int_t)a->kv_heads, "head_dim", (json_int_t)a->head_dim,
-        "max_position_embeddings", (json_int_t)a->max_positions, "hidden_act", "silu", "rms_norm_eps", number_json(a->norm_eps), "attention_bias",
-        (int)a->attention_bias, "mlp_bias", (int)a->mlp_bias, "attention_dropout", 0.0, "tie_word_embeddings", (int)a->tied, "rope_theta",
-        number_json(a->rope_theta), "rope_scaling", rope_json(a), "bos_token_id", token_json(a->bos), "eos_token_id", eos_json(a), "pad_token_id",
-        token_json(a->pad), "torch_dtype", dtype_name(type), "use_cache", 1);
+    return json_pack("{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:b, s:b, s:f, s:b, s:o, s:o, "
+                     "s:o, s:o, s:o, s:s, s:b}",
+                     "architectures", family->architecture, "model_type", family->model_type, "vocab_size",
+                     (json_int_t)a->vocab, "hidden_size", (json_int_t)a->hidden, "intermediate_size",
+                     (json_int_t)a->intermediate, "num_hidden_layers", (json_int_t)a->layers, "num_attention_heads",
+                     (json_int_t)a->heads, "num_key_value_heads", (json_int_t)a->kv_heads, "head_dim",
+                     (json_int_t)a->head_dim, "max_position_embeddings", (json_int_t)a->max_positions, "hidden_act",
+                     "silu", "rms_norm_eps", number_json(a->norm_eps), "attention_bias", (int)a->attention_bias,
+                     "mlp_bias", (int)a->mlp_bias, "attention_dropout", 0.0, "tie_word_embeddings", (int)a->tied,
+                     "rope_theta", number_json(a->rope_theta), "rope_scaling", rope_json(a), "bos_token_id",
+                     token_json(a->bos), "eos_token_id", eos_json(a), "pad_token_id", token_json(a->pad), "torch_dtype",
+                     dtype_name(type), "use_cache", 1);
 }
 
 static json_t *generation_json(const plumb_arch *a) {
@@ -105,7 +122,8 @@ static json_t *generation_json(const plumb_arch *a) {
 
 static plumb_status write_json(const char *dir, const char *name, json_t *root) { /* takes root */
     char *path = NULL, *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
-    plumb_status status = text ? plumb_path_join(&path, dir, name) : plumb_error(PLUMB_E_MEMORY, "%s: out of memory for %s", dir, name);
+    plumb_status status =
+        text ? plumb_path_join(&path, dir, name) : plumb_error(PLUMB_E_MEMORY, "%s: out of memory for %s", dir, name);
     if (status == PLUMB_OK) status = plumb_write_file(path, text, strlen(text));
     free(path);
     free(text);
@@ -113,7 +131,9 @@ static plumb_status write_json(const char *dir, const char *name, json_t *root) 
     return status;
 }
 
-/* --- weights -------------------------------------------------------------------------------------------------------------------------- */
+/* --- weights
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct shard {
     const char *dir;
@@ -129,7 +149,9 @@ static plumb_status fetch_item(void *user, int64_t item, float *out) {
     return s->fetch(s->user, s->first + (int)item, out);
 }
 
-static int64_t stored_bytes(const plumb_param *p, plumb_file_type type) { return p->rows * p->cols * (type == PLUMB_FT_F32 ? 4 : 2); }
+static int64_t stored_bytes(const plumb_param *p, plumb_file_type type) {
+    return p->rows * p->cols * (type == PLUMB_FT_F32 ? 4 : 2);
+}
 
 static plumb_status write_shard(const shard *s, const char *name) {
     plumb_st_item *items;
@@ -153,7 +175,8 @@ static plumb_status write_shard(const shard *s, const char *name) {
 static int shard_end(const plumb_params *p, plumb_file_type type, int first, int64_t limit) {
     int64_t bytes = stored_bytes(&p->items[first], type);
     int end = first + 1;
-    while (end < p->count && bytes + stored_bytes(&p->items[end], type) <= limit) bytes += stored_bytes(&p->items[end++], type);
+    while (end < p->count && bytes + stored_bytes(&p->items[end], type) <= limit)
+        bytes += stored_bytes(&p->items[end++], type);
     return end;
 }
 
@@ -178,21 +201,37 @@ static plumb_status write_shards(shard s, int shards, int64_t limit) {
         json_decref(map);
         return status;
     }
-    return write_json(s.dir, "model.safetensors.index.json", json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map));
+    return write_json(s.dir, "model.safetensors.index.json",
+                      json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map));
 }
 
-plumb_status plumb_model_export_sharded(const char *dir, const plumb_arch *a, const plumb_params *p, plumb_file_type type, plumb_param_fetch fetch,
-                                        void *user, int64_t shard_bytes) {
-    PLUMB_CHECK(p->count > 0 && shard_bytes > 0 && (type == PLUMB_FT_F32 || type == PLUMB_FT_BF16 || type == PLUMB_FT_F16));
+/* What an earlier export in the other layout left: readers would prefer it, or find both. */
+static plumb_status remove_stale(const char *dir, const char *name) {
+    char *path;
+    PLUMB_TRY(plumb_path_join(&path, dir, name));
+    plumb_status status = remove(path) == 0 || errno == ENOENT
+                              ? PLUMB_OK
+                              : plumb_error(PLUMB_E_IO, "%s: cannot be removed: %s", path, strerror(errno));
+    free(path);
+    return status;
+}
+
+plumb_status plumb_model_export_sharded(const char *dir, const plumb_arch *a, const plumb_params *p,
+                                        plumb_file_type type, plumb_param_fetch fetch, void *user,
+                                        int64_t shard_bytes) {
+    PLUMB_CHECK(p->count > 0 && shard_bytes > 0 &&
+                (type == PLUMB_FT_F32 || type == PLUMB_FT_BF16 || type == PLUMB_FT_F16));
     shard s = {dir, p, type, 0, p->count, fetch, user};
     int shards = 0;
     for (int first = 0; first < p->count; shards++) first = shard_end(p, type, first, shard_bytes);
     PLUMB_TRY(plumb_make_dirs(dir));
     PLUMB_TRY(shards == 1 ? write_shard(&s, "model.safetensors") : write_shards(s, shards, shard_bytes));
+    PLUMB_TRY(remove_stale(dir, shards == 1 ? "model.safetensors.index.json" : "model.safetensors"));
     PLUMB_TRY(write_json(dir, "generation_config.json", generation_json(a)));
     return write_json(dir, "config.json", config_json(a, type));
 }
 
-plumb_status plumb_model_export(const char *dir, const plumb_arch *a, const plumb_params *p, plumb_file_type type, plumb_param_fetch fetch, void *user) {
+plumb_status plumb_model_export(const char *dir, const plumb_arch *a, const plumb_params *p, plumb_file_type type,
+                                plumb_param_fetch fetch, void *user) {
     return plumb_model_export_sharded(dir, a, p, type, fetch, user, 5000000000LL); /* transformers' "5GB" */
 }

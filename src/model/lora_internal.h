@@ -7,9 +7,11 @@
 size_t plumb_lora_module_length(const plumb_param *p);
 /* target_modules is the shorthand "all-linear". */
 bool plumb_lora_is_all_linear(const plumb_lora_config *c);
-/* adapter_config.json's root into *c; `path` for messages. *tensors_decide: the file restricts its targets in a way that plumb_lora_config
- * cannot say (exclude_modules, layers_to_transform): the tensors tell which modules are meant. */
-plumb_status plumb_lora_config_read(plumb_lora_config *c, bool *tensors_decide, const json_t *root, const char *path) PLUMB_CHECKED;
+/* adapter_config.json's root into *c; `path` for messages. *tensors_decide: the file restricts its targets in a way
+ * that plumb_lora_config cannot say (exclude_modules, layers_to_transform): the tensors tell which modules are meant.
+ */
+plumb_status plumb_lora_config_read(plumb_lora_config *c, bool *tensors_decide, const json_t *root,
+                                    const char *path) PLUMB_CHECKED;
 /* Replaces target_modules by copies of `names`. */
 plumb_status plumb_lora_set_targets(plumb_lora_config *c, const char *const *names, int count) PLUMB_CHECKED;
 /* "base_model.model.<module>.lora_A.weight"; half is 'A' or 'B'. */

@@ -1,10 +1,11 @@
 /* Which weights an adapter adapts: PEFT's rules for target_modules.
  *
- * A module's name is its weight's name without ".weight" ("model.layers.3.self_attn.q_proj"). A target selects the module whose name it is, or
- * that ends with "." and the target; "all-linear" alone selects the seven projections of every layer and not the head; a
- * string (not a list) in adapter_config.json is a regular expression for the whole name. Python's expressions are run by POSIX's engine after rewriting
- * the three spellings that people use and POSIX lacks: (?:...), \d and \w. What then differs still (look-around, lazy quantifiers, (?i)) is refused.
- * Unlike PEFT, a target that matches nothing is an error: it is a typing error that would silently train less. */
+ * A module's name is its weight's name without ".weight" ("model.layers.3.self_attn.q_proj"). A target selects the
+ * module whose name it is, or that ends with "." and the target; "all-linear" alone selects the seven projections of
+ * every layer and not the head; a string (not a list) in adapter_config.json is a regular expression for the whole
+ * name. Python's expressions are run by POSIX's engine after rewriting the three spellings that people use and POSIX
+ * lacks: (?:...), \d and \w. What then differs still (look-around, lazy quantifiers, (?i)) is refused. Unlike PEFT, a
+ * target that matches nothing is an error: it is a typing error that would silently train less. */
 #include "lora_internal.h"
 #include <ctype.h>
 #include <math.h>
@@ -13,7 +14,9 @@
 #include <string.h>
 #include <strings.h>
 
-double plumb_lora_scale(const plumb_lora_config *c) { return c->rslora ? c->alpha / sqrt((double)c->r) : c->alpha / (double)c->r; }
+double plumb_lora_scale(const plumb_lora_config *c) {
+    return c->rslora ? c->alpha / sqrt((double)c->r) : c->alpha / (double)c->r;
+}
 
 void plumb_lora_config_free(plumb_lora_config *c) {
     if (!c) return;
@@ -45,9 +48,12 @@ static plumb_status choose(const plumb_param *p, const char *target, bool *chose
     *chosen = p->linear;
     if (p->linear) return PLUMB_OK;
     if (p->role == PLUMB_ROLE_HEAD || p->role == PLUMB_ROLE_EMBED)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "target_modules: '%.100s' selects %.*s; adapters on embeddings and on the head are not supported",
-                           target, length, p->name);
-    return plumb_error(PLUMB_E_CONFIG, "target_modules: '%.100s' selects %.*s, which is not a linear layer", target, length, p->name);
+        return plumb_error(
+            PLUMB_E_UNSUPPORTED,
+            "target_modules: '%.100s' selects %.*s; adapters on embeddings and on the head are not supported", target,
+            length, p->name);
+    return plumb_error(PLUMB_E_CONFIG, "target_modules: '%.100s' selects %.*s, which is not a linear layer", target,
+                       length, p->name);
 }
 
 /* Candidates are what a user would write: the last one and two parts of each linear module's name, once each. */
@@ -67,36 +73,44 @@ static plumb_status nothing_matches(const char *target, const plumb_params *p) {
             count++;
         }
     }
-    if (count == 0) return plumb_error(PLUMB_E_CONFIG, "target_modules: '%.100s' matches no linear layer of the model", target);
+    if (count == 0)
+        return plumb_error(PLUMB_E_CONFIG, "target_modules: '%.100s' matches no linear layer of the model", target);
     const char *last = strrchr(target, '.');
     int best = plumb_nearest(target, candidates, count);
     if (best < 0 && last) best = plumb_nearest(last + 1, candidates, count);
     if (best < 0) {
         plumb_str list = {0};
         plumb_status status = PLUMB_OK;
-        for (int i = 0; i < count && status == PLUMB_OK; i += 2) status = plumb_str_printf(&list, "%s%s", i ? ", " : "", candidates[i]);
+        for (int i = 0; i < count && status == PLUMB_OK; i += 2)
+            status = plumb_str_printf(&list, "%s%s", i ? ", " : "", candidates[i]);
         if (status == PLUMB_OK)
-            status = plumb_error(PLUMB_E_CONFIG, "target_modules: '%.100s' matches no linear layer; there are %s, and all-linear for all of them",
-                                 target, list.data);
+            status = plumb_error(
+                PLUMB_E_CONFIG,
+                "target_modules: '%.100s' matches no linear layer; there are %s, and all-linear for all of them",
+                target, list.data);
         plumb_str_free(&list);
         return status;
     }
-    return plumb_error(PLUMB_E_CONFIG, "target_modules: '%.100s' matches no linear layer; did you mean '%s'?", target, candidates[best]);
+    return plumb_error(PLUMB_E_CONFIG, "target_modules: '%.100s' matches no linear layer; did you mean '%s'?", target,
+                       candidates[best]);
 }
 
-/* --- regular expressions -------------------------------------------------------------------------------------------------------------- */
+/* --- regular expressions
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static plumb_status unsupported_pattern(const char *pattern, const char *what) {
-    return plumb_error(PLUMB_E_UNSUPPORTED, "target_modules: the regular expression '%.150s' uses %s; write a list of module names instead", pattern,
-                       what);
+    return plumb_error(PLUMB_E_UNSUPPORTED,
+                       "target_modules: the regular expression '%.150s' uses %s; write a list of module names instead",
+                       pattern, what);
 }
 
 static plumb_status translate_escape(plumb_str *out, const char *pattern, char c, bool in_class) {
     if (c == 'd') return plumb_str_printf(out, in_class ? "0-9" : "[0-9]");
     if (c == 'w') return plumb_str_printf(out, in_class ? "A-Za-z0-9_" : "[A-Za-z0-9_]");
     if (c == 0 || isalnum((unsigned char)c)) return unsupported_pattern(pattern, "an escape that is not supported");
-    if (in_class) return c == ']' || c == '\\' || c == '^' || c == '-' ? unsupported_pattern(pattern, "an escape inside [...]")
-                                                                         : plumb_str_append(out, &c, 1);
+    if (in_class)
+        return c == ']' || c == '\\' || c == '^' || c == '-' ? unsupported_pattern(pattern, "an escape inside [...]")
+                                                             : plumb_str_append(out, &c, 1);
     return plumb_str_printf(out, "\\%c", c);
 }
 
@@ -115,7 +129,8 @@ static plumb_status translate(plumb_str *out, const char *pattern) {
             continue;
         }
         if (!in_class && !strncmp(p, "(?", 2)) return unsupported_pattern(pattern, "(?...)");
-        if (!in_class && strchr("*+?}", *p) && p[1] && strchr("?+", p[1])) return unsupported_pattern(pattern, "a lazy or possessive quantifier");
+        if (!in_class && strchr("*+?}", *p) && p[1] && strchr("?+", p[1]))
+            return unsupported_pattern(pattern, "a lazy or possessive quantifier");
         if (!in_class && *p == '[') {
             in_class = true;
             PLUMB_TRY(plumb_str_append(out, p, 1));
@@ -133,7 +148,8 @@ static plumb_status match_expression(const char *pattern, const plumb_params *p,
     plumb_str translated = {0};
     regex_t compiled;
     bool any = false;
-    plumb_status status = strlen(pattern) > 4096 ? unsupported_pattern(pattern, "more than 4096 characters") : translate(&translated, pattern);
+    plumb_status status = strlen(pattern) > 4096 ? unsupported_pattern(pattern, "more than 4096 characters")
+                                                 : translate(&translated, pattern);
     if (status == PLUMB_OK && regcomp(&compiled, translated.data, REG_EXTENDED | REG_NOSUB) != 0)
         status = plumb_error(PLUMB_E_CONFIG, "target_modules: '%.150s' is not a regular expression", pattern);
     plumb_str_free(&translated);
@@ -155,7 +171,8 @@ static plumb_status match_expression(const char *pattern, const plumb_params *p,
 
 plumb_status plumb_lora_match(const plumb_lora_config *c, const plumb_params *p, bool *chosen) {
     for (int i = 0; i < p->count; i++) chosen[i] = false;
-    if (c->n_target_modules == 0) return plumb_error(PLUMB_E_CONFIG, "target_modules is empty; all-linear selects every linear layer");
+    if (c->n_target_modules == 0)
+        return plumb_error(PLUMB_E_CONFIG, "target_modules is empty; all-linear selects every linear layer");
     if (plumb_lora_is_all_linear(c)) {
         for (int i = 0; i < p->count; i++) chosen[i] = p->items[i].linear;
         return PLUMB_OK;
@@ -171,7 +188,9 @@ plumb_status plumb_lora_match(const plumb_lora_config *c, const plumb_params *p,
         }
         if (!any) {
             if (!strcmp(c->target_modules[t], "lm_head")) /* tied: the table has no head of its own */
-                return plumb_error(PLUMB_E_UNSUPPORTED, "target_modules: 'lm_head': adapters on embeddings and on the head are not supported");
+                return plumb_error(
+                    PLUMB_E_UNSUPPORTED,
+                    "target_modules: 'lm_head': adapters on embeddings and on the head are not supported");
             return nothing_matches(c->target_modules[t], p);
         }
     }

@@ -1,12 +1,14 @@
 /* A model on disk: which tensor holds which parameter, and its rows as floats.
  *
- * Opening matches the file's tensors against the parameter table in both directions: every parameter has a tensor of the right shape and of a type
- * that can be read, and every tensor is a parameter or known to be superfluous. After that, reading can fail only on the values themselves.
+ * Opening matches the file's tensors against the parameter table in both directions: every parameter has a tensor of
+ * the right shape and of a type that can be read, and every tensor is a parameter or known to be superfluous. After
+ * that, reading can fail only on the values themselves.
  *
- * Nothing is copied: tensors lie in the mapping, and a read converts straight into the caller's memory. GGUF's llama files store each
- * head's q and k rows in pairs for interleaved rotation (Hugging Face row half*D/2 + i is GGUF row 2i + half); a row is a whole number of
- * quantisation blocks, so they are put back by converting row by row in the permuted order, at the same speed as a straight read.
- * Values are checked for NaN and infinities in the pieces just converted, while they are in the nearest cache. */
+ * Nothing is copied: tensors lie in the mapping, and a read converts straight into the caller's memory. GGUF's llama
+ * files store each head's q and k rows in pairs for interleaved rotation (Hugging Face row half*D/2 + i is GGUF row 2i
+ * + half); a row is a whole number of quantisation blocks, so they are put back by converting row by row in the
+ * permuted order, at the same speed as a straight read. Values are checked for NaN and infinities in the pieces just
+ * converted, while they are in the nearest cache. */
 #include "arch_table.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +35,9 @@ static const plumb_file_tensor *find_tensor(const plumb_source *s, const char *n
     return s->is_gguf ? plumb_gguf_tensor(&s->gguf, name) : plumb_safetensors_find(&s->safetensors, name);
 }
 
-/* --- opening -------------------------------------------------------------------------------------------------------------------------- */
+/* --- opening
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
 
 static plumb_status wrong_shape(const plumb_source *s, const plumb_param *p, const plumb_file_tensor *t) {
     const plumb_size_names *names = s->is_gguf ? &plumb_size_names_gguf : &plumb_size_names_hf;
@@ -44,29 +48,40 @@ static plumb_status wrong_shape(const plumb_source *s, const plumb_param *p, con
         snprintf(found + used, sizeof found - used, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
     }
     if (p->rows == 1)
-        return plumb_error(PLUMB_E_FORMAT, "%s: tensor %s has shape [%s], expected [%lld] (%s)", s->path, t->name, found, (long long)p->cols,
-                           names->axis[p->bias ? row->rows : row->cols]);
-    return plumb_error(PLUMB_E_FORMAT, "%s: tensor %s has shape [%s], expected [%lld, %lld] (%s, %s)", s->path, t->name, found,
-                       (long long)p->rows, (long long)p->cols, names->axis[row->rows], names->axis[row->cols]);
+        return plumb_error(PLUMB_E_FORMAT, "%s: tensor %s has shape [%s], expected [%lld] (%s)", s->path, t->name,
+                           found, (long long)p->cols, names->axis[p->bias ? row->rows : row->cols]);
+    return plumb_error(PLUMB_E_FORMAT, "%s: tensor %s has shape [%s], expected [%lld, %lld] (%s, %s)", s->path, t->name,
+                       found, (long long)p->rows, (long long)p->cols, names->axis[row->rows], names->axis[row->cols]);
 }
 
 static plumb_status check_type(const plumb_source *s, const plumb_file_tensor *t) {
     switch (t->type) {
-    case PLUMB_FT_F32: case PLUMB_FT_F16: case PLUMB_FT_BF16: case PLUMB_FT_F64: return PLUMB_OK;
-    case PLUMB_FT_Q4_0: case PLUMB_FT_Q4_1: case PLUMB_FT_Q5_0: case PLUMB_FT_Q5_1: case PLUMB_FT_Q8_0: return PLUMB_OK;
+    case PLUMB_FT_F32:
+    case PLUMB_FT_F16:
+    case PLUMB_FT_BF16:
+    case PLUMB_FT_F64: return PLUMB_OK;
+    case PLUMB_FT_Q4_0:
+    case PLUMB_FT_Q4_1:
+    case PLUMB_FT_Q5_0:
+    case PLUMB_FT_Q5_1:
+    case PLUMB_FT_Q8_0: return PLUMB_OK;
     default:
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: tensor %s is stored as %s; supported weights: F32, F16, BF16, F64, and Q4_0, Q4_1, Q5_0, Q5_1, Q8_0",
-                           s->path, t->name, t->type_name ? t->type_name : plumb_file_type_name(t->type));
+        return plumb_error(
+            PLUMB_E_UNSUPPORTED,
+            "%s: tensor %s is stored as %s; supported weights: F32, F16, BF16, F64, and Q4_0, Q4_1, Q5_0, Q5_1, Q8_0",
+            s->path, t->name, t->type_name ? t->type_name : plumb_file_type_name(t->type));
     }
 }
 
 static plumb_status match_param(plumb_source *s, int param) {
     const plumb_param *p = &s->params.items[param];
     const plumb_file_tensor *t = find_tensor(s, param_name(s, param));
-    if (!t && p->role == PLUMB_ROLE_EMBED && s->arch.tied && !s->is_gguf) t = find_tensor(s, "lm_head.weight"); /* the twin that was kept */
+    if (!t && p->role == PLUMB_ROLE_EMBED && s->arch.tied && !s->is_gguf)
+        t = find_tensor(s, "lm_head.weight"); /* the twin that was kept */
     if (!t)
-        return plumb_error(PLUMB_E_FORMAT, "%s: tensor %s is missing; a model of %lld layers%s needs it", s->path, param_name(s, param),
-                           (long long)s->arch.layers, p->role == PLUMB_ROLE_HEAD ? " without tie_word_embeddings" : "");
+        return plumb_error(PLUMB_E_FORMAT, "%s: tensor %s is missing; a model of %lld layers%s needs it", s->path,
+                           param_name(s, param), (long long)s->arch.layers,
+                           p->role == PLUMB_ROLE_HEAD ? " without tie_word_embeddings" : "");
     bool fits = p->rows == 1 ? t->n_dims == 1 && t->shape[0] == p->cols
                              : t->n_dims == 2 && t->shape[0] == p->rows && t->shape[1] == p->cols;
     if (!fits) return wrong_shape(s, p, t);
@@ -79,24 +94,30 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && !strcmp(text + n - m, end);
 }
 
-/* A tied model may store its head as well, when the two are the same: with different values transformers 5 keeps both and transformers 4 drops
- * the head, so that nobody can say which model is meant. */
+/* A tied model may store its head as well, when the two are the same: with different values transformers 5 keeps both
+ * and transformers 4 drops the head, so that nobody can say which model is meant. */
 static plumb_status check_stored_head(const plumb_source *s, const plumb_file_tensor *head) {
     const plumb_file_tensor *embedding = s->tensors[plumb_params_find(&s->params, PLUMB_ROLE_EMBED, -1, false)];
     if (head == embedding) return PLUMB_OK;
-    if (head->type == embedding->type && head->bytes == embedding->bytes && !memcmp(head->data, embedding->data, head->bytes)) return PLUMB_OK;
-    return plumb_error(PLUMB_E_FORMAT, "%s: tie_word_embeddings is true, but %s differs from %s; set it to false to use both", s->path, head->name,
-                       embedding->name);
+    if (head->type == embedding->type && head->bytes == embedding->bytes &&
+        !memcmp(head->data, embedding->data, head->bytes))
+        return PLUMB_OK;
+    return plumb_error(PLUMB_E_FORMAT,
+                       "%s: tie_word_embeddings is true, but %s differs from %s; set it to false to use both", s->path,
+                       head->name, embedding->name);
 }
 
 static plumb_status explain_extra(const plumb_source *s, const char *name) {
     long long layer;
     if (sscanf(name, s->is_gguf ? "blk.%lld." : "model.layers.%lld.", &layer) == 1 && layer >= s->arch.layers)
-        return plumb_error(PLUMB_E_FORMAT, "%s: tensor %.200s belongs to layer %lld, but %s says %lld layers", s->path, name, layer,
-                           s->is_gguf ? "block_count" : "num_hidden_layers", (long long)s->arch.layers);
+        return plumb_error(PLUMB_E_FORMAT, "%s: tensor %.200s belongs to layer %lld, but %s says %lld layers", s->path,
+                           name, layer, s->is_gguf ? "block_count" : "num_hidden_layers", (long long)s->arch.layers);
     const char *hint = "";
-    if (ends_with(name, ".bias")) hint = s->is_gguf ? "; biases must be on all of q, k, v, o or on all of gate, up, down" : " (attention_bias and mlp_bias say which biases exist)";
-    return plumb_error(PLUMB_E_FORMAT, "%s: tensor %.200s is not part of a %s model%s", s->path, name, s->family->name, hint);
+    if (ends_with(name, ".bias"))
+        hint = s->is_gguf ? "; biases must be on all of q, k, v, o or on all of gate, up, down"
+                          : " (attention_bias and mlp_bias say which biases exist)";
+    return plumb_error(PLUMB_E_FORMAT, "%s: tensor %.200s is not part of a %s model%s", s->path, name, s->family->name,
+                       hint);
 }
 
 static int by_address(const void *a, const void *b) {
@@ -115,9 +136,12 @@ static plumb_status check_extras(const plumb_source *s) {
         const plumb_file_tensor *t = &all[i];
         if (bsearch(&t, used, (size_t)s->params.count, sizeof *used, by_address)) continue;
         if (s->is_gguf && !strcmp(t->name, "rope_freqs.weight")) continue; /* read with the metadata */
-        if (!s->is_gguf && ends_with(t->name, "rotary_emb.inv_freq")) continue; /* computed from rope_theta; old files store it */
-        if (!s->is_gguf && s->arch.tied && !strcmp(t->name, "lm_head.weight")) status = check_stored_head(s, t);
-        else status = explain_extra(s, t->name);
+        if (!s->is_gguf && ends_with(t->name, "rotary_emb.inv_freq"))
+            continue; /* computed from rope_theta; old files store it */
+        if (!s->is_gguf && s->arch.tied && !strcmp(t->name, "lm_head.weight"))
+            status = check_stored_head(s, t);
+        else
+            status = explain_extra(s, t->name);
     }
     free(used);
     return status;
@@ -140,7 +164,10 @@ static plumb_status open_files(plumb_source *s, const char *path) {
     } else {
         if (!plumb_path_exists(s->path)) return plumb_error(PLUMB_E_IO, "%s: no such file or directory", s->path);
         if (!plumb_path_is_dir(s->path))
-            return plumb_error(PLUMB_E_FORMAT, "%s: neither a GGUF file nor a directory; a model is a Hugging Face directory or a .gguf file", s->path);
+            return plumb_error(
+                PLUMB_E_FORMAT,
+                "%s: neither a GGUF file nor a directory; a model is a Hugging Face directory or a .gguf file",
+                s->path);
         PLUMB_TRY(plumb_arch_from_hf(&s->arch, s->path));
         PLUMB_TRY(plumb_safetensors_open(&s->safetensors, s->path, "model"));
     }
@@ -156,8 +183,10 @@ plumb_status plumb_source_open(plumb_source **out, const char *path) {
     plumb_source *s;
     PLUMB_TRY(plumb_alloc(&s, 1, sizeof *s, "a model source"));
     plumb_status status = open_files(s, path);
-    if (status == PLUMB_OK) *out = s;
-    else plumb_source_close(s);
+    if (status == PLUMB_OK)
+        *out = s;
+    else
+        plumb_source_close(s);
     return status;
 }
 
@@ -171,26 +200,30 @@ void plumb_source_close(plumb_source *s) {
     free(s);
 }
 
-const plumb_arch *plumb_source_arch(const plumb_source *s) { return &s->arch; }
-const plumb_params *plumb_source_params(const plumb_source *s) { return &s->params; }
-const char *plumb_source_path(const plumb_source *s) { return s->path; }
-
-/* The widest type among the matrices, F32 for whatever is neither BF16 nor F16: what an export keeps without loss. */
-plumb_file_type plumb_source_type(const plumb_source *s) {
-    plumb_file_type type = PLUMB_FT_OTHER;
-    for (int i = 0; i < s->params.count; i++) {
-        if (s->params.items[i].rows == 1) continue;
-        plumb_file_type t = s->tensors[i]->type;
-        if (t != PLUMB_FT_BF16 && t != PLUMB_FT_F16) return PLUMB_FT_F32;
-        if (type != PLUMB_FT_OTHER && type != t) return PLUMB_FT_F32;
-        type = t;
-    }
-    return type == PLUMB_FT_OTHER ? PLUMB_FT_F32 : type;
+const plumb_arch *plumb_source_arch(const plumb_source *s) {
+    return &s->arch;
+}
+const plumb_params *plumb_source_params(const plumb_source *s) {
+    return &s->params;
+}
+const char *plumb_source_path(const plumb_source *s) {
+    return s->path;
 }
 
-/* --- reading -------------------------------------------------------------------------------------------------------------------------- */
+/* F32 unless all are BF16 or all are F16: GGUF's norms are F32 beside 16-bit matrices. */
+plumb_file_type plumb_source_type(const plumb_source *s) {
+    plumb_file_type type = s->tensors[0]->type;
+    for (int i = 1; i < s->params.count; i++)
+        if (s->tensors[i]->type != type) return PLUMB_FT_F32;
+    return type == PLUMB_FT_BF16 || type == PLUMB_FT_F16 ? type : PLUMB_FT_F32;
+}
 
-/* Sixteen running maxima of the bits without sign: integer operations that vectorise, and exact: NaN and infinity are the largest. */
+/* --- reading
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
+
+/* Sixteen running maxima of the bits without sign: integer operations that vectorise, and exact: NaN and infinity are
+ * the largest. */
 static bool all_finite(const float *x, int64_t count) {
     enum { LANES = 16 };
     uint32_t worst[LANES] = {0}, bits[LANES], most = 0;
@@ -212,8 +245,8 @@ static bool all_finite(const float *x, int64_t count) {
 }
 
 static plumb_status not_finite(const plumb_source *s, int param, int64_t row, int64_t col, float value) {
-    return plumb_error(PLUMB_E_NUMERIC, "%s: tensor %s has the value %g in row %lld, column %lld", s->path, s->tensors[param]->name, (double)value,
-                       (long long)row, (long long)col);
+    return plumb_error(PLUMB_E_NUMERIC, "%s: tensor %s has the value %g in row %lld, column %lld", s->path,
+                       s->tensors[param]->name, (double)value, (long long)row, (long long)col);
 }
 
 /* `count` elements of the tensor from `at` into out, which stand for elements from `place` of the parameter. */
@@ -251,17 +284,20 @@ plumb_status plumb_source_read(const plumb_source *s, int param, int64_t first, 
         return plumb_error(PLUMB_E_FORMAT, "%s: there is no parameter %d", s->path, param);
     const plumb_param *p = &s->params.items[param];
     if (first < 0 || rows < 0 || first > p->rows || rows > p->rows - first)
-        return plumb_error(PLUMB_E_FORMAT, "%s: rows %lld to %lld of %s, which has %lld", s->path, (long long)first, (long long)first + (long long)rows,
-                           p->name, (long long)p->rows);
+        return plumb_error(PLUMB_E_FORMAT, "%s: rows %lld to %lld of %s, which has %lld", s->path, (long long)first,
+                           (long long)first + (long long)rows, p->name, (long long)p->rows);
     bool paired = s->is_gguf && s->family->roles[p->role].pairs_in_gguf;
     if (!paired) return read_range(s, param, first * p->cols, rows * p->cols, first * p->cols, out);
     if (p->bias) return rows ? read_paired_bias(s, param, p->cols, out) : PLUMB_OK;
     for (int64_t row = first; row < first + rows; row++)
-        PLUMB_TRY(read_range(s, param, paired_row(row, s->arch.head_dim) * p->cols, p->cols, row * p->cols, out + (row - first) * p->cols));
+        PLUMB_TRY(read_range(s, param, paired_row(row, s->arch.head_dim) * p->cols, p->cols, row * p->cols,
+                             out + (row - first) * p->cols));
     return PLUMB_OK;
 }
 
-/* --- identity ------------------------------------------------------------------------------------------------------------------------- */
+/* --- identity
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
 
 static uint64_t hash(uint64_t h, const void *bytes, size_t n) { /* FNV-1a */
     const uint8_t *b = bytes;
@@ -269,7 +305,8 @@ static uint64_t hash(uint64_t h, const void *bytes, size_t n) { /* FNV-1a */
     return h;
 }
 
-/* Eight samples of 64 bytes a tensor: a training step changes nearly every weight, and a large model opens without being read. */
+/* Eight samples of 64 bytes a tensor: a training step changes nearly every weight, and a large model opens without
+ * being read. */
 uint64_t plumb_source_identity(const plumb_source *s) {
     enum { SAMPLES = 8, SAMPLE = 64 };
     uint64_t h = 0xcbf29ce484222325ull;
@@ -279,7 +316,8 @@ uint64_t plumb_source_identity(const plumb_source *s) {
         int64_t facts[3] = {p->rows, p->cols, (int64_t)t->type};
         h = hash(h, p->name, strlen(p->name));
         h = hash(h, facts, sizeof facts);
-        if (t->bytes <= SAMPLES * SAMPLE) h = hash(h, t->data, t->bytes);
+        if (t->bytes <= SAMPLES * SAMPLE)
+            h = hash(h, t->data, t->bytes);
         else
             for (size_t k = 0; k < SAMPLES; k++) h = hash(h, t->data + (t->bytes - SAMPLE) / (SAMPLES - 1) * k, SAMPLE);
     }

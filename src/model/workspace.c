@@ -191,3 +191,12 @@ plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool tra
     }
     return PLUMB_OK;
 }
+
+size_t plumb_model_workspace_bytes(const plumb_model *m, int64_t T, int64_t R) {
+    const plumb_arch *a = &m->arch;
+    int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate, widest = plumb_max64(plumb_max64(C, I), Q);
+    int64_t layers = m->checkpointing ? 1 : a->layers, kept = layers * T * (C + 2 * Q + 2 * K + a->heads + 2 + 2 * I) + (a->layers + 1) * T * C;
+    int64_t working = T * (3 * C + I + plumb_max64(C, Q) + Q + 2 * K) + R * (3 * C + 6), operands = T * widest * (1 + PLUMB_MAX_GROUP) * 2;
+    int64_t adapters = a->layers * LINEARS * adapters_of(m) * T * m->lora.r;
+    return (size_t)(kept + working + operands + adapters) * sizeof(float) + 2 * m->logits_budget;
+}

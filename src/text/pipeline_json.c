@@ -62,11 +62,9 @@ static plumb_status read_pattern(const plumb_tokenizer *t, const json_t *item, c
     return plumb_regex_compile(&s->regex, json_string_value(pattern), json_string_length(pattern), literal, t->name);
 }
 
-static plumb_status read_behavior(const plumb_tokenizer *t, const json_t *item, const char *type, const char *otherwise,
-                                  plumb_behavior *out) {
+static plumb_status read_behavior(const plumb_tokenizer *t, const json_t *item, const char *type, plumb_behavior *out) {
     static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
-    const json_t *value = json_object_get(item, "behavior");
-    const char *name = value ? json_string_value(value) : otherwise;
+    const char *name = json_string_value(json_object_get(item, "behavior"));
     for (int i = 0; name && i < 5; i++) {
         if (strcmp(name, names[i])) continue;
         *out = (plumb_behavior)i;
@@ -89,8 +87,7 @@ static plumb_status read_section(plumb_tokenizer *t, const json_t *item, const c
     return PLUMB_OK;
 }
 
-/* --- normalizer ----------------------------------------------------------------------------------------------------
- */
+/* --- normalizer -------------------------------------------------------------------------------------------------- */
 static plumb_status read_normalizer(plumb_tokenizer *t, const json_t *item, const char *type, plumb_steps *out) {
     static const struct {
         const char *name;
@@ -122,8 +119,10 @@ static plumb_status read_normalizer(plumb_tokenizer *t, const json_t *item, cons
                        t->name, type);
 }
 
-/* --- pre-tokenizer -------------------------------------------------------------------------------------------------
- */
+/* What the regex crate calls \w: the pre-tokenizer Whitespace does not go through Oniguruma. */
+#define WORDS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
+
+/* --- pre-tokenizer ----------------------------------------------------------------------------------------------- */
 static plumb_status add_split(plumb_tokenizer *t, const char *pattern, plumb_behavior behavior, bool invert,
                               plumb_steps *out) {
     plumb_step *s;
@@ -171,7 +170,7 @@ static plumb_status read_pre_tokenizer(plumb_tokenizer *t, const json_t *item, c
     if (!strcmp(type, "Split")) {
         PLUMB_TRY(new_step(out, PLUMB_PRE_SPLIT, &s));
         PLUMB_TRY(read_pattern(t, item, type, "pattern", s));
-        PLUMB_TRY(read_behavior(t, item, type, NULL, &s->behavior));
+        PLUMB_TRY(read_behavior(t, item, type, &s->behavior));
         return read_flag(t, item, type, "invert", false, &s->invert);
     }
     if (!strcmp(type, "Digits")) {
@@ -183,23 +182,15 @@ static plumb_status read_pre_tokenizer(plumb_tokenizer *t, const json_t *item, c
         PLUMB_TRY(new_step(out, PLUMB_PRE_METASPACE, &s));
         return read_metaspace(t, item, type, s);
     }
-    if (!strcmp(type, "Whitespace"))
-        return add_split(t, "[\\w\\x{200c}\\x{200d}]+|[^\\w\\x{200c}\\x{200d}\\s]+", PLUMB_REMOVED, true, out);
+    if (!strcmp(type, "Whitespace")) return add_split(t, "[" WORDS "]+|[^" WORDS "\\s]+", PLUMB_REMOVED, true, out);
     if (!strcmp(type, "WhitespaceSplit")) return add_split(t, "\\s", PLUMB_REMOVED, false, out);
-    if (!strcmp(type, "Punctuation")) {
-        plumb_behavior behavior;
-        PLUMB_TRY(read_behavior(t, item, type, "Isolated", &behavior));
-        return add_split(t, "[!-/:-@\\[-`{-~\\p{P}]", behavior, false, out);
-    }
     return plumb_error(PLUMB_E_UNSUPPORTED,
                        "%s: pre_tokenizer \"%s\" is not supported (ByteLevel, Split, Digits, Metaspace, Whitespace, "
-                       "WhitespaceSplit, Punctuation "
-                       "and Sequence are)",
+                       "WhitespaceSplit and Sequence are)",
                        t->name, type);
 }
 
-/* --- post-processor ------------------------------------------------------------------------------------------------
- */
+/* --- post-processor ---------------------------------------------------------------------------------------------- */
 static plumb_status read_special(plumb_tokenizer *t, const json_t *item, const json_t *special, plumb_ids *out) {
     const char *id = json_string_value(json_object_get(json_object_get(item, "SpecialToken"), "id"));
     const json_t *ids = id ? json_object_get(json_object_get(special, id), "ids") : NULL;
@@ -215,29 +206,22 @@ static plumb_status read_special(plumb_tokenizer *t, const json_t *item, const j
     return PLUMB_OK;
 }
 
-/* What stands before the sequence goes in front of what is there already (processors of a Sequence wrap one another).
- */
 static plumb_status read_template(plumb_tokenizer *t, const json_t *item) {
     const json_t *single = json_object_get(item, "single"), *special = json_object_get(item, "special_tokens");
-    plumb_ids before = {0};
-    plumb_status status = PLUMB_OK;
     int sequences = 0;
     if (!json_is_array(single)) return bad(t, "TemplateProcessing", "single", "an array");
-    for (size_t i = 0; i < json_array_size(single) && status == PLUMB_OK; i++) {
+    if (t->prefix.count || t->suffix.count)
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: post_processor: more than one TemplateProcessing is not supported",
+                           t->name);
+    for (size_t i = 0; i < json_array_size(single); i++) {
         const json_t *part = json_array_get(single, i);
         const char *name = json_string_value(json_object_get(json_object_get(part, "Sequence"), "id"));
         if (name && !strcmp(name, "A"))
             sequences++;
         else
-            status = read_special(t, part, special, sequences ? &t->suffix : &before);
+            PLUMB_TRY(read_special(t, part, special, sequences ? &t->suffix : &t->prefix));
     }
-    if (status == PLUMB_OK && sequences != 1)
-        status = bad(t, "TemplateProcessing", "single", "the sequence A exactly once");
-    for (size_t i = 0; i < t->prefix.count && status == PLUMB_OK; i++)
-        status = plumb_ids_push(&before, t->prefix.data[i]);
-    plumb_ids_free(&t->prefix);
-    t->prefix = before;
-    return status;
+    return sequences == 1 ? PLUMB_OK : bad(t, "TemplateProcessing", "single", "the sequence A exactly once");
 }
 
 static plumb_status read_post_processor(plumb_tokenizer *t, const json_t *item, const char *type, plumb_steps *out) {
@@ -249,8 +233,7 @@ static plumb_status read_post_processor(plumb_tokenizer *t, const json_t *item, 
                        t->name, type);
 }
 
-/* --- decoder -------------------------------------------------------------------------------------------------------
- */
+/* --- decoder ----------------------------------------------------------------------------------------------------- */
 static plumb_status read_count(const plumb_tokenizer *t, const json_t *item, const char *key, size_t *out) {
     const json_t *value = json_object_get(item, key);
     if (!json_is_integer(value) || json_integer_value(value) < 0) return bad(t, "Strip", key, "a number of characters");

@@ -3,16 +3,23 @@
 #include <stddef.h>
 
 #define COUNT(a) (int)(sizeof(a) / sizeof *(a))
-#define ONE(length) {"one" #length, 1, (const shape[]){{-1, length}}}
-static const forest_spec one1 = ONE(1), one2 = ONE(2), one63 = ONE(63), one64 = ONE(64), one65 = ONE(65), one130 = ONE(130), one257 = ONE(257);
+#define ONE(length)                                                                                                    \
+    {                                                                                                                  \
+        "one" #length, 1, (const shape[]) {                                                                            \
+            { -1, length }                                                                                             \
+        }                                                                                                              \
+    }
+static const forest_spec one1 = ONE(1), one2 = ONE(2), one63 = ONE(63), one64 = ONE(64), one65 = ONE(65),
+                         one130 = ONE(130), one257 = ONE(257);
 static const forest_spec nothing = {"nothing", 0, NULL}, many = {"many", 61, NULL};
 static const shape pair_shapes[] = {{-1, 5}, {0, 3}, {0, 4}};
 static const forest_spec pair = {"pair", COUNT(pair_shapes), pair_shapes};
 /* three levels; children begin at positions 63, 64 and 65; a prompt with a group of children; empty segments */
-static const shape tree_shapes[] = {{-1, 63}, {0, 1}, {0, 70},  {1, 2},  {2, 5}, {2, 64}, {-1, 64}, {6, 1},  {6, 66},
-                                    {8, 3},   {7, 9}, {-1, 65}, {11, 2}, {11, 1}, {12, 7}, {12, 130}};
+static const shape tree_shapes[] = {{-1, 63}, {0, 1}, {0, 70}, {1, 2},   {2, 5},  {2, 64}, {-1, 64}, {6, 1},
+                                    {6, 66},  {8, 3}, {7, 9},  {-1, 65}, {11, 2}, {11, 1}, {12, 7},  {12, 130}};
 static const forest_spec tree = {"tree", COUNT(tree_shapes), tree_shapes};
-static const shape group_shapes[] = {{-1, 70}, {0, 3}, {0, 17}, {0, 1}, {0, 0}, {0, 60}, {4, 2}, {-1, 1}, {-1, 0}, {8, 4}};
+static const shape group_shapes[] = {{-1, 70}, {0, 3}, {0, 17}, {0, 1},  {0, 0},
+                                     {0, 60},  {4, 2}, {-1, 1}, {-1, 0}, {8, 4}};
 static const forest_spec group = {"group", COUNT(group_shapes), group_shapes};
 static const shape roots_shapes[] = {{-1, 13}, {-1, 64}, {-1, 1}, {-1, 90}, {-1, 0}, {-1, 33}, {-1, 5}};
 static const forest_spec roots = {"roots", COUNT(roots_shapes), roots_shapes};
@@ -21,11 +28,16 @@ static const forest_spec batch = {"batch", COUNT(batch_shapes), batch_shapes}; /
 static const shape long_shapes[] = {{-1, 1000}};
 static const forest_spec long1000 = {"long1000", COUNT(long_shapes), long_shapes};
 
-#define LINEAR1(T_, n_, k_, ...) {.op = "linear", .T = T_, .n = n_, .terms = 1, .k_of = {k_}, __VA_ARGS__}
-#define LORA(T_, n_, k_, r_, ...) {.op = "lora", .T = T_, .n = n_, .k = k_, .rank = r_, __VA_ARGS__}
-#define NORM(T_, k_, ...) {.op = "rmsnorm", .T = T_, .k = k_, __VA_ARGS__}
-#define ATTENTION(f, h, kv, d) {.op = "attention", .forest = &f, .heads = h, .kv_heads = kv, .head_dim = d}
-#define HEAD(f, t, v, k_, ...) {.op = "head", .forest = &f, .targets = t, .V = v, .k = k_, __VA_ARGS__}
+#define LINEAR1(T_, n_, k_, ...)                                                                                       \
+    { .op = "linear", .T = T_, .n = n_, .terms = 1, .k_of = {k_}, __VA_ARGS__ }
+#define LORA(T_, n_, k_, r_, ...)                                                                                      \
+    { .op = "lora", .T = T_, .n = n_, .k = k_, .rank = r_, __VA_ARGS__ }
+#define NORM(T_, k_, ...)                                                                                              \
+    { .op = "rmsnorm", .T = T_, .k = k_, __VA_ARGS__ }
+#define ATTENTION(f, h, kv, d)                                                                                         \
+    { .op = "attention", .forest = &f, .heads = h, .kv_heads = kv, .head_dim = d }
+#define HEAD(f, t, v, k_, ...)                                                                                         \
+    { .op = "head", .forest = &f, .targets = t, .V = v, .k = k_, __VA_ARGS__ }
 
 const op_case cases[] = {
     LINEAR1(47, 48, 48),
@@ -123,7 +135,22 @@ const op_case cases[] = {
     {.op = "dropout", .forest = &batch, .k = 576, .p = 0.1, .only_time = true},
     {.op = "attention", .forest = &batch, .heads = 9, .kv_heads = 3, .head_dim = 64, .only_time = true},
     {.op = "attention", .forest = &long1000, .heads = 9, .kv_heads = 3, .head_dim = 64, .only_time = true},
-    {.op = "head", .forest = &batch, .targets = TARGETS_SOME, .V = 49152, .k = 576, .temperature = 1, .budget = 8 << 20, .no_u = true, .only_time = true},
-    {.op = "head", .forest = &batch, .targets = TARGETS_SOME, .V = 49152, .k = 576, .temperature = 1, .budget = 8 << 20, .only_time = true},
+    {.op = "head",
+     .forest = &batch,
+     .targets = TARGETS_SOME,
+     .V = 49152,
+     .k = 576,
+     .temperature = 1,
+     .budget = 8 << 20,
+     .no_u = true,
+     .only_time = true},
+    {.op = "head",
+     .forest = &batch,
+     .targets = TARGETS_SOME,
+     .V = 49152,
+     .k = 576,
+     .temperature = 1,
+     .budget = 8 << 20,
+     .only_time = true},
 };
 const int n_cases = COUNT(cases);

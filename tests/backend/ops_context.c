@@ -42,22 +42,29 @@ void describe_case(const op_case *c, char *out, size_t size) {
     if (c->temperature) SAY(" temperature=%g", c->temperature);
     if (c->budget) SAY(" budget=%zu", c->budget);
     if (c->p) SAY(" p=%g", c->p);
-    SAY("%s%s%s%s%s%s%s", c->bias ? " bias" : "", c->scaled ? " scaled" : "", c->alias ? " alias" : "", c->delta ? " delta" : "",
-        c->gain_gradient ? " dgain" : "", c->accumulate ? " accumulate" : "", c->no_u ? " no-u" : "");
+    SAY("%s%s%s%s%s%s%s", c->bias ? " bias" : "", c->scaled ? " scaled" : "", c->alias ? " alias" : "",
+        c->delta ? " delta" : "", c->gain_gradient ? " dgain" : "", c->accumulate ? " accumulate" : "",
+        c->no_u ? " no-u" : "");
 #undef SAY
 }
 
-/* --- values --------------------------------------------------------------------------------------------------------------------- */
+/* --- values
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 static uint64_t hash_name(const char *s) {
     uint64_t h = 14695981039346656037u;
     for (; *s; s++) h = (h ^ (unsigned char)*s) * 1099511628211u;
     return h;
 }
 
-/* On a grid of 2^-10, so that a step of 2^-11 is exact in float; or representable in bf16, so that packing loses nothing. */
+/* On a grid of 2^-10, so that a step of 2^-11 is exact in float; or representable in bf16, so that packing loses
+ * nothing. */
 double value_of(const char *name, int64_t row, int64_t col, double mean, double sigma, bool bf16) {
-    plumb_rng_key key = {
-        .seed = hash_name(name), .sample = (uint32_t)(row >> 32), .branch = (uint32_t)row, .token = (uint32_t)col, .site = PLUMB_SITE_TEST};
+    plumb_rng_key key = {.seed = hash_name(name),
+                         .sample = (uint32_t)(row >> 32),
+                         .branch = (uint32_t)row,
+                         .token = (uint32_t)col,
+                         .site = PLUMB_SITE_TEST};
     double v = mean + sigma * plumb_rng_normal(&key);
     return bf16 ? (double)plumb_bf16_float(plumb_bf16((float)v)) : round(v * 1024) / 1024;
 }
@@ -66,10 +73,19 @@ static int64_t identity_of_row(const context *x, const arg *a, int64_t r) {
     return a->axis == AXIS_TOKENS ? x->row_id[r] : a->axis == AXIS_TARGETS ? x->target_id[r] : r;
 }
 
-int add_arg(context *x, const char *name, role role, axis axis, int64_t rows, int64_t cols, int of, bool present) {
+int add_arg(context *x, const char *name, arg_role role, arg_axis axis, int64_t rows, int64_t cols, int of,
+            bool present) {
     if (x->n_args == MAX_ARGS) die("too many arguments");
     arg *a = &x->args[x->n_args];
-    *a = (arg){.name = name, .role = role, .axis = axis, .rows = rows, .cols = cols, .of = of, .present = present, .mean = 0, .sigma = 1};
+    *a = (arg){.name = name,
+               .role = role,
+               .axis = axis,
+               .rows = rows,
+               .cols = cols,
+               .of = of,
+               .present = present,
+               .mean = 0,
+               .sigma = 1};
     if (axis == AXIS_TOKENS) a->rows = x->T;
     if (axis == AXIS_TARGETS) a->rows = x->R;
     return x->n_args++;
@@ -84,12 +100,17 @@ static void fill(context *x) {
         for (int64_t r = 0; r < a->rows; r++)
             for (int64_t c = 0; c < a->cols; c++)
                 a->value[r * a->cols + c] =
-                    overwritten ? NAN : (float)value_of(a->name, identity_of_row(x, a, r), c, a->mean, a->sigma, x->bf16);
+                    overwritten ? NAN
+                                : (float)value_of(a->name, identity_of_row(x, a, r), c, a->mean, a->sigma, x->bf16);
     }
 }
 
-/* --- forests --------------------------------------------------------------------------------------------------------------------- */
-static int32_t token_of(int64_t row, int64_t V) { return (int32_t)((uint64_t)(row * 2654435761 + 12345) % (uint64_t)V); }
+/* --- forests
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
+static int32_t token_of(int64_t row, int64_t V) {
+    return (int32_t)((uint64_t)(row * 2654435761 + 12345) % (uint64_t)V);
+}
 
 static void grow_forest(context *x) {
     const op_case *c = x->c;
@@ -114,8 +135,8 @@ static void grow_forest(context *x) {
 }
 
 static void finish_context(context *x) {
-    x->attention = (plumb_attention){
-        x->c->heads, x->c->kv_heads, x->c->head_dim, x->c->head_dim ? 1 / sqrt((double)x->c->head_dim) : 0};
+    x->attention = (plumb_attention){x->c->heads, x->c->kv_heads, x->c->head_dim,
+                                     x->c->head_dim ? 1 / sqrt((double)x->c->head_dim) : 0};
     x->op->describe(x);
     fill(x);
 }
@@ -170,11 +191,13 @@ void context_create_path(context *x, const context *full, int32_t segment) {
             x->row_id[f->segments[s].start + i] = f->segments[s].begin + i;
             ids[f->segments[s].start + i] = f->ids[f->segments[s].begin + i];
         }
-    must(plumb_forest_add(&x->forest, -1, ids, x->T, PLUMB_NO_ADAPTER, f->segments[segment].sample, &index), "forest_add");
+    must(plumb_forest_add(&x->forest, -1, ids, x->T, PLUMB_NO_ADAPTER, f->segments[segment].sample, &index),
+         "forest_add");
     for (int32_t j = 0; j < f->n_targets; j++) {
         if (!on_path(f, f->targets[j].segment, segment)) continue;
         x->target_id[x->R++] = j;
-        must(plumb_forest_target(&x->forest, f->positions[f->targets[j].row], f->targets[j].token, index), "forest_target");
+        must(plumb_forest_target(&x->forest, f->positions[f->targets[j].row], f->targets[j].token, index),
+             "forest_target");
     }
     must(plumb_forest_finish(&x->forest), "forest_finish");
     free(ids);
@@ -188,10 +211,13 @@ void context_free(context *x) {
     plumb_forest_free(&x->forest);
 }
 
-/* --- on a back end -------------------------------------------------------------------------------------------------------------------- */
+/* --- on a back end
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 plumb_backend *open_backend(const char *name, const char *isa, const char *precision, bool emulate, int threads) {
     plumb_backend *be;
-    plumb_backend_options o = {.backend = name, .isa = isa, .precision = precision, .threads = threads, .emulate_bf16 = emulate};
+    plumb_backend_options o = {
+        .backend = name, .isa = isa, .precision = precision, .threads = threads, .emulate_bf16 = emulate};
     const char *note;
     plumb_status s = plumb_backend_create(&be, &o, &note);
     if (s == PLUMB_E_UNSUPPORTED) return NULL;
@@ -207,8 +233,10 @@ static plumb_tensor whole(const device *d, int i) {
 
 void device_set(device *d, int i, const float *value) {
     const arg *a = &d->x->args[i];
-    if (a->role == ROLE_WEIGHT) PLUMB_RUN(d->be, weight_write, d->w[i], 0, a->rows, value);
-    else PLUMB_RUN(d->be, write, d->t[i], value);
+    if (a->role == ROLE_WEIGHT)
+        PLUMB_RUN(d->be, weight_write, d->w[i], 0, a->rows, value);
+    else
+        PLUMB_RUN(d->be, write, d->t[i], value);
 }
 
 void device_load(device *d) {
@@ -278,7 +306,8 @@ void device_results(device *d, results *r) {
         PLUMB_RUN(d->be, read_f64, all, everything);
         for (int64_t c = 0; c < all.cols; c++)
             if (is_gap(t, c) && !(everything[c] == (double)d->gap || (isnan(everything[c]) && isnan(d->gap))))
-                die("%s: %s: %s was written outside its view (element %lld)", d->be->ops->name, d->x->op->name, a->name, (long long)c);
+                die("%s: %s: %s was written outside its view (element %lld)", d->be->ops->name, d->x->op->name, a->name,
+                    (long long)c);
         free(everything);
     }
 }

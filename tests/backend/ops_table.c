@@ -1,22 +1,30 @@
-/* How each operation is described and run: forward above backward. The numbers of the arguments are the order in which describe() adds them. */
+/* How each operation is described and run: forward above backward. The numbers of the arguments are the order in which
+ * describe() adds them. */
 #include "ops.h"
 #include <stddef.h>
 
-static bool has(const device *d, int i) { return d->x->args[i].present; }
+static bool has(const device *d, int i) {
+    return d->x->args[i].present;
+}
 
-/* --- linear: y = sum_t diag(s_t) x_t w_t^T + bias ----------------------------------------------------------------------------- */
+/* --- linear: y = sum_t diag(s_t) x_t w_t^T + bias
+ * ----------------------------------------------------------------------------- */
 enum { LX = 0, LS = 3, LW = 6, LB = 9, LY, LDY, LDX, LDW = 15, LDB = 18 };
 static void linear_describe(context *x) {
     static const char *const names[5][MAX_TERMS] = {
         {"x0", "x1", "x2"}, {"s0", "s1", "s2"}, {"w0", "w1", "w2"}, {"dx0", "dx1", "dx2"}, {"dw0", "dw1", "dw2"}};
     const op_case *c = x->c;
-    for (int t = 0; t < MAX_TERMS; t++) add_arg(x, names[0][t], ROLE_INPUT, AXIS_TOKENS, 0, c->k_of[t], -1, t < c->terms);
-    for (int t = 0; t < MAX_TERMS; t++) add_arg(x, names[1][t], ROLE_INPUT, AXIS_TOKENS, 0, 1, -1, t < c->terms && c->scaled);
-    for (int t = 0; t < MAX_TERMS; t++) add_arg(x, names[2][t], ROLE_WEIGHT, AXIS_FIXED, c->n, c->k_of[t], -1, t < c->terms);
+    for (int t = 0; t < MAX_TERMS; t++)
+        add_arg(x, names[0][t], ROLE_INPUT, AXIS_TOKENS, 0, c->k_of[t], -1, t < c->terms);
+    for (int t = 0; t < MAX_TERMS; t++)
+        add_arg(x, names[1][t], ROLE_INPUT, AXIS_TOKENS, 0, 1, -1, t < c->terms && c->scaled);
+    for (int t = 0; t < MAX_TERMS; t++)
+        add_arg(x, names[2][t], ROLE_WEIGHT, AXIS_FIXED, c->n, c->k_of[t], -1, t < c->terms);
     add_arg(x, "bias", ROLE_INPUT, AXIS_FIXED, 1, c->n, -1, c->bias);
     add_arg(x, "y", ROLE_OUTPUT, AXIS_TOKENS, 0, c->n, -1, true);
     add_arg(x, "dy", ROLE_COTANGENT, AXIS_TOKENS, 0, c->n, LY, true);
-    for (int t = 0; t < MAX_TERMS; t++) add_arg(x, names[3][t], ROLE_GRADIENT, AXIS_TOKENS, 0, c->k_of[t], LX + t, t < c->terms);
+    for (int t = 0; t < MAX_TERMS; t++)
+        add_arg(x, names[3][t], ROLE_GRADIENT, AXIS_TOKENS, 0, c->k_of[t], LX + t, t < c->terms);
     for (int t = 0; t < MAX_TERMS; t++)
         add_arg(x, names[4][t], ROLE_GRADIENT_SUM, AXIS_FIXED, c->n, c->k_of[t], LW + t, t < c->terms);
     add_arg(x, "dbias", ROLE_GRADIENT_SUM, AXIS_FIXED, 1, c->n, LB, c->bias);
@@ -48,15 +56,19 @@ static double linear_flops(const context *x) {
     return sum;
 }
 
-/* --- fan: several weights on one x, as q, k and v; their dx is one product of several terms --------------------------------------- */
+/* --- fan: several weights on one x, as q, k and v; their dx is one product of several terms
+ * --------------------------------------- */
 enum { FX, FW, FY = 4, FDY = 7, FDX = 10 };
 static void fan_describe(context *x) {
     static const char *const names[3][MAX_TERMS] = {{"w0", "w1", "w2"}, {"y0", "y1", "y2"}, {"dy0", "dy1", "dy2"}};
     const op_case *c = x->c;
     add_arg(x, "x", ROLE_INPUT, AXIS_TOKENS, 0, c->k, -1, true);
-    for (int t = 0; t < MAX_TERMS; t++) add_arg(x, names[0][t], ROLE_WEIGHT, AXIS_FIXED, c->n_of[t], c->k, -1, t < c->terms);
-    for (int t = 0; t < MAX_TERMS; t++) add_arg(x, names[1][t], ROLE_OUTPUT, AXIS_TOKENS, 0, c->n_of[t], -1, t < c->terms);
-    for (int t = 0; t < MAX_TERMS; t++) add_arg(x, names[2][t], ROLE_COTANGENT, AXIS_TOKENS, 0, c->n_of[t], FY + t, t < c->terms);
+    for (int t = 0; t < MAX_TERMS; t++)
+        add_arg(x, names[0][t], ROLE_WEIGHT, AXIS_FIXED, c->n_of[t], c->k, -1, t < c->terms);
+    for (int t = 0; t < MAX_TERMS; t++)
+        add_arg(x, names[1][t], ROLE_OUTPUT, AXIS_TOKENS, 0, c->n_of[t], -1, t < c->terms);
+    for (int t = 0; t < MAX_TERMS; t++)
+        add_arg(x, names[2][t], ROLE_COTANGENT, AXIS_TOKENS, 0, c->n_of[t], FY + t, t < c->terms);
     add_arg(x, "dx", ROLE_GRADIENT, AXIS_TOKENS, 0, c->k, FX, true);
 }
 static void fan_forward(device *d) {
@@ -76,7 +88,8 @@ static void fan_backward(device *d) {
     PLUMB_RUN(d->be, linear_backward, d->t[FDX], terms, (int)d->x->c->terms);
 }
 
-/* --- lora: y = x W^T + diag(s) (x A^T) B^T; db = diag(s) dy B stays packed ----------------------------------------------------------- */
+/* --- lora: y = x W^T + diag(s) (x A^T) B^T; db = diag(s) dy B stays packed
+ * ----------------------------------------------------------- */
 enum { AX, AW, AA, AB, AS, AXA, AY, ADY, ADX, ADA, ADB };
 static void lora_describe(context *x) {
     const op_case *c = x->c;
@@ -115,7 +128,8 @@ static double lora_flops(const context *x) {
     return 2.0 * (double)(x->T * (x->c->n * x->c->k + x->c->rank * (x->c->n + x->c->k)));
 }
 
-/* --- embedding, gather ------------------------------------------------------------------------------------------------------------------ */
+/* --- embedding, gather
+ * ------------------------------------------------------------------------------------------------------------------ */
 enum { EW, EY, EDY, EDW };
 static void embedding_describe(context *x) {
     add_arg(x, "w", ROLE_WEIGHT, AXIS_FIXED, x->c->V, x->c->k, -1, true);
@@ -123,8 +137,12 @@ static void embedding_describe(context *x) {
     add_arg(x, "dy", ROLE_COTANGENT, AXIS_TOKENS, 0, x->c->k, EY, true);
     add_arg(x, "dw", ROLE_GRADIENT_SUM, AXIS_FIXED, x->c->V, x->c->k, EW, true);
 }
-static void embedding_forward(device *d) { PLUMB_RUN(d->be, embedding_forward, d->t[EY], d->w[EW], d->batch); }
-static void embedding_backward(device *d) { PLUMB_RUN(d->be, embedding_backward, d->t[EDW], d->t[EDY], d->batch); }
+static void embedding_forward(device *d) {
+    PLUMB_RUN(d->be, embedding_forward, d->t[EY], d->w[EW], d->batch);
+}
+static void embedding_backward(device *d) {
+    PLUMB_RUN(d->be, embedding_backward, d->t[EDW], d->t[EDY], d->batch);
+}
 
 enum { GX, GY, GDY, GDX };
 static void gather_describe(context *x) {
@@ -133,10 +151,16 @@ static void gather_describe(context *x) {
     add_arg(x, "dy", ROLE_COTANGENT, AXIS_TARGETS, 0, x->c->k, GY, true);
     x->args[add_arg(x, "dx", ROLE_GRADIENT_SUM, AXIS_TOKENS, 0, x->c->k, GX, true)].collects = true;
 }
-static void gather_forward(device *d) { PLUMB_RUN(d->be, gather_forward, d->t[GY], d->t[GX], d->batch); }
-static void gather_backward(device *d) { PLUMB_RUN(d->be, gather_backward, d->t[GDX], d->t[GDY], d->batch); }
+static void gather_forward(device *d) {
+    PLUMB_RUN(d->be, gather_forward, d->t[GY], d->t[GX], d->batch);
+}
+static void gather_backward(device *d) {
+    PLUMB_RUN(d->be, gather_backward, d->t[GDX], d->t[GDY], d->batch);
+}
 
-/* --- rmsnorm ---------------------------------------------------------------------------------------------------------------------------- */
+/* --- rmsnorm
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
 enum { NX, NDELTA, NGAIN, NSUM, NRSTD, NY, NDY, NDX, NDGAIN };
 static void rmsnorm_describe(context *x) {
     int64_t C = x->c->k;
@@ -158,7 +182,9 @@ static void rmsnorm_backward(device *d) {
     PLUMB_RUN(d->be, rmsnorm_backward, d->t[NDX], d->t[NDGAIN], d->t[NDY], d->t[NSUM], d->t[NGAIN], d->t[NRSTD]);
 }
 
-/* --- rope ----------------------------------------------------------------------------------------------------------------------------------- */
+/* --- rope
+ * -----------------------------------------------------------------------------------------------------------------------------------
+ */
 enum { RX, RTABLE, RY, RDY, RDX };
 static void rope_describe(context *x) {
     int64_t longest = 0, C = x->c->heads * x->c->head_dim;
@@ -178,7 +204,8 @@ static void rope_backward(device *d) {
     PLUMB_RUN(d->be, rope_backward, d->t[RDX], d->t[RTABLE], d->x->c->head_dim, d->batch);
 }
 
-/* --- swiglu (with `alias` the gradients take the places of gate and up) ------------------------------------------------------------------------ */
+/* --- swiglu (with `alias` the gradients take the places of gate and up)
+ * ------------------------------------------------------------------------ */
 enum { SG, SU, SH, SDH, SDG, SDU };
 static void swiglu_describe(context *x) {
     int64_t C = x->c->k;
@@ -189,7 +216,9 @@ static void swiglu_describe(context *x) {
     add_arg(x, "dgate", ROLE_GRADIENT, AXIS_TOKENS, 0, C, SG, true);
     add_arg(x, "dup", ROLE_GRADIENT, AXIS_TOKENS, 0, C, SU, true);
 }
-static void swiglu_forward(device *d) { PLUMB_RUN(d->be, swiglu_forward, d->t[SH], d->t[SG], d->t[SU]); }
+static void swiglu_forward(device *d) {
+    PLUMB_RUN(d->be, swiglu_forward, d->t[SH], d->t[SG], d->t[SU]);
+}
 static void swiglu_backward(device *d) {
     bool alias = d->x->c->alias;
     if (alias) {
@@ -199,7 +228,9 @@ static void swiglu_backward(device *d) {
     PLUMB_RUN(d->be, swiglu_backward, d->t[SDG], d->t[SDU], d->t[SDH], d->t[alias ? SDG : SG], d->t[alias ? SDU : SU]);
 }
 
-/* --- add, scale_rows, zero -------------------------------------------------------------------------------------------------------------------------- */
+/* --- add, scale_rows, zero
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
 enum { PX, PZ, PS, PSUM, PY, PNOTHING, PDY, PDX };
 static void pointwise_describe(context *x) {
     int64_t C = x->c->k;
@@ -219,9 +250,13 @@ static void pointwise_forward(device *d) { /* y = s (x + z) */
     PLUMB_RUN(d->be, scale_rows, d->t[PY], d->t[d->x->c->alias ? PY : PSUM], d->t[PS]);
     PLUMB_RUN(d->be, zero, d->t[PNOTHING]);
 }
-static void pointwise_backward(device *d) { PLUMB_RUN(d->be, scale_rows, d->t[PDX], d->t[PDY], d->t[PS]); }
+static void pointwise_backward(device *d) {
+    PLUMB_RUN(d->be, scale_rows, d->t[PDX], d->t[PDY], d->t[PS]);
+}
 
-/* --- dropout ---------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- dropout
+ * ----------------------------------------------------------------------------------------------------------------------------------------
+ */
 enum { DX, DBEFORE, DOUT, DDY, DDX };
 static void dropout_describe(context *x) {
     add_arg(x, "x", ROLE_INPUT, AXIS_TOKENS, 0, x->c->k, -1, true);
@@ -237,9 +272,13 @@ static void dropout_forward(device *d) {
     if (d->x->c->accumulate) PLUMB_RUN(d->be, copy, d->t[DOUT], d->t[DBEFORE]);
     drop(d, DOUT, DX, d->x->c->accumulate);
 }
-static void dropout_backward(device *d) { drop(d, DDX, DDY, false); }
+static void dropout_backward(device *d) {
+    drop(d, DDX, DDY, false);
+}
 
-/* --- attention ---------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- attention
+ * ----------------------------------------------------------------------------------------------------------------------------------------
+ */
 enum { TQ, TK, TV, TO, TLSE, TDO, TDQ, TDK, TDV };
 static void attention_describe(context *x) {
     int64_t wide = x->c->heads * x->c->head_dim, width = x->c->kv_heads * x->c->head_dim;
@@ -254,11 +293,12 @@ static void attention_describe(context *x) {
     x->args[add_arg(x, "dv", ROLE_GRADIENT, AXIS_TOKENS, 0, width, TV, true)].collects = true;
 }
 static void attention_forward(device *d) {
-    PLUMB_RUN(d->be, attention_forward, &d->x->attention, d->t[TO], d->t[TLSE], d->t[TQ], d->t[TK], d->t[TV], d->kv, KV_LAYER, d->batch);
+    PLUMB_RUN(d->be, attention_forward, &d->x->attention, d->t[TO], d->t[TLSE], d->t[TQ], d->t[TK], d->t[TV], d->kv,
+              KV_LAYER, d->batch);
 }
 static void attention_backward(device *d) {
-    PLUMB_RUN(d->be, attention_backward, &d->x->attention, d->t[TDQ], d->t[TDK], d->t[TDV], d->t[TDO], d->t[TO], d->t[TLSE], d->t[TQ], d->t[TK],
-              d->t[TV], d->kv, d->batch);
+    PLUMB_RUN(d->be, attention_backward, &d->x->attention, d->t[TDQ], d->t[TDK], d->t[TDV], d->t[TDO], d->t[TO],
+              d->t[TLSE], d->t[TQ], d->t[TK], d->t[TV], d->kv, d->batch);
 }
 static double attention_flops(const context *x) {
     double pairs = 0;
@@ -266,7 +306,9 @@ static double attention_flops(const context *x) {
     return 4 * pairs * (double)(x->c->heads * x->c->head_dim);
 }
 
-/* --- LM head --------------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- LM head
+ * ---------------------------------------------------------------------------------------------------------------------------------------------
+ */
 enum { HH, HW, HSTATS, HU, HDLOGP, HDH, HDW };
 static void head_describe(context *x) {
     int64_t C = x->c->k;
@@ -285,12 +327,16 @@ static void head_forward(device *d) {
 static void head_backward(device *d) {
     const op_case *c = d->x->c;
     if (has(d, HU)) PLUMB_RUN(d->be, scale_rows, d->t[HDH], d->t[HU], d->t[HDLOGP]);
-    PLUMB_RUN(d->be, head_backward, d->t[HDW], d->t[HDLOGP], d->t[HSTATS], d->t[HH], d->w[HW], c->temperature, c->budget, d->batch);
+    PLUMB_RUN(d->be, head_backward, d->t[HDW], d->t[HDLOGP], d->t[HSTATS], d->t[HH], d->w[HW], c->temperature,
+              c->budget, d->batch);
 }
-static double head_flops(const context *x) { return (x->c->no_u ? 2.0 : 4.0) * (double)(x->R * x->c->V * x->c->k); }
+static double head_flops(const context *x) {
+    return (x->c->no_u ? 2.0 : 4.0) * (double)(x->R * x->c->V * x->c->k);
+}
 
-/* Tolerances are fractions of the largest value that ref finds. fp32: sums of up to some thousand terms. bf16: the values are representable, so products are
- * as exact as in fp32 except where an operation rounds what it computed itself (xa, db, probabilities, softmax). */
+/* Tolerances are fractions of the largest value that ref finds. fp32: sums of up to some thousand terms. bf16: the
+ * values are representable, so products are as exact as in fp32 except where an operation rounds what it computed
+ * itself (xa, db, probabilities, softmax). */
 const operation operations[] = {
     {"linear", linear_describe, linear_forward, linear_backward, 2e-6, 8e-3, linear_flops},
     {"fan", fan_describe, fan_forward, fan_backward, 2e-6, 2e-6, NULL},

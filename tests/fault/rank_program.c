@@ -1,5 +1,6 @@
-/* A rank that misbehaves on request: rank_program MODE DIR. Every rank writes its pid to DIR/pid-R when it is ready; the script beside
- * watches the processes from outside. Rank 1 is the one at fault; the others go on with collectives. */
+/* A rank that misbehaves on request: rank_program MODE DIR. Every rank writes its pid to DIR/pid-R when it is ready;
+ * the script beside watches the processes from outside. Rank 1 is the one at fault; the others go on with collectives.
+ */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -41,7 +42,7 @@ static void disturb(const char *mode, const char *dir) {
     if (!strcmp(mode, "exit") && rank == 1) _exit(0);
     if (!strcmp(mode, "bug") && rank == 1) PLUMB_BUG("a broken invariant on purpose");
     if (!strcmp(mode, "abort") && rank == 1) plumb_comm_abort(9);
-    if (!strcmp(mode, "compute") && rank == 1) compute_for(8); /* others wait for it in the next collective */
+    if (!strcmp(mode, "compute") && rank == 1) compute_for(5); /* others wait for it in the next collective */
     if (!strcmp(mode, "mismatch") && rank == 1) plumb_comm_barrier(PLUMB_AXIS_DATA);
     if (!strcmp(mode, "late")) { /* alive, but elsewhere for longer than the others wait */
         plumb_comm_set_timeout(2);

@@ -7,6 +7,7 @@ ranks=${FAULT_RANKS:-3}
 limit=${FAULT_LIMIT:-3}          # seconds of silence until the verdict; the default of plumb is 15
 allowed=$((limit + 10))          # verdict, 2 s for the launcher, 3 s for MPI_Abort, a busy machine
 dir=$(mktemp -d)
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0} # MPI libraries keep memory to the end
 export PLUMB_WATCHDOG_SECONDS=$limit OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
 launcher=
 finish() {

@@ -1,6 +1,7 @@
 /* save_program save DIR     saves one checkpoint after another, continuing from the newest one, until it is killed
  * save_program check DIR    loads the newest checkpoint and compares every element with what its step must hold
- * save_program full DIR     rank 1 hits its file-size limit: the save must fail everywhere and leave only the older checkpoint */
+ * save_program full DIR     rank 1 hits its file-size limit: the save must fail everywhere and leave only the older
+ * checkpoint */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,9 @@
 
 enum { ELEMENTS = 300007 };
 
-static uint32_t element(int64_t step, int64_t i, int array) { return (uint32_t)(step * 2654435761 + i * 40503 + array * 977); }
+static uint32_t element(int64_t step, int64_t i, int array) {
+    return (uint32_t)(step * 2654435761 + i * 40503 + array * 977);
+}
 
 static int fail(const char *what) {
     fprintf(stderr, "save_program: %s: %s\n", what, plumb_error_message());
@@ -29,7 +32,8 @@ static int check(const char *dir, plumb_ckpt_array *arrays, int n) {
     plumb_ckpt_counter counter = {"samples", 0};
     if (plumb_checkpoint_load(path, "kill test", arrays, n, &counter, 1) != PLUMB_OK) return fail("load");
     for (int a = 0; a < n; a++)
-        for (int64_t i = 0; i < arrays[a].count; i++) wrong += ((uint32_t *)arrays[a].data)[i] != element(step, arrays[a].first + i, a);
+        for (int64_t i = 0; i < arrays[a].count; i++)
+            wrong += ((uint32_t *)arrays[a].data)[i] != element(step, arrays[a].first + i, a);
     plumb_comm_sum_i64(PLUMB_AXIS_DATA, &wrong, 1);
     if (wrong || counter.value != step * 10) return fail("the newest checkpoint holds wrong values");
     if (plumb_comm_rank(PLUMB_AXIS_DATA) == 0) printf("%lld\n", (long long)step);
@@ -39,7 +43,8 @@ static int check(const char *dir, plumb_ckpt_array *arrays, int n) {
 
 static plumb_status save(const char *dir, int64_t step, plumb_ckpt_array *arrays, int n) {
     for (int a = 0; a < n; a++)
-        for (int64_t i = 0; i < arrays[a].count; i++) ((uint32_t *)arrays[a].data)[i] = element(step, arrays[a].first + i, a);
+        for (int64_t i = 0; i < arrays[a].count; i++)
+            ((uint32_t *)arrays[a].data)[i] = element(step, arrays[a].first + i, a);
     return plumb_checkpoint_save(dir, step, "kill test", arrays, n, &(plumb_ckpt_counter){"samples", step * 10}, 1, 2);
 }
 
@@ -50,9 +55,11 @@ int main(int argc, char **argv) {
     plumb_ckpt_array arrays[3];
     for (int a = 0; a < 3; a++) {
         int64_t total = ELEMENTS + 1000 * a, first = total * rank / size, last = total * (rank + 1) / size;
-        arrays[a] = (plumb_ckpt_array){names[a], total, first, last - first, sizeof(uint32_t), malloc((size_t)(last - first) * 4)};
+        arrays[a] = (plumb_ckpt_array){
+            names[a], total, first, last - first, sizeof(uint32_t), malloc((size_t)(last - first) * 4)};
     }
-    if (!strcmp(argv[1], "check")) code = check(argv[2], arrays, 3);
+    if (!strcmp(argv[1], "check"))
+        code = check(argv[2], arrays, 3);
     else if (!strcmp(argv[1], "full")) {
         if (save(argv[2], 1, arrays, 3) != PLUMB_OK) return fail("first save");
         if (rank == size - 1) setrlimit(RLIMIT_FSIZE, &(struct rlimit){100000, 100000});

@@ -1,5 +1,5 @@
-/* Checkpoints on 1 to 4 ranks: saved on n ranks and loaded on others (the ranks of one job stand in for jobs of other sizes by taking other
- * ranges), damage, mismatches, pruning, hostile manifests. */
+/* Checkpoints on 1 to 4 ranks: saved on n ranks and loaded on others (the ranks of one job stand in for jobs of other
+ * sizes by taking other ranges), damage, mismatches, pruning, hostile manifests. */
 #include "mpi_test.h"
 #include <dirent.h>
 #include <fcntl.h>
@@ -30,14 +30,16 @@ static int remove_folder(void **state) {
     shell(command);
     return mpi_test_end(state);
 }
-#define folder_test(function) {#function, function, fresh_folder, remove_folder, (void *)#function}
+#define folder_test(function)                                                                                          \
+    { #function, function, fresh_folder, remove_folder, (void *)#function }
 
 /* Ranges of `total` over `parts`, uneven on purpose: part 0 is empty when there are three or more. */
 static void range(int64_t total, int part, int parts, int64_t *first, int64_t *count) {
     if (parts >= 3) {
         *first = part == 0 ? 0 : total * (part - 1) / (parts - 1);
         *count = (part == 0 ? 0 : total * part / (parts - 1)) - *first;
-    } else *first = total * part / parts, *count = total * (part + 1) / parts - *first;
+    } else
+        *first = total * part / parts, *count = total * (part + 1) / parts - *first;
 }
 
 enum { WEIGHTS = 100003, TINY = 1, EMPTY = 0, DOUBLES = 5001 };
@@ -48,7 +50,9 @@ typedef struct state_arrays {
     double *doubles;
 } state_arrays;
 
-static float weight(int64_t i, int64_t step) { return (float)(i * 3 + step * 7) * 0.25f; }
+static float weight(int64_t i, int64_t step) {
+    return (float)(i * 3 + step * 7) * 0.25f;
+}
 
 static void make_arrays(state_arrays *s, int part, int parts) {
     const int64_t totals[] = {WEIGHTS, TINY, EMPTY, DOUBLES};
@@ -57,7 +61,8 @@ static void make_arrays(state_arrays *s, int part, int parts) {
     for (int a = 0; a < 4; a++) {
         int64_t first, count;
         range(totals[a], part, parts, &first, &count);
-        s->list[a] = (plumb_ckpt_array){names[a], totals[a], first, count, sizes[a], calloc((size_t)count + 1, sizes[a])};
+        s->list[a] =
+            (plumb_ckpt_array){names[a], totals[a], first, count, sizes[a], calloc((size_t)count + 1, sizes[a])};
     }
     s->weights = s->list[0].data, s->tiny = s->list[1].data, s->doubles = s->list[3].data;
 }
@@ -98,13 +103,15 @@ static void expect_names(const char *expected) { /* sorted, without the dots */
         int n = scandir(folder, &entries, NULL, alphasort);
         char text[512] = "";
         for (int i = 0; i < n; i++) {
-            if (strcmp(entries[i]->d_name, ".") && strcmp(entries[i]->d_name, "..")) strcat(strcat(text, entries[i]->d_name), " ");
+            if (strcmp(entries[i]->d_name, ".") && strcmp(entries[i]->d_name, ".."))
+                strcat(strcat(text, entries[i]->d_name), " ");
             free(entries[i]);
         }
         free(entries);
         if (strcmp(text, expected)) fprintf(stderr, "found \"%s\", expected \"%s\"\n", text, expected);
         check_all(!strcmp(text, expected));
-    } else check_all(true);
+    } else
+        check_all(true);
 }
 
 static void test_save_and_load(void **state) {
@@ -128,7 +135,8 @@ static void test_save_and_load(void **state) {
     }
     state_arrays whole; /* all of it on every rank, as one rank would */
     make_arrays(&whole, 0, 1);
-    check_all(plumb_checkpoint_load(path, identity, whole.list, 4, NULL, 0) == PLUMB_OK && wrong_values(&whole, 100) == 0);
+    check_all(plumb_checkpoint_load(path, identity, whole.list, 4, NULL, 0) == PLUMB_OK &&
+              wrong_values(&whole, 100) == 0);
     free_arrays(&whole);
     free(path);
 }
@@ -148,9 +156,13 @@ static void test_leftovers_are_ignored_and_removed(void **state) {
     char command[800], *path;
     int64_t step;
     check_all(save_step(3, 0) == PLUMB_OK);
-    snprintf(command, sizeof command, "cd %s && mkdir step-000009 .step-000008.partial && cp step-000003/* .step-000008.partial && mkdir .step-000002.old step-7 step-000010x && touch step-000011", folder);
+    snprintf(command, sizeof command,
+             "cd %s && mkdir step-000009 .step-000008.partial && cp step-000003/* .step-000008.partial && mkdir "
+             ".step-000002.old step-7 step-000010x && touch step-000011",
+             folder);
     shell(command);
-    check_all(plumb_checkpoint_latest(folder, &path, &step) == PLUMB_OK && path && step == 3); /* 9 and 11 are no checkpoints */
+    check_all(plumb_checkpoint_latest(folder, &path, &step) == PLUMB_OK && path &&
+              step == 3); /* 9 and 11 are no checkpoints */
     free(path);
     check_all(save_step(4, 0) == PLUMB_OK);
     expect_names("step-000003 step-000004 step-000009 step-000010x step-000011 step-7 ");
@@ -164,9 +176,11 @@ static void damage(const char *name, long offset, bool truncate_there) {
         snprintf(path, sizeof path, "%s/%s", folder, name);
         int fd = open(path, O_RDWR);
         uint8_t byte = 0;
-        if (fd < 0) fprintf(stderr, "cannot open %s\n", path);
-        else if (truncate_there) { if (ftruncate(fd, offset)) perror(path); }
-        else if (pread(fd, &byte, 1, offset) == 1) {
+        if (fd < 0)
+            fprintf(stderr, "cannot open %s\n", path);
+        else if (truncate_there) {
+            if (ftruncate(fd, offset)) perror(path);
+        } else if (pread(fd, &byte, 1, offset) == 1) {
             byte ^= 4;
             if (pwrite(fd, &byte, 1, offset) != 1) perror(path);
         }
@@ -182,7 +196,8 @@ static void expect_damage(const char *what) {
     state_arrays s;
     make_arrays(&s, 0, 1);
     plumb_status status = plumb_checkpoint_load(bad, identity, s.list, 4, NULL, 0);
-    if (!strstr(plumb_error_message(), what)) fprintf(stderr, "message: %s; expected: %s\n", plumb_error_message(), what);
+    if (!strstr(plumb_error_message(), what))
+        fprintf(stderr, "message: %s; expected: %s\n", plumb_error_message(), what);
     check_all(status != PLUMB_OK && strstr(plumb_error_message(), what));
     free_arrays(&s);
     int quiet = dup(STDERR_FILENO), null = open("/dev/null", O_WRONLY); /* rank 0 reports what it passes over */
@@ -197,7 +212,8 @@ static void expect_damage(const char *what) {
 static void test_damage_is_found_and_named(void **state) {
     (void)state;
     char file[100], again[300];
-    snprintf(file, sizeof file, "step-000002/shards-%05d.bin", rank_count - 1); /* the last rank's file is never empty */
+    snprintf(file, sizeof file, "step-000002/shards-%05d.bin",
+             rank_count - 1); /* the last rank's file is never empty */
     snprintf(again, sizeof again, "rm -rf %s/step-000002", folder);
     check_all(save_step(1, 0) == PLUMB_OK);
     check_all(save_step(2, 0) == PLUMB_OK);
@@ -224,7 +240,8 @@ static void test_damage_is_found_and_named(void **state) {
 }
 
 static void expect_refusal(plumb_status status, plumb_status code, const char *what) {
-    if (status != code || !strstr(plumb_error_message(), what)) fprintf(stderr, "message: %s; expected: %s\n", plumb_error_message(), what);
+    if (status != code || !strstr(plumb_error_message(), what))
+        fprintf(stderr, "message: %s; expected: %s\n", plumb_error_message(), what);
     check_all(status == code && strstr(plumb_error_message(), what));
 }
 
@@ -235,42 +252,55 @@ static void test_mismatches_are_explained(void **state) {
     snprintf(path, sizeof path, "%s/step-000001", folder);
     state_arrays s;
     make_arrays(&s, 0, 1);
-    expect_refusal(plumb_checkpoint_load(path, "model=tiny; objective=sft\nseed=1", s.list, 4, NULL, 0), PLUMB_E_CONFIG, "\"objective=dpo\", this run has \"objective=sft\"");
-    expect_refusal(plumb_checkpoint_load(path, "model=tiny; objective=dpo\nseed=12", s.list, 4, NULL, 0), PLUMB_E_CONFIG, "\"seed=1\", this run has \"seed=12\"");
-    expect_refusal(plumb_checkpoint_load(path, "model=tiny; objective=dpo", s.list, 4, NULL, 0), PLUMB_E_CONFIG, "\"seed=1\", this run has \"\"");
+    expect_refusal(plumb_checkpoint_load(path, "model=tiny; objective=sft\nseed=1", s.list, 4, NULL, 0), PLUMB_E_CONFIG,
+                   "\"objective=dpo\", this run has \"objective=sft\"");
+    expect_refusal(plumb_checkpoint_load(path, "model=tiny; objective=dpo\nseed=12", s.list, 4, NULL, 0),
+                   PLUMB_E_CONFIG, "\"seed=1\", this run has \"seed=12\"");
+    expect_refusal(plumb_checkpoint_load(path, "model=tiny; objective=dpo", s.list, 4, NULL, 0), PLUMB_E_CONFIG,
+                   "\"seed=1\", this run has \"\"");
     plumb_ckpt_array changed = s.list[0];
     changed.name = "model/other";
-    expect_refusal(plumb_checkpoint_load(path, identity, &changed, 1, NULL, 0), PLUMB_E_DATA, "has no array \"model/other\"");
+    expect_refusal(plumb_checkpoint_load(path, identity, &changed, 1, NULL, 0), PLUMB_E_DATA,
+                   "has no array \"model/other\"");
     changed = s.list[0], changed.total++;
-    expect_refusal(plumb_checkpoint_load(path, identity, &changed, 1, NULL, 0), PLUMB_E_DATA, "has 100003 elements of 4 bytes; this run expects 100004 of 4");
+    expect_refusal(plumb_checkpoint_load(path, identity, &changed, 1, NULL, 0), PLUMB_E_DATA,
+                   "has 100003 elements of 4 bytes; this run expects 100004 of 4");
     changed = s.list[0], changed.element_size = 8;
-    expect_refusal(plumb_checkpoint_load(path, identity, &changed, 1, NULL, 0), PLUMB_E_DATA, "this run expects 100003 of 8");
+    expect_refusal(plumb_checkpoint_load(path, identity, &changed, 1, NULL, 0), PLUMB_E_DATA,
+                   "this run expects 100003 of 8");
     changed = s.list[0], changed.first = INT64_MAX, changed.count = INT64_MAX;
     expect_refusal(plumb_checkpoint_load(path, identity, &changed, 1, NULL, 0), PLUMB_E_DATA, "out of bounds");
     plumb_ckpt_counter counter = {"epoch", 0};
-    expect_refusal(plumb_checkpoint_load(path, identity, s.list, 4, &counter, 1), PLUMB_E_DATA, "has no counter \"epoch\"");
+    expect_refusal(plumb_checkpoint_load(path, identity, s.list, 4, &counter, 1), PLUMB_E_DATA,
+                   "has no counter \"epoch\"");
     snprintf(path, sizeof path, "%s/step-000002", folder);
     expect_refusal(plumb_checkpoint_load(path, identity, s.list, 4, NULL, 0), PLUMB_E_IO, "manifest.pb");
     free_arrays(&s);
 }
 
-/* A save that cannot work leaves nothing behind: ranges with holes, overlapping ranges, ranks that disagree, a folder that cannot be made. */
+/* A save that cannot work leaves nothing behind: ranges with holes, overlapping ranges, ranks that disagree, a folder
+ * that cannot be made. */
 static void test_bad_saves_leave_nothing(void **state) {
     (void)state;
     check_all(save_step(1, 0) == PLUMB_OK);
     float values[10] = {0};
     plumb_ckpt_array a = {"values", 10, my_rank == 0 ? 0 : 10, my_rank == 0 ? 9 : 0, sizeof(float), values};
-    expect_refusal(plumb_checkpoint_save(folder, 2, identity, &a, 1, NULL, 0, 0), PLUMB_E_FORMAT, "shards hold 9 of 10 elements");
+    expect_refusal(plumb_checkpoint_save(folder, 2, identity, &a, 1, NULL, 0, 0), PLUMB_E_FORMAT,
+                   "shards hold 9 of 10 elements");
     a.count = my_rank == 0 ? 11 : 0, a.total = 10;
-    expect_refusal(plumb_checkpoint_save(folder, 2, identity, &(plumb_ckpt_array){"values", 5, 0, my_rank == 0 ? 6 : 0, 4, values}, 1, NULL, 0, 0),
+    expect_refusal(plumb_checkpoint_save(folder, 2, identity,
+                                         &(plumb_ckpt_array){"values", 5, 0, my_rank == 0 ? 6 : 0, 4, values}, 1, NULL,
+                                         0, 0),
                    PLUMB_E_FORMAT, "array \"values\" of 5 elements");
     plumb_ckpt_array twice[] = {{"values", 1, 0, my_rank == 0, 4, values}, {"values", 1, 0, my_rank == 0, 4, values}};
     expect_refusal(plumb_checkpoint_save(folder, 2, identity, twice, 2, NULL, 0, 0), PLUMB_E_FORMAT, "is there twice");
     if (rank_count > 1) {
         a = (plumb_ckpt_array){"values", 10 * rank_count, 10 * my_rank, 10, 4, values};
-        expect_refusal(plumb_checkpoint_save(folder, my_rank == 1 ? 3 : 2, identity, &a, 1, NULL, 0, 0), PLUMB_E_DATA, "this rank brings other arrays");
+        expect_refusal(plumb_checkpoint_save(folder, my_rank == 1 ? 3 : 2, identity, &a, 1, NULL, 0, 0), PLUMB_E_DATA,
+                       "this rank brings other arrays");
         a.first = my_rank == 1 ? 0 : a.first; /* rank 1 overlaps rank 0 */
-        expect_refusal(plumb_checkpoint_save(folder, 2, identity, &a, 1, NULL, 0, 0), PLUMB_E_FORMAT, "expected the next at");
+        expect_refusal(plumb_checkpoint_save(folder, 2, identity, &a, 1, NULL, 0, 0), PLUMB_E_FORMAT,
+                       "expected the next at");
     }
     expect_names("step-000001 ");
     char blocked[300];
@@ -279,7 +309,8 @@ static void test_bad_saves_leave_nothing(void **state) {
     check_all(plumb_checkpoint_save(blocked, 2, identity, &a, 1, NULL, 0, 0) == PLUMB_E_IO);
 }
 
-static void test_allocation_failures(void **state) { /* the n-th allocation on one rank: an agreed error, never a half checkpoint */
+static void
+test_allocation_failures(void **state) { /* the n-th allocation on one rank: an agreed error, never a half checkpoint */
     (void)state;
     check_all(save_step(1, 0) == PLUMB_OK);
     bool reached_end = false;
@@ -288,8 +319,10 @@ static void test_allocation_failures(void **state) { /* the n-th allocation on o
         plumb_status status = save_step(2, 0);
         plumb_alloc_fail_after(0);
         check_all(status == PLUMB_OK || status == PLUMB_E_MEMORY);
-        if (status == PLUMB_OK) reached_end = true;
-        else expect_names("step-000001 ");
+        if (status == PLUMB_OK)
+            reached_end = true;
+        else
+            expect_names("step-000001 ");
     }
     check_all(reached_end);
     state_arrays s;

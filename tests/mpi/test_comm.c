@@ -14,7 +14,8 @@ static void test_mesh(void **state) {
 
 /* A value that differs in every rank, element and salt, with rounding that shows the order of summation. */
 static double sample(int rank, int64_t i, int salt) {
-    return plumb_rng_normal(&(plumb_rng_key){.seed = (uint64_t)salt, .sample = (uint32_t)rank, .token = (uint32_t)i, .site = PLUMB_SITE_TEST}) *
+    return plumb_rng_normal(&(plumb_rng_key){
+               .seed = (uint64_t)salt, .sample = (uint32_t)rank, .token = (uint32_t)i, .site = PLUMB_SITE_TEST}) *
            pow(10, (double)((i + rank) % 9));
 }
 
@@ -58,20 +59,22 @@ static void test_max_keeps_nan(void **state) {
     check_all(isnan(value[0]) && isnan(value[1]));
 }
 
-static uint8_t pattern(int rank, size_t i) { return (uint8_t)((size_t)rank * 37 + i * 11 + (i >> 8) + (i >> 16) * 3); }
+static uint8_t pattern(int rank, size_t i) {
+    return (uint8_t)((size_t)rank * 37 + i * 11 + (i >> 8) + (i >> 16) * 3);
+}
 
 static void test_bcast(void **state) {
     (void)state;
     size_t sizes[] = {0, 1, 1000, 20000003}; /* the last: pieces of 8 MiB and a rest */
     for (int s = 0; s < 4; s++) {
         int root = s % rank_count;
-        uint8_t *data = malloc(sizes[s] + 1);
-        for (size_t i = 0; i < sizes[s] + 1; i++) data[i] = my_rank == root ? pattern(root, i) : 0;
-        data[sizes[s]] = 99;
-        plumb_comm_bcast(PLUMB_AXIS_DATA, data, sizes[s], root);
-        size_t wrong = 0;
-        for (size_t i = 0; i < sizes[s]; i++) wrong += data[i] != pattern(root, i);
-        check_all(wrong == 0 && data[sizes[s]] == 99);
+        size_t n = sizes[s], wrong = 0;
+        uint8_t *data = calloc(n + 1, 1);
+        for (size_t i = 0; my_rank == root && i < n; i++) data[i] = pattern(root, i);
+        data[n] = 99;
+        plumb_comm_bcast(PLUMB_AXIS_DATA, data, n, root);
+        for (size_t i = 0; i < n; i++) wrong += data[i] != pattern(root, i);
+        check_all(wrong == 0 && data[n] == 99);
         free(data);
     }
 }
@@ -125,7 +128,8 @@ static void test_reduce_scatter_f32(void **state) {
             offsets[r] = total;
             total += counts[r];
         }
-        float *values = malloc((size_t)total * sizeof *values), *mine = malloc((size_t)(counts[my_rank] + 1) * sizeof *mine);
+        float *values = malloc((size_t)total * sizeof *values),
+              *mine = malloc((size_t)(counts[my_rank] + 1) * sizeof *mine);
         for (int64_t i = 0; i < total; i++) values[i] = (float)sample(my_rank, i % 5000, 2);
         mine[counts[my_rank]] = -7;
         plumb_comm_reduce_scatter_f32(PLUMB_AXIS_DATA, values, counts, offsets, mine);
@@ -171,7 +175,8 @@ static void test_agree(void **state) {
     char expected[200];
     plumb_status agreed = plumb_comm_agree(PLUMB_AXIS_DATA, local);
     check_all(agreed == PLUMB_E_IO);
-    snprintf(expected, sizeof expected, rank_count > 1 ? "rank %d (%s): disk %d is full" : "disk 0 is full", guilty, plumb_comm_host(), guilty);
+    snprintf(expected, sizeof expected, rank_count > 1 ? "rank %d (%s): disk %d is full" : "disk 0 is full", guilty,
+             plumb_comm_host(), guilty);
     check_all(!strcmp(plumb_error_message(), expected));
     check_all(plumb_comm_agree(PLUMB_AXIS_DATA, agreed) == PLUMB_E_IO); /* agreed on again: the text stays as it is */
     check_all(!strcmp(plumb_error_message(), expected));
@@ -179,7 +184,8 @@ static void test_agree(void **state) {
     /* two fail for different reasons: the lower one is told */
     local = my_rank == 0 ? PLUMB_OK : plumb_error(my_rank == 1 ? PLUMB_E_DATA : PLUMB_E_MEMORY, "reason %d", my_rank);
     check_all(plumb_comm_agree(PLUMB_AXIS_DATA, local) == PLUMB_E_DATA);
-    check_all(strstr(plumb_error_message(), "rank 1 (") && strstr(plumb_error_message(), "reason 1") && strstr(plumb_error_message(), "ranks failed"));
+    check_all(strstr(plumb_error_message(), "rank 1 (") && strstr(plumb_error_message(), "reason 1") &&
+              strstr(plumb_error_message(), "ranks failed"));
 }
 
 static void use_shared(bool expect_shared) {
@@ -238,7 +244,8 @@ static void test_signals(void **state) { /* last: what a signal asked for is not
     check_all(plumb_comm_signal() == PLUMB_SIGNAL_TERM);
 }
 
-static void test_many_small_calls(void **state) { /* latency, and that nothing leaks or mixes when calls follow closely */
+static void
+test_many_small_calls(void **state) { /* latency, and that nothing leaks or mixes when calls follow closely */
     (void)state;
     int64_t wrong = 0;
     double best = 1e9;

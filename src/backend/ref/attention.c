@@ -52,7 +52,8 @@ static double attend(double *o, const double *q, double *scores, const plumb_att
     for (int64_t d = 0; d < D; d++) o[d] = 0;
     for (int64_t j = 0; j <= position; j++) {
         const double *value = place_in(kv->values, kv, layer, path[j / PLUMB_PAGE], j % PLUMB_PAGE) + kv_head * D;
-        for (int64_t d = 0; d < D; d++) o[d] += exp(scores[j] - highest) / sum * value[d];
+        double p = exp(scores[j] - highest) / sum;
+        for (int64_t d = 0; d < D; d++) o[d] += p * value[d];
     }
     return highest + log(sum);
 }
@@ -86,40 +87,59 @@ void plumb_ref_attention_forward(plumb_backend *be, const plumb_attention *a, pl
     free(scores);
 }
 
-/* p = exp(s - lse); dv_j += p do; ds = p (do . v_j - do . o); dq += scale ds k_j; dk_j += scale ds q */
+/* The rows at positions 0..position of the path of row i, by walking up the segments. */
+static void rows_of_path(int64_t *rows, const plumb_batch *b, int64_t i) {
+    int64_t position = b->positions[i];
+    for (int32_t s = b->row_segment[i]; s >= 0; s = b->segments[s].parent)
+        for (; position >= b->segments[s].start; position--)
+            rows[position] = b->segments[s].begin + position - b->segments[s].start;
+}
+
+/* One query: p = exp(s - lse); dv_j += p do; ds = p (do . v_j - do . o); dq += scale ds k_j; dk_j += scale ds q */
+typedef struct gradients {
+    plumb_tensor dq, dk, dv, d_o, o, lse, q, k, v;
+} gradients;
+static void attend_backward(const gradients *t, const plumb_attention *a, const int64_t *rows, int64_t position,
+                            int64_t i, int64_t h) {
+    int64_t D = a->head_dim, g = h / (a->heads / a->kv_heads) * D; /* columns of the key head that h reads */
+    const double *qi = row_of(t->q, i) + h * D, *doi = row_of(t->d_o, i) + h * D;
+    double delta = dot(doi, row_of(t->o, i) + h * D, D), *dqi = row_of(t->dq, i) + h * D;
+    for (int64_t j = 0; j <= position; j++) {
+        const double *kj = row_of(t->k, rows[j]) + g, *vj = row_of(t->v, rows[j]) + g;
+        double p = exp(a->scale * dot(qi, kj, D) - row_of(t->lse, i)[h]), ds = p * (dot(doi, vj, D) - delta);
+        double *dkj = row_of(t->dk, rows[j]) + g, *dvj = row_of(t->dv, rows[j]) + g;
+        for (int64_t d = 0; d < D; d++) {
+            dvj[d] += p * doi[d];
+            dqi[d] += a->scale * ds * kj[d];
+            dkj[d] += a->scale * ds * qi[d];
+        }
+    }
+}
+
 void plumb_ref_attention_backward(plumb_backend *be, const plumb_attention *a, plumb_tensor dq, plumb_tensor dk,
                                   plumb_tensor dv, plumb_tensor d_o, plumb_tensor o, plumb_tensor lse, plumb_tensor q,
                                   plumb_tensor k, plumb_tensor v, plumb_kv *kv, const plumb_batch *b) {
     const char *name = "attention_backward";
-    int64_t T = b->n_tokens, D = a->head_dim, wide = a->heads * D, width = a->kv_heads * D;
+    int64_t T = b->n_tokens, wide = a->heads * a->head_dim, width = a->kv_heads * a->head_dim, *rows;
     if (!check_attention(be, a, k, v, kv, 0, b, name) || !plumb_ref_shaped(be, dk, T, width, name, "dk")) return;
     if (!plumb_ref_shaped(be, dv, T, width, name, "dv") || !plumb_ref_shaped(be, dq, T, wide, name, "dq")) return;
     if (!plumb_ref_shaped(be, d_o, T, wide, name, "d_o") || !plumb_ref_shaped(be, o, T, wide, name, "o")) return;
     if (!plumb_ref_shaped(be, q, T, wide, name, "q") || !plumb_ref_shaped(be, lse, T, a->heads, name, "lse")) return;
     if (!plumb_ref_check(be, b->complete, name, "a path begins in the store: there is no gradient for its keys"))
         return;
+    if (plumb_alloc(&rows, (size_t)T, sizeof *rows, "the rows of a path") !=
+        PLUMB_OK) { /* a path is no longer than the batch */
+        plumb_backend_set_fault(be, PLUMB_E_MEMORY, "%s", plumb_error_message());
+        return;
+    }
     write_pages(k, v, kv, 0, b);
     plumb_ref_zero(be, dq);
     plumb_ref_zero(be, dk);
     plumb_ref_zero(be, dv);
-    for (int64_t i = 0; i < T; i++)
-        for (int64_t h = 0; h < a->heads; h++) {
-            int64_t g = h / (a->heads / a->kv_heads) * D; /* columns of the key head that h reads */
-            const double *qi = row_of(q, i) + h * D, *doi = row_of(d_o, i) + h * D;
-            double delta = dot(doi, row_of(o, i) + h * D, D);
-            for (int32_t s = b->row_segment[i]; s >= 0; s = b->segments[s].parent) {
-                const plumb_segment *segment = &b->segments[s];
-                for (int64_t j = segment->begin;
-                     j < segment->begin + segment->count && b->positions[j] <= b->positions[i]; j++) {
-                    const double *kj = row_of(k, j) + g, *vj = row_of(v, j) + g;
-                    double p = exp(a->scale * dot(qi, kj, D) - row_of(lse, i)[h]);
-                    double ds = p * (dot(doi, vj, D) - delta);
-                    for (int64_t d = 0; d < D; d++) {
-                        row_of(dv, j)[g + d] += p * doi[d];
-                        row_of(dq, i)[h * D + d] += a->scale * ds * kj[d];
-                        row_of(dk, j)[g + d] += a->scale * ds * qi[d];
-                    }
-                }
-            }
-        }
+    for (int64_t i = 0; i < T; i++) {
+        rows_of_path(rows, b, i);
+        for (int64_t h = 0; h < a->heads; h++)
+            attend_backward(&(gradients){dq, dk, dv, d_o, o, lse, q, k, v}, a, rows, b->positions[i], i, h);
+    }
+    free(rows);
 }

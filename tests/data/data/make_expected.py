@@ -6,7 +6,7 @@ tokenizer/             a byte-level BPE of 384 pieces with ChatML's special toke
                        same with a post-processor that puts <|endoftext|> before every text,
                        tokenizer_nfc/ the same with Unicode normalisation, tokenizer_spm/ one in the manner of SentencePiece
 sft, chat, pref.jsonl  the first 24 records of the training curves' data (Apache-2.0, see SOURCES.md); the other records are written here
-trl_expected.json      {versions, cases: [...]}: file, tokenizer, kind, loss_on, max_length, how many samples TRL kept, cut and merged a border in, and per sample
+trl_expected.json      {versions, cases: [...]}: file, tokenizer, kind, loss_on, max_length, how many samples TRL kept, cut and merged a border in, the template where it is not ChatML, and per sample
                        SFT: ids and mask (a digit per token, 1 where TRL's label is not -100);  pairs: prompt, chosen, rejected after truncation
 """
 import json, os, tempfile, datasets, tokenizers, torch, transformers, trl
@@ -70,7 +70,9 @@ Q = [(M(("user", "Hi")), "Hello.", "Go away."), (M(("system", "Be brief."), ("us
 write("conv_sft", [dict(prompt=p, completion=M(("assistant", c))) for p, c, _ in Q] + [dict(prompt=M(("user", "q")), completion=M(("assistant", "a"), ("user", "more"), ("assistant", "b")))])
 write("conv_pref", [dict(prompt=p, chosen=M(("assistant", c)), rejected=M(("assistant", r))) for p, c, r in Q])
 write("implicit_pref", [dict(chosen="Human: Hi\n\nAssistant: " + c, rejected="Human: Hi\n\nAssistant: " + r) for c, r in (("Hello.", "Go."), ("Hey there", "Hey you"), ("\u65e5\u672c", "\u65e5\u8a9e"), ("\u00e9", "\u00e8"), ("yes", "yes, please"), ("no, sorry", "no"))])
-write("implicit_conv_pref", [dict(chosen=p + M(("assistant", c)), rejected=p + M(("assistant", r))) for p, c, r in Q])
+write("implicit_conv_pref", [dict(chosen=p + M(("assistant", c)), rejected=p + M(("assistant", r))) for p, c, r in Q + [(M(("user", "the same")), "answer", "answer")]])
+# turns that part inside a word: the ids before the border differ from those of the turn alone
+write("joined_chat", [dict(messages=M(("user", u), ("assistant", a))) for u, a in (("Allite", "ration"), ("Androme", "da is"), ("Fahre", "nheit"), ("x Fre", "nch y"), ("Photo", "synthesis"), ("Telepho", "ne"), ("a b ", "c"), ("acco", "rding"))])
 
 # --- TRL -------------------------------------------------------------------------------------------------------------
 def sft(rows, tok, max_length, loss_on):
@@ -98,9 +100,11 @@ def merged(rows, tok):  # samples whose prompt's ids are no prefix of the whole
     return n
 
 cases = []
-def case(file, kind, max_length=None, loss_on="auto", tokenizer="tokenizer"):
-    tok = AutoTokenizer.from_pretrained(tokenizer); rows = [json.loads(l) for l in open(file + ".jsonl")]
-    c = dict(file=file + ".jsonl", tokenizer=tokenizer, kind=kind, loss_on=loss_on, max_length=max_length or 0, records=len(rows), merged_border=merged(rows, tok))
+def case(file, kind, max_length=None, loss_on="auto", tokenizer="tokenizer", template=None):
+    tok = AutoTokenizer.from_pretrained(tokenizer)
+    if template == "none": tok.chat_template = "{% for m in messages %}{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + ('<|im_end|>' if loop.last else '') }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
+    rows = [json.loads(l) for l in open(file + ".jsonl")]
+    c = dict(file=file + ".jsonl", tokenizer=tokenizer, kind=kind, template=template, loss_on=loss_on, max_length=max_length or 0, records=len(rows), merged_border=merged(rows, tok))
     if kind == "sft":
         data, whole = sft(rows, tok, max_length, loss_on), sft(rows, tok, None, loss_on)
         c["longer"] = sum(len(x) > max_length for x in whole["input_ids"]) if max_length else 0
@@ -127,5 +131,6 @@ case("tricky_chat", "sft"); case("tricky_chat", "sft", loss_on="assistant"); cas
 case("conv_sft", "sft"); case("conv_sft", "sft", 40); case("conv_sft", "sft", loss_on="assistant"); case("conv_sft", "sft", loss_on="all")
 case("conv_pref", "pairs"); case("conv_pref", "pairs", 40); case("implicit_pref", "pairs"); case("implicit_conv_pref", "pairs")
 for t in ("tokenizer_nfc", "tokenizer_spm"): case("tricky_chat", "sft", loss_on="assistant", tokenizer=t); case("tricky_sft", "sft", tokenizer=t); case("tricky_pref", "pairs", 64, tokenizer=t)
+for t in ("tokenizer", "tokenizer_spm"): case("joined_chat", "sft", loss_on="assistant", tokenizer=t, template="none")
 versions = dict(trl=trl.__version__, transformers=transformers.__version__, tokenizers=tokenizers.__version__, torch=torch.__version__)
 json.dump(dict(versions=versions, cases=cases), open("trl_expected.json", "w"), separators=(",", ":"))

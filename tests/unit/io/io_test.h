@@ -63,7 +63,7 @@ static inline const char *in(const char *folder, const char *name) {
     return path;
 }
 
-static inline const char *put(const char *folder, const char *name, const void *bytes, size_t n) {
+static inline const char *put_file(const char *folder, const char *name, const void *bytes, size_t n) {
     const char *path = in(folder, name);
     FILE *f = fopen(path, "wb");
     assert_non_null(f);

@@ -29,9 +29,9 @@ static void assert_file(const char *path, const void *bytes, size_t n) {
 }
 
 static void reads_plain_files(void **state) {
-    assert_file(put(*state, "plain", "a\0b\n", 4), "a\0b\n", 4);
-    assert_file(put(*state, "empty", "", 0), "", 0);
-    assert_file(put(*state, "short", "\x1f", 1), "\x1f", 1);
+    assert_file(put_file(*state, "plain", "a\0b\n", 4), "a\0b\n", 4);
+    assert_file(put_file(*state, "empty", "", 0), "", 0);
+    assert_file(put_file(*state, "short", "\x1f", 1), "\x1f", 1);
     char *text;
     size_t size;
     assert_ok(plumb_read_file("/proc/self/cmdline", &text, &size)); /* fstat says 0 bytes */
@@ -45,16 +45,16 @@ static void reads_plain_files(void **state) {
 static void inflates_members_and_padding(void **state) {
     uint8_t packed[1024];
     size_t a = compress_to(packed, sizeof packed, "first\n", 6);
-    assert_file(put(*state, "one.gz", packed, a), "first\n", 6);
+    assert_file(put_file(*state, "one.gz", packed, a), "first\n", 6);
     size_t b = compress_to(packed + a, sizeof packed - a, "second\n", 7);
-    assert_file(put(*state, "two.gz", packed, a + b), "first\nsecond\n", 13);
+    assert_file(put_file(*state, "two.gz", packed, a + b), "first\nsecond\n", 13);
     size_t c = compress_to(packed + a + b, sizeof packed - a - b, "", 0);
-    assert_file(put(*state, "three.gz", packed, a + b + c), "first\nsecond\n", 13);
+    assert_file(put_file(*state, "three.gz", packed, a + b + c), "first\nsecond\n", 13);
     memset(packed + a + b, 0, 100);
-    assert_file(put(*state, "padded.gz", packed, a + b + 100), "first\nsecond\n", 13);
+    assert_file(put_file(*state, "padded.gz", packed, a + b + 100), "first\nsecond\n", 13);
     memcpy(packed + a + b + 50, "junk", 4);
     char *text;
-    assert_refused(plumb_read_file(put(*state, "junk.gz", packed, a + b + 54), &text, NULL), PLUMB_E_FORMAT,
+    assert_refused(plumb_read_file(put_file(*state, "junk.gz", packed, a + b + 54), &text, NULL), PLUMB_E_FORMAT,
                    "follows the end");
 }
 
@@ -65,12 +65,13 @@ static void every_truncation_is_an_error(void **state) {
     char *text;
     for (size_t cut = 2; cut < n + m; cut++) {
         if (cut == n) continue; /* a whole member */
-        assert_int_equal(plumb_read_file(put(*state, "cut.gz", packed, cut), &text, NULL), PLUMB_E_FORMAT);
+        assert_int_equal(plumb_read_file(put_file(*state, "cut.gz", packed, cut), &text, NULL), PLUMB_E_FORMAT);
         assert_null(text);
     }
-    assert_refused(plumb_read_file(put(*state, "cut.gz", packed, n - 1), &text, NULL), PLUMB_E_FORMAT, "breaks off");
+    assert_refused(plumb_read_file(put_file(*state, "cut.gz", packed, n - 1), &text, NULL), PLUMB_E_FORMAT,
+                   "breaks off");
     packed[n - 8] ^= 1; /* the checksum */
-    assert_refused(plumb_read_file(put(*state, "sum.gz", packed, n), &text, NULL), PLUMB_E_FORMAT, "damaged");
+    assert_refused(plumb_read_file(put_file(*state, "sum.gz", packed, n), &text, NULL), PLUMB_E_FORMAT, "damaged");
 }
 
 static void large_output_is_bounded(void **state) {
@@ -78,13 +79,13 @@ static void large_output_is_bounded(void **state) {
     char *zeros = calloc(n, 1), *text;
     uint8_t *packed = malloc(1 << 16);
     size_t m = compress_to(packed, 1 << 16, zeros, n), size;
-    const char *path = put(*state, "zeros.gz", packed, m);
+    const char *path = put_file(*state, "zeros.gz", packed, m);
     assert_file(path, zeros, n);
     assert_ok(plumb_read_file_max(path, n, &text, &size));
     free(text);
     assert_refused(plumb_read_file_max(path, n - 1, &text, &size), PLUMB_E_DATA, "inflates to more than");
     assert_null(text);
-    path = put(*state, "zeros", zeros, n);
+    path = put_file(*state, "zeros", zeros, n);
     assert_refused(plumb_read_file_max(path, n - 1, &text, &size), PLUMB_E_DATA, "at most");
     free(zeros);
     free(packed);
@@ -92,12 +93,12 @@ static void large_output_is_bounded(void **state) {
 
 static void maps_files_only(void **state) {
     plumb_map map;
-    assert_ok(plumb_map_open(&map, put(*state, "five", "12345", 5)));
+    assert_ok(plumb_map_open(&map, put_file(*state, "five", "12345", 5)));
     assert_int_equal(map.size, 5);
     assert_memory_equal(map.data, "12345", 5);
     plumb_map_close(&map);
     plumb_map_close(&map);
-    assert_ok(plumb_map_open(&map, put(*state, "empty", "", 0)));
+    assert_ok(plumb_map_open(&map, put_file(*state, "empty", "", 0)));
     assert_int_equal(map.size, 0);
     plumb_map_close(&map);
     assert_refused(plumb_map_open(&map, *state), PLUMB_E_IO, "directory");
@@ -109,7 +110,7 @@ static void makes_folders(void **state) {
     assert_ok(plumb_make_dirs(in(*state, "a/b//c/")));
     assert_true(plumb_path_is_dir(in(*state, "a/b/c")));
     assert_ok(plumb_make_dirs(in(*state, "a/b/c")));
-    put(*state, "file", "x", 1);
+    put_file(*state, "file", "x", 1);
     assert_true(plumb_path_exists(in(*state, "file")));
     assert_false(plumb_path_is_dir(in(*state, "file")));
     assert_refused(plumb_make_dirs(in(*state, "file/below")), PLUMB_E_IO, "file: cannot make");
@@ -191,7 +192,7 @@ static void a_full_disk_leaves_nothing(void **state) {
 }
 
 static void failed_allocations_are_reported(void **state) {
-    const char *path = put(*state, "x", "hello", 5);
+    const char *path = put_file(*state, "x", "hello", 5);
     char *text;
     for (long n = 1;; n++) {
         plumb_alloc_fail_after(n);

@@ -45,7 +45,7 @@ static void add_data(bytes *b, size_t alignment, size_t n) {
 }
 static void refuse(void **state, const bytes *b, plumb_status status, const char *mention) {
     plumb_gguf g;
-    assert_refused(plumb_gguf_open(&g, put(*state, "bad.gguf", b->data, b->n)), status, mention);
+    assert_refused(plumb_gguf_open(&g, put_file(*state, "bad.gguf", b->data, b->n)), status, mention);
     assert_non_null(strstr(plumb_error_message(), "bad.gguf"));
     assert_null(g.tensors);
     assert_null(g.values);
@@ -204,8 +204,8 @@ static void every_truncation_is_an_error(void **state) {
     }
     plumb_gguf_close(&g);
     for (size_t cut = 0; cut < end; cut++)
-        assert_int_equal(plumb_gguf_open(&g, put(*state, "cut.gguf", text, cut)), PLUMB_E_FORMAT);
-    assert_ok(plumb_gguf_open(&g, put(*state, "cut.gguf", text, end)));
+        assert_int_equal(plumb_gguf_open(&g, put_file(*state, "cut.gguf", text, cut)), PLUMB_E_FORMAT);
+    assert_ok(plumb_gguf_open(&g, put_file(*state, "cut.gguf", text, end)));
     plumb_gguf_close(&g);
     free(text);
 }
@@ -225,7 +225,7 @@ static void bad_headers_are_refused(void **state) {
     refuse(state, &b, PLUMB_E_FORMAT, "the number of metadata values");
     plumb_gguf g;
     b = start(2, 0, 0);
-    assert_ok(plumb_gguf_open(&g, put(*state, "empty.gguf", b.data, b.n)));
+    assert_ok(plumb_gguf_open(&g, put_file(*state, "empty.gguf", b.data, b.n)));
     plumb_gguf_close(&g);
 }
 
@@ -296,7 +296,7 @@ static void bad_tensors_are_refused(void **state) {
     bytes b = start(3, 1, 0);
     add_tensor(&b, "t", 4, 4, 0, 0);
     add_data(&b, 32, 64);
-    assert_ok(plumb_gguf_open(&g, put(*state, "good.gguf", b.data, b.n)));
+    assert_ok(plumb_gguf_open(&g, put_file(*state, "good.gguf", b.data, b.n)));
     plumb_gguf_close(&g);
     refuse_tensor(state, 4, 5, 0, 0, "goes beyond");
     refuse_tensor(state, 4, 4, 0, 32, "goes beyond");

@@ -49,7 +49,7 @@ static void shows_folders(void **state) {
     assert_ok(plumb_safetensors_write(in(*state, "adapter_model.safetensors"), items, 2, NULL, NULL));
     static const char config[] = "{\"r\": 2, \"lora_alpha\": 4, \"target_modules\": [\"q_proj\"], "
                                  "\"base_model_name_or_path\": null, \"other\": 1}";
-    put(*state, "adapter_config.json", config, sizeof config - 1);
+    put_file(*state, "adapter_config.json", config, sizeof config - 1);
     assert_shows(state, *state,
                  (const char *[]){": adapter", "base_model_name_or_path  none\n", "r                        2\n",
                                   "target_modules           \"q_proj\"", "16 parameters, 48 bytes", NULL});
@@ -71,7 +71,7 @@ static void exit_codes(void **state) {
     assert_int_equal(inspect_file(*state, &out, (char *)(uintptr_t)in(*state, "none"), NULL), 1);
     assert_string_equal(out, "");
     free(out);
-    assert_int_equal(inspect_file(*state, &out, (char *)(uintptr_t)put(*state, "bad", "GGUFxxxx", 8), NULL), 1);
+    assert_int_equal(inspect_file(*state, &out, (char *)(uintptr_t)put_file(*state, "bad", "GGUFxxxx", 8), NULL), 1);
     free(out);
     assert_int_equal(inspect_file(*state, &out, (char[]){"--colour"}, NULL), 2);
     free(out);
@@ -90,7 +90,7 @@ static void reads_headers_only(void **state) {
     uint64_t n = sizeof header - 1;
     memcpy(bytes, &n, 8);
     memcpy(bytes + 8, header, n);
-    const char *path = put(*state, "hole", bytes, 8 + n);
+    const char *path = put_file(*state, "hole", bytes, 8 + n);
     if (truncate(path, (off_t)(8 + n + (1ull << 40))) != 0) skip(); /* no sparse files here */
     assert_shows(state, path, (const char *[]){"1099511627776 bytes (1.0 TiB)", NULL});
 }

@@ -69,18 +69,18 @@ static void integers_beyond_64_bits_become_reals(void **state) {
 
 static void files_may_be_marked_or_compressed(void **state) {
     json_t *v;
-    assert_ok(plumb_json_load(&v, put(*state, "mark.json", "\xef\xbb\xbf{\"a\":1}", 10)));
+    assert_ok(plumb_json_load(&v, put_file(*state, "mark.json", "\xef\xbb\xbf{\"a\":1}", 10)));
     assert_int_equal(json_integer_value(json_object_get(v, "a")), 1);
     json_decref(v);
     static const uint8_t packed[] = {/* printf '[7]' | gzip -n */
                                      0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x03, 0x8b, 0x36,
                                      0x8f, 0x05, 0x00, 0x3e, 0x95, 0x75, 0x1a, 0x03, 0x00, 0x00, 0x00};
-    const char *path = put(*state, "x.json.gz", packed, sizeof packed);
+    const char *path = put_file(*state, "x.json.gz", packed, sizeof packed);
     assert_ok(plumb_json_load(&v, path));
     assert_int_equal(json_integer_value(json_array_get(v, 0)), 7);
     json_decref(v);
     assert_refused(plumb_json_load(&v, in(*state, "none.json")), PLUMB_E_IO, "none.json");
-    assert_refused(plumb_json_load(&v, put(*state, "bad.json", "{\n]", 3)), PLUMB_E_FORMAT, "bad.json:2:1: ");
+    assert_refused(plumb_json_load(&v, put_file(*state, "bad.json", "{\n]", 3)), PLUMB_E_FORMAT, "bad.json:2:1: ");
 }
 
 int main(void) {

@@ -9,7 +9,7 @@ static const char *write_bytes(const char *folder, const char *name, const char 
     memcpy(bytes, &n, 8);
     memcpy(bytes + 8, header, n);
     for (size_t i = 0; i < data_bytes; i++) bytes[8 + n + i] = (char)i;
-    const char *path = put(folder, name, bytes, 8 + n + data_bytes);
+    const char *path = put_file(folder, name, bytes, 8 + n + data_bytes);
     free(bytes);
     return path;
 }
@@ -227,12 +227,13 @@ static void header_lengths_are_checked(void **state) {
         uint8_t bytes[10] = {0};
         memcpy(bytes, &lengths[i], 8);
         memcpy(bytes + 8, "{}", 2);
-        assert_refused(plumb_safetensors_open(&s, put(*state, "x.safetensors", bytes, 10), NULL), PLUMB_E_FORMAT,
+        assert_refused(plumb_safetensors_open(&s, put_file(*state, "x.safetensors", bytes, 10), NULL), PLUMB_E_FORMAT,
                        "announce");
     }
-    assert_refused(plumb_safetensors_open(&s, put(*state, "x.safetensors", "\2\0\0\0\0\0\0", 7), NULL), PLUMB_E_FORMAT,
+    assert_refused(plumb_safetensors_open(&s, put_file(*state, "x.safetensors", "\2\0\0\0\0\0\0", 7), NULL),
+                   PLUMB_E_FORMAT, "at least 8");
+    assert_refused(plumb_safetensors_open(&s, put_file(*state, "x.safetensors", "", 0), NULL), PLUMB_E_FORMAT,
                    "at least 8");
-    assert_refused(plumb_safetensors_open(&s, put(*state, "x.safetensors", "", 0), NULL), PLUMB_E_FORMAT, "at least 8");
     assert_refused(plumb_safetensors_open(&s, in(*state, "none"), NULL), PLUMB_E_IO, "none");
 }
 
@@ -244,7 +245,8 @@ static void folders_and_indices(void **state) {
     write_bytes(folder, "model-2.safetensors", "{" T("b", "U8", "[3]", "0", "3") "," T("c", "U8", "[1]", "3", "4") "}",
                 4);
 #define INDEX(map)                                                                                                     \
-    put(folder, "model.safetensors.index.json", "{\"weight_map\":{" map "}}", sizeof("{\"weight_map\":{" map "}}") - 1)
+    put_file(folder, "model.safetensors.index.json", "{\"weight_map\":{" map "}}",                                     \
+             sizeof("{\"weight_map\":{" map "}}") - 1)
     INDEX("\"c\":\"model-2.safetensors\",\"a\":\"model-1.safetensors\",\"b\":\"model-2.safetensors\"");
     assert_ok(plumb_safetensors_open(&s, folder, NULL));
     assert_int_equal(s.count, 3);
@@ -259,7 +261,7 @@ static void folders_and_indices(void **state) {
     for (size_t i = 0; i < sizeof escapes / sizeof *escapes; i++) {
         char text[256];
         int n = snprintf(text, sizeof text, "{\"weight_map\":{\"a\":\"%s\"}}", escapes[i]);
-        put(folder, "model.safetensors.index.json", text, (size_t)n);
+        put_file(folder, "model.safetensors.index.json", text, (size_t)n);
         assert_refused(plumb_safetensors_open(&s, folder, NULL), PLUMB_E_FORMAT, "in the same folder or below");
     }
     INDEX("\"a\":\"model-1.safetensors\",\"b\":\"model-1.safetensors\"");

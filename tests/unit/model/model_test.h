@@ -76,15 +76,18 @@ static inline void copy_file(const char *from, const char *folder, const char *n
     free(bytes);
 }
 
-/* The JSON object in `from`, changed by the members of `changes` (also an object; null removes), written to <folder>/<name>. */
+/* The JSON object in `from`, changed by the members of `changes` (also an object; null removes), written to
+ * <folder>/<name>. */
 static inline void put_changed(const char *from, const char *changes, const char *folder, const char *name) {
     json_t *root, *change = json_loads(changes, JSON_DECODE_ANY, NULL), *value;
     const char *key;
     assert_ok(plumb_json_load(&root, from));
     assert_non_null(change);
     json_object_foreach(change, key, value) {
-        if (json_is_null(value)) json_object_del(root, key);
-        else json_object_set(root, key, value);
+        if (json_is_null(value))
+            json_object_del(root, key);
+        else
+            json_object_set(root, key, value);
     }
     char *text = json_dumps(root, JSON_INDENT(1));
     put_text(folder, name, text);

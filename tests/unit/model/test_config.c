@@ -36,8 +36,11 @@ static void reads_both_styles(void **state) {
 
 static void fills_defaults(void **state) {
     plumb_arch a;
-    assert_ok(read_changed(*state, llama, "{\"num_key_value_heads\":null,\"head_dim\":null,\"rope_parameters\":null,\"rms_norm_eps\":null,"
-                           "\"max_position_embeddings\":null,\"tie_word_embeddings\":null,\"bos_token_id\":null,\"eos_token_id\":null}", &a));
+    assert_ok(read_changed(
+        *state, llama,
+        "{\"num_key_value_heads\":null,\"head_dim\":null,\"rope_parameters\":null,\"rms_norm_eps\":null,"
+        "\"max_position_embeddings\":null,\"tie_word_embeddings\":null,\"bos_token_id\":null,\"eos_token_id\":null}",
+        &a));
     assert_int_equal(a.kv_heads, 6);
     assert_int_equal(a.head_dim, 8);
     assert_int_equal(a.max_positions, 2048);
@@ -61,13 +64,20 @@ static void merges_ends(void **state) {
 
 static void reads_rope(void **state) {
     plumb_arch a;
-    assert_ok(read_changed(*state, llama, "{\"rope_parameters\":null,\"rope_theta\":5000,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}}", &a));
+    assert_ok(read_changed(
+        *state, llama,
+        "{\"rope_parameters\":null,\"rope_theta\":5000,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}}", &a));
     assert_true(a.rope == PLUMB_ROPE_LINEAR && a.rope_factor == 4 && a.rope_theta == 5000);
-    assert_ok(read_changed(*state, llama, "{\"rope_theta\":7,\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2.5}}", &a)); /* wins over rope_parameters */
+    assert_ok(read_changed(*state, llama,
+                           "{\"rope_theta\":7,\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2.5}}",
+                           &a)); /* wins over rope_parameters */
     assert_true(a.rope == PLUMB_ROPE_LINEAR && a.rope_factor == 2.5 && a.rope_theta == 7);
     assert_ok(read_changed(*state, llama, "{\"rope_theta\":7,\"rope_scaling\":{}}", &a));
     assert_true(a.rope == PLUMB_ROPE_DEFAULT && a.rope_theta == 10000);
-    assert_ok(read_changed(*state, llama, "{\"rope_parameters\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4}}", &a));
+    assert_ok(read_changed(
+        *state, llama,
+        "{\"rope_parameters\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4}}",
+        &a));
     assert_int_equal(a.rope_original, 64); /* max_position_embeddings */
 }
 
@@ -90,11 +100,16 @@ static void frequencies(void **state) {
     for (int i = 0; i < 4; i++) assert_true(fabs(f[i] - scaled[i]) <= 2e-7 * scaled[i]);
 }
 
-typedef struct refusal { const char *changes; plumb_status status; const char *mentions; } refusal;
+typedef struct refusal {
+    const char *changes;
+    plumb_status status;
+    const char *mentions;
+} refusal;
 
 static void refuses(void **state) {
     static const refusal cases[] = {
-        {"{\"model_type\":\"mistral\"}", PLUMB_E_UNSUPPORTED, "model_type 'mistral' is not supported; supported: llama"},
+        {"{\"model_type\":\"mistral\"}", PLUMB_E_UNSUPPORTED,
+         "model_type 'mistral' is not supported; supported: llama"},
         {"{\"model_type\":null}", PLUMB_E_FORMAT, "model_type"},
         {"{\"model_type\":7}", PLUMB_E_FORMAT, "model_type"},
         {"{\"hidden_act\":\"gelu\"}", PLUMB_E_UNSUPPORTED, "hidden_act 'gelu'"},
@@ -106,13 +121,16 @@ static void refuses(void **state) {
         {"{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}}", PLUMB_E_UNSUPPORTED, "'yarn'"},
         {"{\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":4}}", PLUMB_E_UNSUPPORTED, "'dynamic'"},
         {"{\"rope_parameters\":{\"rope_type\":\"longrope\"}}", PLUMB_E_UNSUPPORTED, "'longrope'"},
-        {"{\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.25}}", PLUMB_E_UNSUPPORTED, "partial_rotary_factor"},
+        {"{\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.25}}", PLUMB_E_UNSUPPORTED,
+         "partial_rotary_factor"},
         {"{\"rope_scaling\":{\"rope_type\":\"linear\"}}", PLUMB_E_FORMAT, "factor"},
         {"{\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":0}}", PLUMB_E_FORMAT, "factor"},
         {"{\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":\"2\"}}", PLUMB_E_FORMAT, "factor is a string"},
-        {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4}}", PLUMB_E_FORMAT, "high_freq_factor"},
+        {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4}}",
+         PLUMB_E_FORMAT, "high_freq_factor"},
         {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
-         "\"original_max_position_embeddings\":0}}", PLUMB_E_FORMAT, "original_max_position_embeddings"},
+         "\"original_max_position_embeddings\":0}}",
+         PLUMB_E_FORMAT, "original_max_position_embeddings"},
         {"{\"rope_scaling\":[1]}", PLUMB_E_FORMAT, "rope_scaling is an array"},
         {"{\"rope_parameters\":{\"rope_theta\":-1}}", PLUMB_E_FORMAT, "rope_theta"},
         {"{\"hidden_size\":null}", PLUMB_E_FORMAT, "hidden_size is missing"},
@@ -126,7 +144,8 @@ static void refuses(void **state) {
         {"{\"num_hidden_layers\":2147483648}", PLUMB_E_FORMAT, "num_hidden_layers"},
         {"{\"num_attention_heads\":0}", PLUMB_E_FORMAT, "num_attention_heads"},
         {"{\"num_attention_heads\":5}", PLUMB_E_FORMAT, "hidden_size 48 is not a multiple of num_attention_heads 5"},
-        {"{\"num_key_value_heads\":4}", PLUMB_E_FORMAT, "num_attention_heads 6 is not a multiple of num_key_value_heads 4"},
+        {"{\"num_key_value_heads\":4}", PLUMB_E_FORMAT,
+         "num_attention_heads 6 is not a multiple of num_key_value_heads 4"},
         {"{\"num_key_value_heads\":12}", PLUMB_E_FORMAT, "num_key_value_heads is 12"},
         {"{\"head_dim\":7}", PLUMB_E_FORMAT, "head_dim 7 is odd"},
         {"{\"head_dim\":268435456}", PLUMB_E_FORMAT, "head_dim"},
@@ -153,8 +172,10 @@ static void refuses(void **state) {
 
 static void ignores_the_harmless(void **state) {
     plumb_arch a;
-    assert_ok(read_changed(*state, llama, "{\"pretraining_tp\":2,\"hidden_act\":\"swish\",\"sliding_window\":false,\"layer_types\":"
-                           "[\"full_attention\",\"full_attention\"],\"something_new\":{\"a\":1},\"pad_token_id\":-1}", &a));
+    assert_ok(read_changed(*state, llama,
+                           "{\"pretraining_tp\":2,\"hidden_act\":\"swish\",\"sliding_window\":false,\"layer_types\":"
+                           "[\"full_attention\",\"full_attention\"],\"something_new\":{\"a\":1},\"pad_token_id\":-1}",
+                           &a));
     assert_int_equal(a.pad, -1);
 }
 
@@ -163,12 +184,24 @@ static void builds_the_table(void **state) {
     plumb_params p;
     assert_ok(read_changed(*state, llama, "{\"attention_bias\":true,\"mlp_bias\":true}", &a));
     assert_ok(plumb_params_build(&p, &a));
-    static const char *const names[] = {"model.embed_tokens.weight", "model.layers.0.input_layernorm.weight", "model.layers.0.self_attn.q_proj.weight",
-        "model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.k_proj.bias",
-        "model.layers.0.self_attn.v_proj.weight", "model.layers.0.self_attn.v_proj.bias", "model.layers.0.self_attn.o_proj.weight",
-        "model.layers.0.self_attn.o_proj.bias", "model.layers.0.post_attention_layernorm.weight", "model.layers.0.mlp.gate_proj.weight",
-        "model.layers.0.mlp.gate_proj.bias", "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.bias",
-        "model.layers.0.mlp.down_proj.weight", "model.layers.0.mlp.down_proj.bias", "model.layers.1.input_layernorm.weight"};
+    static const char *const names[] = {"model.embed_tokens.weight",
+                                        "model.layers.0.input_layernorm.weight",
+                                        "model.layers.0.self_attn.q_proj.weight",
+                                        "model.layers.0.self_attn.q_proj.bias",
+                                        "model.layers.0.self_attn.k_proj.weight",
+                                        "model.layers.0.self_attn.k_proj.bias",
+                                        "model.layers.0.self_attn.v_proj.weight",
+                                        "model.layers.0.self_attn.v_proj.bias",
+                                        "model.layers.0.self_attn.o_proj.weight",
+                                        "model.layers.0.self_attn.o_proj.bias",
+                                        "model.layers.0.post_attention_layernorm.weight",
+                                        "model.layers.0.mlp.gate_proj.weight",
+                                        "model.layers.0.mlp.gate_proj.bias",
+                                        "model.layers.0.mlp.up_proj.weight",
+                                        "model.layers.0.mlp.up_proj.bias",
+                                        "model.layers.0.mlp.down_proj.weight",
+                                        "model.layers.0.mlp.down_proj.bias",
+                                        "model.layers.1.input_layernorm.weight"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) assert_string_equal(p.items[i].name, names[i]);
     assert_int_equal(p.count, 1 + 2 * 16 + 2);
     assert_string_equal(p.items[p.count - 2].name, "model.norm.weight");

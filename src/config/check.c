@@ -1,0 +1,94 @@
+/* Rules between keys: what a row alone cannot say.  A contradiction is refused, never resolved in silence; the message
+ * points at the key that was written, in the file or on the command line. */
+#include "config_internal.h"
+#include <string.h>
+
+static bool is_set(const plumb_binding *b, const char *key) {
+    plumb_place at = plumb_config_place(b, key);
+    return at.line || at.argument;
+}
+
+/* Where to point: the first of two keys that the user wrote himself. */
+static plumb_place place_of_either(const plumb_binding *b, const char *key, const char *other) {
+    return plumb_config_place(b, is_set(b, key) ? key : other);
+}
+
+static plumb_status check_schedule(const plumb_binding *b) {
+    const plumb_options *o = b->options;
+    const struct {
+        const char *key, *type;
+        bool used;
+    } extras[] = {{"lr_scheduler_kwargs.min_lr", "cosine_with_min_lr", o->lr_min != 0},
+                  {"lr_scheduler_kwargs.power", "polynomial", o->lr_power != 0},
+                  {"lr_scheduler_kwargs.num_decay_steps", "warmup_stable_decay", o->lr_decay_steps != 0}};
+    for (size_t i = 0; i < sizeof extras / sizeof *extras; i++)
+        if (extras[i].used && strcmp(o->lr_scheduler_type, extras[i].type))
+            return plumb_config_fault(b, plumb_config_place(b, extras[i].key), extras[i].key,
+                                      "found it with lr_scheduler_type: %s; expected %s, which alone uses it",
+                                      o->lr_scheduler_type, extras[i].type);
+    if (o->warmup_steps > 0 && o->warmup_ratio > 0)
+        return plumb_config_fault(b, plumb_config_place(b, "warmup_ratio"), "warmup_ratio",
+                                  "found %g beside warmup_steps: %lld; expected one of the two", o->warmup_ratio,
+                                  (long long)o->warmup_steps);
+    if (!strcmp(o->lr_scheduler_type, "constant") && (o->warmup_steps > 0 || o->warmup_ratio > 0))
+        return plumb_config_fault(
+            b, place_of_either(b, "lr_scheduler_type", "warmup_steps"), "lr_scheduler_type",
+            "found constant with a warm-up, which it would ignore; expected constant_with_warmup, or no warm-up");
+    return PLUMB_OK;
+}
+
+static plumb_status check_data(const plumb_binding *b) {
+    const plumb_options *o = b->options;
+    if (o->eval_file && o->eval_last > 0)
+        return plumb_config_fault(b, plumb_config_place(b, "eval_last"), "eval_last",
+                                  "found %lld beside eval_file; expected one of the two", (long long)o->eval_last);
+    const char *wanted = o->eval_steps > 0 ? "eval_steps" : o->eval_at_start ? "eval_at_start" : NULL;
+    if (wanted && !o->eval_file && o->eval_last == 0)
+        return plumb_config_fault(b, plumb_config_place(b, wanted), wanted,
+                                  "found an evaluation without records; expected eval_file or eval_last too");
+    return PLUMB_OK;
+}
+
+static plumb_status check_training(const plumb_binding *b) {
+    const plumb_options *o = b->options;
+    double seconds;
+    PLUMB_TRY(check_schedule(b));
+    if (!o->lora && o->adapter)
+        return plumb_config_fault(
+            b, place_of_either(b, "lora", "adapter"), "lora",
+            "found false with an adapter; expected true, or a model into which plumb merge has merged it");
+    if (!o->lora && o->n_train_modules == 0)
+        return plumb_config_fault(
+            b, plumb_config_place(b, "train_modules"), "train_modules",
+            "found an empty list with lora: false: nothing would be trained; expected [all] or patterns");
+    if (b->command == PLUMB_FOR_DPO && !strcmp(o->loss_type, "ipo") && o->label_smoothing > 0)
+        return plumb_config_fault(b, plumb_config_place(b, "label_smoothing"), "label_smoothing",
+                                  "found %g with loss_type: ipo; expected 0: ipo has none", o->label_smoothing);
+    if (plumb_duration_parse(o->stop_after, &seconds) != PLUMB_OK)
+        return plumb_config_fault(b, plumb_config_place(b, "stop_after"), "stop_after", "%s", plumb_error_message());
+    return PLUMB_OK;
+}
+
+plumb_status plumb_config_check(plumb_binding *b) {
+    if (b->command & (PLUMB_FOR_SFT | PLUMB_FOR_DPO | PLUMB_FOR_EVAL)) PLUMB_TRY(check_data(b));
+    if (b->command & (PLUMB_FOR_SFT | PLUMB_FOR_DPO)) PLUMB_TRY(check_training(b));
+    return PLUMB_OK;
+}
+
+plumb_status plumb_config_check_required(const plumb_options *o, int command, const char *path) {
+    const char *name = plumb_options_command_name(command);
+    for (int i = 0; i < plumb_option_count; i++) {
+        const plumb_option *row = &plumb_option_table[i];
+        if (!(row->required & command) || *(char *const *)(const void *)((const char *)o + row->offset)) continue;
+        if (path) return plumb_error(PLUMB_E_CONFIG, "%.400s: %s is missing: %s", path, row->key, row->help);
+        return plumb_error(PLUMB_E_CONFIG,
+                           "%s is missing: %s. Write %s=… or name a configuration file; see plumb %s --help", row->key,
+                           row->help, row->key, name);
+    }
+    if (command == PLUMB_FOR_EVAL && !o->eval_file && !(o->train_file && o->eval_last > 0))
+        return plumb_error(
+            PLUMB_E_CONFIG,
+            "%.400s%seval_file is missing: expected a file of held-out records, or train_file with eval_last",
+            path ? path : "", path ? ": " : "");
+    return PLUMB_OK;
+}

@@ -1,0 +1,212 @@
+/* The one table of options.  A new option is a field in config.h and a row here; everything else follows: validation,
+ * --help, docs/options.md, the resolved config.yaml. After a change, write the page anew with `plumb options --markdown
+ * > docs/options.md` (a test compares).
+ *
+ * Names are TRL's and transformers' where the meaning is the same. Defaults too, with these differences, each for a
+ * reason: batch_size is the whole optimizer step (a result must not depend on the number of ranks); lora is true (one
+ * frozen base, many adapters); epochs is 1; logging_steps is 1 (a CPU step takes seconds); gradient_checkpointing is
+ * false (micro-batches are small); lora_dropout is 0 (DPO runs without dropout anyway); save_total_limit is 2 (a
+ * cluster's quota). */
+#include <float.h>
+#include "config_internal.h"
+
+#define AT(field) offsetof(plumb_options, field)
+#define STRING PLUMB_OPT_STRING
+#define INT PLUMB_OPT_INT
+#define FLOAT PLUMB_OPT_FLOAT
+#define BOOL PLUMB_OPT_BOOL
+#define LIST PLUMB_OPT_LIST
+#define CHOICE PLUMB_OPT_CHOICE
+#define ABOVE_0 DBL_TRUE_MIN /* an open end of a range is the nearest double inside */
+#define BELOW_1 (1.0 - DBL_EPSILON / 2)
+#define BELOW_HALF (0.5 - DBL_EPSILON / 4)
+#define PATH 1, 4095, NULL          /* a path's bytes */
+#define COUNT_MAX 1e15              /* counts, exact in double */
+#define SEED_MAX 9007199254740992.0 /* 2^53 */
+
+enum {
+    SFT = PLUMB_FOR_SFT,
+    DPO = PLUMB_FOR_DPO,
+    EVAL = PLUMB_FOR_EVAL,
+    GENERATE = PLUMB_FOR_GENERATE,
+    MERGE = PLUMB_FOR_MERGE,
+    TRAIN = SFT | DPO,
+    DATA = TRAIN | EVAL,
+    RUNS = DATA | GENERATE,
+    ANY = RUNS | MERGE
+};
+
+/* clang-format off: a row is a line, and the help under it */
+const plumb_option plumb_option_table[] = {
+    {"model", "Model", STRING, AT(model), "null", NULL, PATH, ANY, ANY,
+     "base model: a Hugging Face directory (config.json, safetensors) or a GGUF file"},
+    {"adapter", "Model", STRING, AT(adapter), "null", NULL, PATH, TRAIN, 0,
+     "PEFT adapter to go on from, for instance DPO after SFT; its r, alpha, targets and rsLoRA replace the lora_ keys"},
+    {"adapter", "Model", STRING, AT(adapter), "null", NULL, PATH, EVAL | GENERATE, 0,
+     "PEFT adapter to use with the model"},
+    {"adapter", "Model", STRING, AT(adapter), "null", NULL, PATH, MERGE, MERGE, "PEFT adapter to merge into the model"},
+    {"tokenizer", "Model", STRING, AT(tokenizer), "null", NULL, PATH, ANY, 0,
+     "directory, tokenizer.json or GGUF file of the tokenizer; null = the model's own"},
+    {"output_dir", "Model", STRING, AT(output_dir), "null", NULL, PATH, TRAIN | MERGE, TRAIN | MERGE,
+     "folder that receives everything the command writes; created when missing"},
+    {"output_dir", "Model", STRING, AT(output_dir), "null", NULL, PATH, EVAL, 0,
+     "folder that receives the results; null = they are only printed"},
+    {"run_name", "Model", STRING, AT(run_name), "null", NULL, 1, 255, NULL, TRAIN, 0,
+     "name of the run in messages; null = the last part of output_dir"},
+    {"dtype", "Model", CHOICE, AT(dtype), "bfloat16", NULL, 0, 0, "float32|bfloat16|float16", MERGE, 0,
+     "type of the merged weights"},
+
+    {"train_file", "Data", STRING, AT(train_file), "null", NULL, PATH, TRAIN, TRAIN,
+     "training records: .jsonl or .json (an array), either as .gz"},
+    {"train_file", "Data", STRING, AT(train_file), "null", NULL, PATH, EVAL, 0,
+     "the file whose last eval_last records are evaluated"},
+    {"eval_file", "Data", STRING, AT(eval_file), "null", NULL, PATH, DATA, 0, "held-out records; excludes eval_last"},
+    {"eval_last", "Data", INT, AT(eval_last), "0", NULL, 0, COUNT_MAX, NULL, DATA, 0,
+     "the last N records of train_file are held out, not trained on; 0 = none"},
+    {"template_name", "Data", CHOICE, AT(template_name), "null", NULL, 0, 0, "chatml|chatml-smollm2|alpaca|none", DATA,
+     0, "how messages and Alpaca records become text; null = chatml for messages, alpaca for Alpaca records"},
+    {"template_name", "Data", CHOICE, AT(template_name), "null", NULL, 0, 0, "chatml|chatml-smollm2|alpaca|none",
+     GENERATE, 0, "how the prompt becomes text; null = as it is"},
+    {"loss_on", "Data", CHOICE, AT(loss_on), "auto", NULL, 0, 0, "auto|completion|all|assistant", SFT | EVAL, 0,
+     "tokens in the loss; auto = the completion where the record has one, all for text and messages"},
+    {"on_error", "Data", CHOICE, AT(on_error), "stop", NULL, 0, 0, "stop|skip", DATA, 0,
+     "a bad record stops the run with file and line, or is skipped and counted"},
+    {"field_prompt", "Data", STRING, AT(field_prompt), "prompt", NULL, 1, 255, NULL, DATA, 0,
+     "name of the prompt's field"},
+    {"field_completion", "Data", STRING, AT(field_completion), "completion", NULL, 1, 255, NULL, SFT | EVAL, 0,
+     "name of the completion's field"},
+    {"field_messages", "Data", STRING, AT(field_messages), "messages", NULL, 1, 255, NULL, SFT | EVAL, 0,
+     "name of the field with a list of messages"},
+    {"field_text", "Data", STRING, AT(field_text), "text", NULL, 1, 255, NULL, SFT | EVAL, 0,
+     "name of the field with plain text"},
+    {"field_instruction", "Data", STRING, AT(field_instruction), "instruction", NULL, 1, 255, NULL, DATA, 0,
+     "Alpaca records: name of the instruction's field"},
+    {"field_input", "Data", STRING, AT(field_input), "input", NULL, 1, 255, NULL, DATA, 0,
+     "Alpaca records: name of the input's field"},
+    {"field_output", "Data", STRING, AT(field_output), "output", NULL, 1, 255, NULL, SFT | EVAL, 0,
+     "Alpaca records: name of the answer's field; chosen trains on the preferred answers of pairs"},
+    {"field_chosen", "Data", STRING, AT(field_chosen), "chosen", NULL, 1, 255, NULL, DPO, 0,
+     "name of the preferred answer's field"},
+    {"field_rejected", "Data", STRING, AT(field_rejected), "rejected", NULL, 1, 255, NULL, DPO, 0,
+     "name of the other answer's field"},
+    {"max_length", "Data", INT, AT(max_length), "1024", NULL, 0, 1 << 24, NULL, DATA, 0,
+     "tokens of prompt and answer together; longer ones are cut at the end and counted; 0 = no limit"},
+    {"shuffle", "Data", BOOL, AT(shuffle), "true", NULL, 0, 0, NULL, TRAIN, 0,
+     "new order of samples in each epoch, by the seed; false = the file's order"},
+    {"seed", "Data", INT, AT(seed), "42", NULL, 0, SEED_MAX, NULL, TRAIN | GENERATE, 0,
+     "of everything random: order, initial adapter, dropout, sampling"},
+
+    {"epochs", "Training", FLOAT, AT(epochs), "1", NULL, ABOVE_0, 1e6, NULL, TRAIN, 0,
+     "passes over the training records; fractions are allowed"},
+    {"max_steps", "Training", INT, AT(max_steps), "0", NULL, 0, COUNT_MAX, NULL, TRAIN, 0,
+     "optimizer steps of the run, instead of epochs; 0 = by epochs"},
+    {"batch_size", "Training", INT, AT(batch_size), "8", NULL, 1, 1 << 24, NULL, TRAIN, 0,
+     "samples (DPO: pairs) per optimizer step over all ranks, however they are computed"},
+    {"micro_batch_tokens", "Training", INT, AT(micro_batch_tokens), "256", NULL, 1, 1 << 24, NULL, DATA, 0,
+     "tokens computed at a time; a longer sample is computed alone; changes memory and speed"},
+    {"learning_rate", "Training", FLOAT, AT(learning_rate), "1e-4", "2e-5", 0, 10, NULL, SFT, 0, "peak learning rate"},
+    {"learning_rate", "Training", FLOAT, AT(learning_rate), "5e-6", "1e-6", 0, 10, NULL, DPO, 0, "peak learning rate"},
+    {"lr_scheduler_type", "Training", CHOICE, AT(lr_scheduler_type), "linear", NULL, 0, 0,
+     "linear|cosine|constant|constant_with_warmup|cosine_with_restarts|polynomial|inverse_sqrt|warmup_stable_decay|"
+     "cosine_with_min_lr",
+     TRAIN, 0, "course of the learning rate, as in transformers"},
+    {"warmup_steps", "Training", INT, AT(warmup_steps), "0", NULL, 0, COUNT_MAX, NULL, TRAIN, 0,
+     "steps in which the learning rate rises from 0"},
+    {"warmup_ratio", "Training", FLOAT, AT(warmup_ratio), "0", NULL, 0, 1, NULL, TRAIN, 0,
+     "the same as a share of all steps, rounded up; excludes warmup_steps"},
+    {"lr_scheduler_kwargs.min_lr", "Training", FLOAT, AT(lr_min), "0", NULL, 0, 10, NULL, TRAIN, 0,
+     "cosine_with_min_lr: rate at the end"},
+    {"lr_scheduler_kwargs.power", "Training", FLOAT, AT(lr_power), "0", NULL, 0, 100, NULL, TRAIN, 0,
+     "polynomial: exponent; 0 = 1"},
+    {"lr_scheduler_kwargs.num_decay_steps", "Training", INT, AT(lr_decay_steps), "0", NULL, 0, COUNT_MAX, NULL, TRAIN,
+     0, "warmup_stable_decay: steps of the decay; 0 = a tenth of the run"},
+    {"weight_decay", "Training", FLOAT, AT(weight_decay), "0", NULL, 0, 10, NULL, TRAIN, 0,
+     "AdamW's decoupled decay; norms and biases do not decay"},
+    {"adam_beta1", "Training", FLOAT, AT(adam_beta1), "0.9", NULL, 0, BELOW_1, NULL, TRAIN, 0,
+     "AdamW's decay of the first moment"},
+    {"adam_beta2", "Training", FLOAT, AT(adam_beta2), "0.999", NULL, 0, BELOW_1, NULL, TRAIN, 0,
+     "AdamW's decay of the second moment"},
+    {"adam_eps", "Training", FLOAT, AT(adam_eps), "1e-8", NULL, ABOVE_0, 1, NULL, TRAIN, 0, "AdamW's epsilon"},
+    {"max_grad_norm", "Training", FLOAT, AT(max_grad_norm), "1.0", NULL, 0, 1e9, NULL, TRAIN, 0,
+     "gradients with a larger norm are scaled down to it; 0 = never"},
+    {"gradient_checkpointing", "Training", BOOL, AT(gradient_checkpointing), "false", NULL, 0, 0, NULL, TRAIN, 0,
+     "keep one activation per layer and compute the others again: less memory, about a third more work"},
+
+    {"lora", "LoRA", BOOL, AT(lora), "true", NULL, 0, 0, NULL, TRAIN, 0,
+     "train an adapter on the frozen model; false = train the model's own weights (train_modules)"},
+    {"lora_r", "LoRA", INT, AT(lora_r), "16", NULL, 1, 65536, NULL, TRAIN, 0, "rank of the adapter"},
+    {"lora_alpha", "LoRA", FLOAT, AT(lora_alpha), "32", NULL, ABOVE_0, 1e6, NULL, TRAIN, 0,
+     "scale: the adapter counts alpha / r times"},
+    {"lora_dropout", "LoRA", FLOAT, AT(lora_dropout), "0", NULL, 0, BELOW_1, NULL, TRAIN, 0,
+     "dropout on the adapter's input while training"},
+    {"lora_target_modules", "LoRA", LIST, AT(lora_target_modules), "[all-linear]", NULL, 1, 4096, NULL, TRAIN, 0,
+     "modules that get an adapter: all-linear, or ends of names such as q_proj"},
+    {"use_rslora", "LoRA", BOOL, AT(use_rslora), "false", NULL, 0, 0, NULL, TRAIN, 0,
+     "scale by alpha / sqrt(r) (rank-stabilised LoRA)"},
+    {"train_modules", "LoRA", LIST, AT(train_modules), "[]", "[all]", 0, 4096, NULL, TRAIN, 0,
+     "patterns (with * and ?) of parameters trained in full, beside the adapter or without; all = every parameter"},
+
+    {"loss_type", "DPO", CHOICE, AT(loss_type), "sigmoid", NULL, 0, 0, "sigmoid|ipo", DPO, 0,
+     "DPO's loss: sigmoid (Rafailov et al. 2023), ipo (Azar et al. 2023)"},
+    {"beta", "DPO", FLOAT, AT(beta), "0.1", NULL, ABOVE_0, 1000, NULL, DPO, 0,
+     "strength of the pull towards the reference model"},
+    {"label_smoothing", "DPO", FLOAT, AT(label_smoothing), "0", NULL, 0, BELOW_HALF, NULL, DPO, 0,
+     "share of pairs whose order is taken to be wrong (cDPO); sigmoid only"},
+
+    {"eval_steps", "Evaluation, log, checkpoints", INT, AT(eval_steps), "0", NULL, 0, COUNT_MAX, NULL, TRAIN, 0,
+     "evaluate after every N steps; 0 = only at the end"},
+    {"eval_at_start", "Evaluation, log, checkpoints", BOOL, AT(eval_at_start), "false", NULL, 0, 0, NULL, TRAIN, 0,
+     "evaluate before the first step too"},
+    {"logging_steps", "Evaluation, log, checkpoints", INT, AT(logging_steps), "1", NULL, 1, COUNT_MAX, NULL, TRAIN, 0,
+     "a line in the log and in metrics.jsonl after every N steps"},
+    {"save_steps", "Evaluation, log, checkpoints", INT, AT(save_steps), "500", NULL, 0, COUNT_MAX, NULL, TRAIN, 0,
+     "a checkpoint after every N steps; 0 = only at the end and when asked to stop"},
+    {"save_total_limit", "Evaluation, log, checkpoints", INT, AT(save_total_limit), "2", NULL, 0, 1 << 24, NULL, TRAIN,
+     0, "checkpoints that are kept, the newest; 0 = all"},
+    {"resume", "Evaluation, log, checkpoints", STRING, AT(resume), "auto", NULL, PATH, TRAIN, 0,
+     "auto = go on from the newest complete checkpoint in output_dir if there is one; never; or the path of a "
+     "checkpoint"},
+    {"stop_after", "Evaluation, log, checkpoints", STRING, AT(stop_after), "\"\"", NULL, 0, 255, NULL, TRAIN, 0,
+     "save and leave with exit code 75 after this long: 90s, 55m, 3h30m, 1d; empty = no limit"},
+
+    {"prompt", "Generation", STRING, AT(prompt), "null", NULL, 0, 1 << 20, NULL, GENERATE, GENERATE,
+     "the text to go on from"},
+    {"max_new_tokens", "Generation", INT, AT(max_new_tokens), "256", NULL, 1, 1 << 24, NULL, GENERATE, 0,
+     "tokens generated at most"},
+    {"do_sample", "Generation", BOOL, AT(do_sample), "false", NULL, 0, 0, NULL, GENERATE, 0,
+     "draw tokens by their probability; false = always the most likely one"},
+    {"temperature", "Generation", FLOAT, AT(temperature), "1.0", NULL, ABOVE_0, 1000, NULL, GENERATE, 0,
+     "sampling: divides the logits"},
+    {"top_k", "Generation", INT, AT(top_k), "0", NULL, 0, 1 << 24, NULL, GENERATE, 0,
+     "sampling: only the k most likely tokens; 0 = all"},
+    {"top_p", "Generation", FLOAT, AT(top_p), "1.0", NULL, ABOVE_0, 1, NULL, GENERATE, 0,
+     "sampling: only the likeliest tokens that together reach this probability"},
+
+    {"precision", "Machine", CHOICE, AT(precision), "auto", NULL, 0, 0, "auto|fp32|bf16", RUNS, 0,
+     "of products, with fp32 sums and weights; auto = bf16 where the processor has it, else fp32"},
+    {"backend", "Machine", CHOICE, AT(backend), "cpu", NULL, 0, 0, "cpu|ref", RUNS, 0,
+     "ref = plain loops in double precision, slow, to compare with"},
+    {"isa", "Machine", CHOICE, AT(isa), "auto", NULL, 0, 0, "auto|avx512bf16|avx512|avx2|plain", RUNS, 0,
+     "instruction set of the CPU kernels; auto = the best there is"},
+    {"threads", "Machine", INT, AT(threads), "0", NULL, 0, 4096, NULL, RUNS, 0,
+     "threads of each rank; 0 = the node's cores divided by its ranks"},
+    {"logits_budget_mb", "Machine", INT, AT(logits_budget_mb), "32", NULL, 1, 1 << 20, NULL, DATA, 0,
+     "MiB of logits held at a time"},
+    {"determinism", "Machine", CHOICE, AT(determinism), "fixed", NULL, 0, 0, "fixed|elastic", TRAIN, 0,
+     "fixed = the same bits on the same number of ranks; elastic = on any number"},
+    {"dry_run", "Machine", BOOL, AT(dry_run), "false", NULL, 0, 0, NULL, ANY, 0,
+     "check settings, model and data, say what would be done, and stop (--dry-run)"},
+};
+/* clang-format on */
+const int plumb_option_count = (int)(sizeof plumb_option_table / sizeof *plumb_option_table);
+
+const char *plumb_options_command_name(int command) {
+    switch (command) {
+    case SFT: return "sft";
+    case DPO: return "dpo";
+    case EVAL: return "eval";
+    case GENERATE: return "generate";
+    case MERGE: return "merge";
+    default: return "plumb";
+    }
+}

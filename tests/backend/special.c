@@ -1,0 +1,243 @@
+/* See special.h. */
+#include "special.h"
+#include "ops.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- decoding
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
+/* Attention over the rows of a finished forest; row i has the values of identity id[i]. o: [T, heads*D] on return,
+ * without log-sum-exp. */
+static void attend(plumb_backend *be, const plumb_attention *a, plumb_kv *kv, int64_t layer, const plumb_forest *f,
+                   const int64_t *id, double *o) {
+    int64_t T = f->n_tokens, cols[4] = {a->heads * a->head_dim, a->kv_heads * a->head_dim, a->kv_heads * a->head_dim,
+                                        a->heads * a->head_dim};
+    static const char *const names[4] = {"q", "k", "v", "o"};
+    plumb_buffer *buffers[4];
+    plumb_tensor t[4];
+    plumb_batch *batch;
+    bool bf16 = be->compute == PLUMB_COMPUTE_BF16;
+    must(be->ops->batch_create(be, f, &batch), "batch_create");
+    for (int i = 0; i < 4; i++) {
+        float *value = malloc((size_t)(T * cols[i] + 1) * sizeof *value);
+        for (int64_t e = 0; e < T * cols[i]; e++)
+            value[e] = i == 3 ? NAN : (float)value_of(names[i], id[e / cols[i]], e % cols[i], 0, 1, bf16);
+        must(be->ops->buffer_create(be, T * cols[i], names[i], &buffers[i]), "buffer_create");
+        t[i] = plumb_tensor_of(buffers[i], 0, T, cols[i]);
+        PLUMB_RUN(be, write, t[i], value);
+        free(value);
+    }
+    PLUMB_RUN(be, attention_forward, a, t[3], absent(), t[0], t[1], t[2], kv, layer, batch);
+    PLUMB_RUN(be, read_f64, t[3], o);
+    must(plumb_backend_fault(be), "attention");
+    for (int i = 0; i < 4; i++) be->ops->buffer_free(be, buffers[i]);
+    be->ops->batch_free(be, batch);
+}
+
+static void add_segment(plumb_forest *f, int32_t parent, int64_t count) {
+    static const int32_t ids[512];
+    must(plumb_forest_add(f, parent, ids, count, PLUMB_NO_ADAPTER, 0, NULL), "forest_add");
+}
+
+/* One sequence in one piece, from an empty store. */
+static double *attend_at_once(plumb_backend *be, const plumb_attention *a, int64_t T, const int64_t *id) {
+    plumb_forest f = {0};
+    plumb_kv *kv;
+    double *o = malloc((size_t)(T * a->heads * a->head_dim) * sizeof *o);
+    add_segment(&f, -1, T);
+    must(plumb_forest_finish(&f), "forest_finish");
+    must(be->ops->kv_create(be, 1, f.n_slots, a, &kv), "kv_create");
+    attend(be, a, kv, 0, &f, id, o);
+    be->ops->kv_free(be, kv);
+    plumb_forest_free(&f);
+    return o;
+}
+
+static bool same(const double *a, const double *b, int64_t n) {
+    return memcmp(a, b, (size_t)n * sizeof *a) == 0;
+}
+
+/* A sequence of T in pieces: the first of `chunk` tokens, then `step` at a time, into slots out of order. */
+static bool decode_equals_forward(plumb_backend *be, const plumb_attention *a, int64_t T, int64_t chunk, int64_t step) {
+    int64_t id[256] = {0}, wide = a->heads * a->head_dim;
+    const int32_t slots[] = {6, 1, 4, 0}, *path[] = {slots};
+    for (int64_t i = 0; i < T; i++) id[i] = 5 * i;
+    double *expected = attend_at_once(be, a, T, id), *found = malloc((size_t)(T * wide) * sizeof *found);
+    plumb_kv *kv;
+    plumb_forest f = {0};
+    must(be->ops->kv_create(be, 2, 7, a, &kv), "kv_create");
+    for (int64_t at = 0, count = chunk; at < T; at += count, count = step) {
+        count = plumb_min64(count, T - at);
+        plumb_forest_reset(&f);
+        add_segment(&f, -1, count);
+        must(plumb_forest_finish_cached(&f, &at, path), "forest_finish_cached");
+        attend(be, a, kv, 1, &f, id + at, found + at * wide);
+    }
+    bool equal = same(expected, found, T * wide);
+    be->ops->kv_free(be, kv);
+    plumb_forest_free(&f);
+    free(expected);
+    free(found);
+    return equal;
+}
+
+/* A prompt of 100 is read once, with two empty children that get copies of its last page; then both are decoded
+ * together. */
+static bool branches_equal_forward(plumb_backend *be, const plumb_attention *a) {
+    enum { PROMPT = 100, STEPS = 40 };
+    int64_t id[2][PROMPT + STEPS], wide = a->heads * a->head_dim;
+    double *expected[2], *row = malloc((size_t)(PROMPT * wide) * sizeof *row);
+    for (int s = 0; s < 2; s++) {
+        for (int64_t i = 0; i < PROMPT + STEPS; i++) id[s][i] = i < PROMPT ? i : 1000 * (s + 1) + i;
+        expected[s] = attend_at_once(be, a, PROMPT + STEPS, id[s]);
+    }
+    const int32_t prompt[] = {3, 0}, left[] = {3, 5, 1}, right[] = {3, 2, 4}, *tree[] = {prompt, left, right},
+                  *both[] = {left, right};
+    const int64_t start[] = {0, PROMPT, PROMPT};
+    plumb_kv *kv;
+    plumb_forest f = {0};
+    must(be->ops->kv_create(be, 1, 6, a, &kv), "kv_create");
+    add_segment(&f, -1, PROMPT), add_segment(&f, 0, 0), add_segment(&f, 0, 0);
+    must(plumb_forest_finish_cached(&f, start, tree), "forest_finish_cached");
+    attend(be, a, kv, 0, &f, id[0], row);
+    bool equal = same(row, expected[0], PROMPT * wide);
+    for (int64_t i = PROMPT; i < PROMPT + STEPS; i++) {
+        int64_t now[2] = {i, i}, ids[2] = {id[0][i], id[1][i]};
+        plumb_forest_reset(&f);
+        add_segment(&f, -1, 1), add_segment(&f, -1, 1);
+        must(plumb_forest_finish_cached(&f, now, both), "forest_finish_cached");
+        attend(be, a, kv, 0, &f, ids, row);
+        for (int s = 0; s < 2; s++) equal &= same(row + s * wide, expected[s] + i * wide, wide);
+    }
+    be->ops->kv_free(be, kv);
+    plumb_forest_free(&f);
+    free(row);
+    for (int s = 0; s < 2; s++) free(expected[s]);
+    return equal;
+}
+
+static void check_decoding(const char *where, plumb_backend *be, verify_function verify) {
+    static const plumb_attention sizes[] = {{6, 2, 8, 0.35}, {9, 3, 64, 0.125}, {2, 1, 80, 0.11}, {4, 4, 16, 0.25}};
+    static const int64_t pieces[][3] = {{66, 1, 1},   {150, 63, 1},  {150, 64, 1},
+                                        {150, 65, 1}, {200, 50, 13}, {130, 1, 64}};
+    for (int i = 0; i < 4; i++) {
+        char what[120];
+        for (int p = 0; p < 6; p++) {
+            snprintf(what, sizeof what,
+                     "decoding %lld tokens after %lld, %lld at a time, heads %lld/%lld/%lld, differs from one forward",
+                     (long long)pieces[p][0], (long long)pieces[p][1], (long long)pieces[p][2],
+                     (long long)sizes[i].heads, (long long)sizes[i].kv_heads, (long long)sizes[i].head_dim);
+            verify(decode_equals_forward(be, &sizes[i], pieces[p][0], pieces[p][1], pieces[p][2]), where, what);
+        }
+        snprintf(what, sizeof what, "decoding two branches differs from one forward, head size %lld",
+                 (long long)sizes[i].head_dim);
+        verify(branches_equal_forward(be, &sizes[i]), where, what);
+    }
+}
+
+/* --- weights
+ * ---------------------------------------------------------------------------------------------------------------------------
+ */
+static float as_stored(const plumb_backend *be, float v) {
+    return be->compute == PLUMB_COMPUTE_BF16 ? plumb_bf16_float(plumb_bf16(v)) : v;
+}
+
+/* Values with all 24 bits: they are not representable in bf16. */
+static float full_value(int64_t r, int64_t c) {
+    return (float)(sin(1.7 * (double)r + 0.3 * (double)c) * exp(0.1 * (double)(c % 40)));
+}
+
+static bool weight_holds(plumb_backend *be, const plumb_weight *w, int64_t first, int64_t rows, int64_t k) {
+    float *out = malloc((size_t)(rows * k + 1) * sizeof *out);
+    bool good = true;
+    PLUMB_RUN(be, weight_read, w, first, rows, out);
+    for (int64_t e = 0; e < rows * k; e++) good &= out[e] == as_stored(be, full_value(first + e / k, e % k));
+    free(out);
+    return good;
+}
+
+static void check_weight(const char *where, plumb_backend *be, int64_t n, int64_t k, bool own, verify_function verify) {
+    plumb_weight *w;
+    plumb_buffer *b;
+    size_t bytes = be->ops->weight_bytes(be, n, k);
+    void *memory = own ? NULL : aligned_alloc(64, (size_t)plumb_round_up((int64_t)bytes, 64));
+    if (memory) memset(memory, 0xff, bytes); /* the back end may not count on zeros */
+    float *from = malloc((size_t)(n * k) * sizeof *from);
+    for (int64_t e = 0; e < n * k; e++) from[e] = full_value(e / k, e % k);
+    must(be->ops->weight_create(be, n, k, memory, &w), "weight_create");
+    int64_t cut = n > 64 ? 64 : 0;                                /* a multiple of 32 */
+    PLUMB_RUN(be, weight_write, w, cut, n - cut, from + cut * k); /* in two ranges, the second first */
+    PLUMB_RUN(be, weight_write, w, 0, cut, from);
+    verify(weight_holds(be, w, 0, n, k), where, "weight_read is not what weight_write wrote");
+    verify(weight_holds(be, w, n / 3, n - n / 3, k), where,
+           "weight_read of some of the rows is not what weight_write wrote");
+    for (int64_t e = 0; e < n * k; e++) from[e] = 0;
+    PLUMB_RUN(be, weight_write, w, 0, n, from);
+    for (int64_t e = 0; e < n * k; e++) from[e] = full_value(e / k, e % k);
+    must(be->ops->buffer_create(be, n * (k + 2), "w", &b), "buffer_create");
+    plumb_tensor t = {b, 1, n, k, k + 2};
+    PLUMB_RUN(be, write, t, from);
+    PLUMB_RUN(be, weight_from, w, t);
+    verify(weight_holds(be, w, 0, n, k), where, "weight_read is not what weight_from gave");
+    must(plumb_backend_fault(be), "weights");
+    be->ops->buffer_free(be, b);
+    be->ops->weight_free(be, w);
+    free(memory);
+    free(from);
+}
+
+/* x I^T and I w^T: packing rounds to nearest even and does nothing else. */
+static void check_packing(const char *where, plumb_backend *be, verify_function verify) {
+    enum { T = 37, K = 48 };
+    float x[T * K], one[K * K] = {0}, y[T * K], scale[T];
+    for (int i = 0; i < T * K; i++) x[i] = full_value(i / K, i % K);
+    for (int i = 0; i < T; i++) scale[i] = i % 3 ? 0.37f * (float)i : 0;
+    for (int i = 0; i < K; i++) one[i * K + i] = 1;
+    plumb_buffer *b;
+    plumb_weight *w;
+    plumb_operand *o;
+    must(be->ops->buffer_create(be, 2 * T * K + T, "x", &b), "buffer_create");
+    must(be->ops->weight_create(be, K, K, NULL, &w), "weight_create");
+    must(be->ops->operand_create(be, T, K, &o), "operand_create");
+    plumb_tensor tx = plumb_tensor_of(b, 0, T, K), ty = plumb_tensor_of(b, T * K, T, K),
+                 ts = plumb_tensor_of(b, 2 * T * K, T, 1);
+    plumb_term term = {o, w};
+    PLUMB_RUN(be, write, tx, x);
+    PLUMB_RUN(be, write, ts, scale);
+    PLUMB_RUN(be, weight_write, w, 0, K, one);
+    for (int way = 0; way < 4; way++) {
+        bool rows = way & 1, scaled = way & 2, good = true;
+        PLUMB_RUN(be, operand_pack, o, tx, rows ? PLUMB_BY_ROWS : PLUMB_BY_COLUMNS, scaled ? ts : absent());
+        if (rows)
+            PLUMB_RUN(be, linear_backward, ty, &term, 1);
+        else
+            PLUMB_RUN(be, linear_forward, ty, &term, 1, absent());
+        PLUMB_RUN(be, read, ty, y);
+        for (int i = 0; i < T * K; i++)
+            good &= y[i] == as_stored(be, scaled ? (float)((double)x[i] * (double)scale[i / K]) : x[i]);
+        char what[80];
+        snprintf(what, sizeof what, "a packed value is not the rounded value (by %s%s)", rows ? "rows" : "columns",
+                 scaled ? ", scaled" : "");
+        verify(good, where, what);
+    }
+    must(plumb_backend_fault(be), "packing");
+    be->ops->operand_free(be, o);
+    be->ops->weight_free(be, w);
+    be->ops->buffer_free(be, b);
+}
+
+void check_special(const char *where, plumb_backend *be, verify_function verify) {
+    check_decoding(where, be, verify);
+    check_known(where, be, verify);
+    for (int own = 0; own < 2; own++) {
+        check_weight(where, be, 131, 48, own, verify);
+        check_weight(where, be, 1, 1, own, verify);
+        check_weight(where, be, 64, 33, own, verify);
+        check_weight(where, be, 97, 131, own, verify);
+    }
+    check_packing(where, be, verify);
+    verify(be->bytes == 0, where, "memory is left after everything was freed");
+}

@@ -1,0 +1,371 @@
+/* Opening a run: options to a model, data, an optimizer and a folder; saving and finishing it.
+ *
+ * Local work is grouped between agreement points, so that a bad record or a full disk on one rank ends the run on all with one message. */
+#include "plan.h"
+#include <math.h>
+#include <omp.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Cores that this rank may use: what it is bound to, and no more than its share of the node. */
+static int threads_of(const plumb_options *o) {
+    if (o->threads > 0) return (int)o->threads;
+    cpu_set_t set;
+    int bound = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1, share = omp_get_num_procs() / plumb_comm_node_size();
+    return (int)plumb_max64(1, plumb_min64(bound, plumb_max64(1, share)));
+}
+
+static void say(const plumb_session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void say(const plumb_session *s, const char *format, ...) {
+    (void)s;
+    if (!plumb_is_root()) return;
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+}
+
+/* --- data --------------------------------------------------------------------------------------------------------------------------- */
+static plumb_status data_options(const plumb_options *o, plumb_data_kind kind, plumb_data_options *d) {
+    *d = (plumb_data_options){.kind = kind, .template_name = o->template_name, .field_prompt = o->field_prompt, .field_completion = o->field_completion,
+                              .field_messages = o->field_messages, .field_text = o->field_text, .field_instruction = o->field_instruction, .field_input = o->field_input,
+                              .field_output = o->field_output, .field_chosen = o->field_chosen, .field_rejected = o->field_rejected, .max_length = (int32_t)o->max_length,
+                              .skip_bad = o->on_error && !strcmp(o->on_error, "skip")};
+    const char *loss = o->loss_on ? o->loss_on : "auto";
+    d->loss_on = !strcmp(loss, "completion") ? PLUMB_LOSS_COMPLETION : !strcmp(loss, "all") ? PLUMB_LOSS_ALL : !strcmp(loss, "assistant") ? PLUMB_LOSS_ASSISTANT : PLUMB_LOSS_AUTO;
+    return d->template_name ? plumb_prompt_check(d->template_name) : PLUMB_OK;
+}
+static void say_counts(const plumb_session *s, const char *what, const plumb_dataset *d) {
+    const plumb_data_counts *c = &d->counts;
+    say(s, "%s: %lld samples, %lld tokens, %lld targets (of %lld records: %lld truncated, %lld dropped as too long, %lld without targets, %lld bad, %lld with a token across the prompt's end)",
+        what, (long long)d->count, (long long)c->tokens, (long long)c->targets, (long long)c->records, (long long)c->truncated, (long long)c->dropped_long,
+        (long long)c->dropped_empty, (long long)c->bad, (long long)c->merged_border);
+    if (c->bad) say(s, "first bad record: %s", d->first_bad);
+}
+static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
+    plumb_data_options d;
+    PLUMB_TRY(data_options(s->o, kind, &d));
+    if (s->command != PLUMB_FOR_EVAL) {
+        d.path = s->o->train_file;
+        d.skip_last = s->o->eval_last;
+        PLUMB_TRY(plumb_dataset_load(&s->train, s->tokenizer, &d));
+        say_counts(s, "training", &s->train);
+        if (!s->o->eval_file && !s->o->eval_last) return PLUMB_OK;
+    }
+    d.path = s->o->eval_file ? s->o->eval_file : s->o->train_file;
+    if (!d.path) return plumb_error(PLUMB_E_CONFIG, "eval_file: missing; give a .jsonl or .json file (or train_file and eval_last)");
+    d.skip_last = 0;
+    d.take_last = s->o->eval_last;
+    PLUMB_TRY(plumb_dataset_load(&s->eval, s->tokenizer, &d));
+    say_counts(s, "held-out", &s->eval);
+    return PLUMB_OK;
+}
+
+/* --- what identifies a run: a checkpoint of another is refused ------------------------------------------------------------------------ */
+static uint64_t mix(uint64_t h, const void *bytes, size_t n) {
+    const unsigned char *b = bytes;
+    for (size_t i = 0; i < n; i++) h = (h ^ b[i]) * 0x100000001b3ull;
+    return h;
+}
+static uint64_t data_hash(const plumb_dataset *d) {
+    uint64_t h = 0xcbf29ce484222325ull;
+    for (int64_t i = 0; i < d->count; i++) {
+        const plumb_sample *s = &d->samples[i];
+        h = mix(h, s->prompt, (size_t)s->prompt_count * sizeof *s->prompt);
+        for (int b = 0; b < s->n_branches; b++) {
+            h = mix(h, s->branch[b].ids, (size_t)s->branch[b].count * sizeof *s->branch[b].ids);
+            if (s->branch[b].mask) h = mix(h, s->branch[b].mask, (size_t)s->branch[b].count);
+        }
+    }
+    return h;
+}
+static uint64_t values_hash(plumb_session *s) {
+    uint64_t h = 0xcbf29ce484222325ull;
+    return mix(h, s->gradient, (size_t)plumb_model_trainable_count(s->model) * sizeof *s->gradient);
+}
+static plumb_status identify(plumb_session *s) {
+    const plumb_options *o = s->o;
+    plumb_str text = {0};
+    plumb_status status = plumb_str_printf(
+        &text,
+        "trainer=%s\nmodel=%016llx\nstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\nbatch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
+        "learning_rate=%.17g\nlr_scheduler_type=%s\nwarmup_steps=%lld\nweight_decay=%.17g\nadam=%.17g,%.17g,%.17g\nmax_grad_norm=%.17g\nprecision=%s\ndeterminism=%s\n"
+        "loss=%s,%.17g,%.17g\ndropout=%.17g\n",
+        s->name, (unsigned long long)plumb_source_identity(s->source), (unsigned long long)values_hash(s), (long long)plumb_model_trainable_count(s->model),
+        (unsigned long long)data_hash(&s->train), (long long)o->seed, o->shuffle, (long long)o->batch_size, (long long)o->micro_batch_tokens, (long long)s->total_steps,
+        s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
+        s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing,
+        o->lora ? o->lora_dropout : 0.0);
+    s->identity = text.data;
+    return status;
+}
+
+/* --- model and optimizer ---------------------------------------------------------------------------------------------------------------- */
+static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
+    const plumb_options *o = s->o;
+    const char *note = NULL;
+    if (!o->model) return plumb_error(PLUMB_E_CONFIG, "model: missing; give a Hugging Face directory or a GGUF file");
+    PLUMB_TRY(plumb_backend_create(&s->be, &(plumb_backend_options){.backend = o->backend, .isa = o->isa, .precision = o->precision, .threads = threads_of(o)}, &note));
+    if (note) say(s, "%s", note);
+    PLUMB_TRY(plumb_source_open(&s->source, o->model));
+    PLUMB_TRY(plumb_tokenizer_load(&s->tokenizer, o->tokenizer ? o->tokenizer : o->model));
+    if (o->adapter) {
+        PLUMB_TRY(plumb_adapter_load(&s->adapter, o->adapter, plumb_source_params(s->source)));
+        s->has_adapter = true;
+    }
+    if (s->command != PLUMB_FOR_GENERATE) PLUMB_TRY(load_data(s, kind));
+    int64_t longest = plumb_source_arch(s->source)->max_positions;
+    if (o->max_length > longest) return plumb_error(PLUMB_E_CONFIG, "max_length: %lld is more than the model's %lld positions", (long long)o->max_length, (long long)longest);
+    return PLUMB_OK;
+}
+
+static plumb_model_options model_options(plumb_session *s) {
+    const plumb_options *o = s->o;
+    bool trains = s->command == PLUMB_FOR_SFT || s->command == PLUMB_FOR_DPO;
+    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing, .logits_budget = (size_t)o->logits_budget_mb << 20, .train_modules = o->train_modules,
+                             .n_train_modules = o->n_train_modules, .reference = s->command == PLUMB_FOR_DPO};
+    if (s->has_adapter) {
+        m.adapter = &s->adapter;
+    } else if (!trains) { /* the base model as it is */
+        m.n_train_modules = 0;
+    } else if (o->lora) {
+        s->lora = (plumb_lora_config){.r = o->lora_r, .alpha = o->lora_alpha, .dropout = o->lora_dropout, .rslora = o->use_rslora, .target_modules = o->lora_target_modules,
+                                      .n_target_modules = o->n_lora_target_modules};
+        m.lora = &s->lora;
+    }
+    return m;
+}
+
+static plumb_status create_optimizer(plumb_session *s) {
+    int n;
+    const plumb_trainable *t = plumb_model_trainables(s->model, &n);
+    plumb_zero_part *parts;
+    int64_t total = plumb_model_trainable_count(s->model);
+    PLUMB_TRY(plumb_alloc(&parts, (size_t)n, sizeof *parts, "the optimizer"));
+    for (int i = 0; i < n; i++) parts[i] = (plumb_zero_part){t[i].offset, t[i].rows * t[i].cols, t[i].unit, t[i].decay};
+    plumb_status status = plumb_alloc(&s->gradient, (size_t)total, sizeof *s->gradient, "gradients");
+    if (status == PLUMB_OK) {
+        plumb_model_values_read(s->model, 0, total, s->gradient);
+        plumb_zero_options o = {PLUMB_AXIS_DATA, s->elastic, parts, n, (int)plumb_model_arch(s->model)->layers + 2, total};
+        status = plumb_zero_create(&s->zero, &o, s->gradient);
+    }
+    free(parts);
+    return status;
+}
+
+static plumb_status set_schedule(plumb_session *s) {
+    const plumb_options *o = s->o;
+    s->steps_per_epoch = (s->train.count + o->batch_size - 1) / o->batch_size;
+    s->total_steps = o->max_steps > 0 ? o->max_steps : (int64_t)ceil((double)s->steps_per_epoch * o->epochs);
+    int64_t warmup = o->warmup_steps > 0 ? o->warmup_steps : (int64_t)ceil(o->warmup_ratio * (double)s->total_steps);
+    s->schedule = (plumb_schedule){.kind = (plumb_schedule_kind)plumb_schedule_from_name(o->lr_scheduler_type), .lr = o->learning_rate, .warmup_steps = warmup,
+                                   .total_steps = s->total_steps, .decay_steps = o->lr_decay_steps, .min_lr = o->lr_min, .power = o->lr_power};
+    PLUMB_TRY(plumb_schedule_check(&s->schedule));
+    s->elastic = o->determinism && !strcmp(o->determinism, "elastic");
+    s->order_epoch = -1;
+    return plumb_alloc(&s->order, (size_t)s->train.count, sizeof *s->order, "the order of samples");
+}
+
+/* --- the folder of the run ---------------------------------------------------------------------------------------------------------------- */
+static plumb_status open_folder(plumb_session *s) {
+    const plumb_options *o = s->o;
+    s->dir = strdup(o->output_dir);
+    if (!s->dir) return plumb_error(PLUMB_E_MEMORY, "out of memory");
+    PLUMB_TRY(plumb_path_join(&s->checkpoints, s->dir, "checkpoints"));
+    if (!plumb_is_root()) return PLUMB_OK;
+    PLUMB_TRY(plumb_make_dirs(s->checkpoints));
+    plumb_str text = {0};
+    char *path = NULL;
+    plumb_status status = plumb_options_write(o, s->command, &text);
+    if (status == PLUMB_OK) status = plumb_path_join(&path, s->dir, "config.yaml");
+    if (status == PLUMB_OK) status = plumb_write_file(path, text.data, text.length);
+    free(path);
+    plumb_str_free(&text);
+    return status;
+}
+
+/* --- checkpoints ------------------------------------------------------------------------------------------------------------------------------ */
+typedef struct saved_state { plumb_ckpt_array arrays[PLUMB_ZERO_ARRAYS]; plumb_ckpt_counter *counters; char (*names)[24]; int n; } saved_state;
+
+static plumb_status describe_state(plumb_session *s, saved_state *state) {
+    static const char *const arrays[] = {"values", "adam_m", "adam_v"};
+    int units = plumb_zero_units(s->zero);
+    *state = (saved_state){.n = units + 2};
+    PLUMB_TRY(plumb_alloc(&state->counters, (size_t)state->n, sizeof *state->counters, "a checkpoint"));
+    plumb_status status = plumb_alloc(&state->names, (size_t)units, sizeof *state->names, "a checkpoint");
+    if (status != PLUMB_OK) {
+        free(state->counters);
+        return status;
+    }
+    for (int i = 0; i < PLUMB_ZERO_ARRAYS; i++) {
+        plumb_ckpt_array *a = &state->arrays[i];
+        *a = (plumb_ckpt_array){.name = arrays[i], .total = plumb_model_trainable_count(s->model), .element_size = sizeof(float)};
+        a->data = plumb_zero_shard(s->zero, (plumb_zero_array)i, &a->first, &a->count);
+    }
+    state->counters[0] = (plumb_ckpt_counter){"step", s->step};
+    state->counters[1] = (plumb_ckpt_counter){"tokens", s->tokens_seen};
+    for (int u = 0; u < units; u++) {
+        snprintf(state->names[u], sizeof *state->names, "scale.%d", u);
+        state->counters[2 + u] = (plumb_ckpt_counter){state->names[u], plumb_zero_scale(s->zero, u)};
+    }
+    return PLUMB_OK;
+}
+static void free_state(saved_state *state) {
+    free(state->counters);
+    free(state->names);
+}
+
+static plumb_status save(plumb_session *s) {
+    saved_state state;
+    plumb_comm_doing("saving a checkpoint after step", s->step);
+    PLUMB_TRY(describe_state(s, &state));
+    plumb_status status = plumb_checkpoint_save(s->checkpoints, s->step, s->identity, state.arrays, PLUMB_ZERO_ARRAYS, state.counters, state.n, (int)s->o->save_total_limit);
+    free_state(&state);
+    s->saved_step = s->step;
+    return status;
+}
+
+static plumb_status resume(plumb_session *s) {
+    const char *from = s->o->resume;
+    char *path = NULL;
+    int64_t step = 0;
+    s->saved_step = -1;
+    if (!strcmp(from, "never")) return PLUMB_OK;
+    if (strcmp(from, "auto") != 0) path = strdup(from);
+    else PLUMB_TRY(plumb_checkpoint_latest(s->checkpoints, &path, &step));
+    if (!path) return PLUMB_OK;
+    saved_state state;
+    plumb_status status = describe_state(s, &state);
+    if (status == PLUMB_OK) {
+        status = plumb_checkpoint_load(path, s->identity, state.arrays, PLUMB_ZERO_ARRAYS, state.counters, state.n);
+        if (status == PLUMB_OK) {
+            s->step = s->saved_step = state.counters[0].value;
+            s->tokens_seen = state.counters[1].value;
+            for (int u = 0; u < state.n - 2; u++) plumb_zero_set_scale(s->zero, u, state.counters[2 + u].value);
+            plumb_zero_gather(s->zero, s->gradient);
+            plumb_model_values_write(s->model, 0, plumb_model_trainable_count(s->model), s->gradient);
+            plumb_model_refresh(s->model);
+            say(s, "resumed from %s (step %lld)", path, (long long)s->step);
+        }
+        free_state(&state);
+    }
+    free(path);
+    return status;
+}
+
+plumb_status plumb_session_after_step(plumb_session *s) {
+    const plumb_options *o = s->o;
+    bool leave = s->signal != PLUMB_SIGNAL_NONE, due = o->save_steps > 0 && s->step % o->save_steps == 0, last = s->step == s->total_steps && o->save_steps > 0;
+    s->step_began = plumb_clock();
+    if ((leave || due || last) && s->step > 0 && s->saved_step != s->step) PLUMB_TRY(save(s));
+    s->step_began = plumb_clock();
+    if (leave && s->step < s->total_steps) {
+        s->stopping = true;
+        if (plumb_is_root() && s->log) plumb_log_line(s->log, "stopped after step %lld; saved in %s; the same command goes on from there", (long long)s->step, s->checkpoints);
+    }
+    return PLUMB_OK;
+}
+
+/* --- open and close ------------------------------------------------------------------------------------------------------------------------------ */
+static void say_plan(const plumb_session *s) {
+    const plumb_arch *a = plumb_model_arch(s->model);
+    int64_t parameters = 0;
+    const plumb_params *p = plumb_source_params(s->source);
+    for (int i = 0; i < p->count; i++) parameters += p->items[i].rows * p->items[i].cols;
+    say(s, "model: %s, %.1fM parameters, %lld layers; training %.2fM; %d rank%s x %d thread%s, %s %s; base weights %s", a->family, (double)parameters / 1e6, (long long)a->layers,
+        (double)plumb_model_trainable_count(s->model) / 1e6, plumb_comm_size(PLUMB_AXIS_WORLD), plumb_comm_size(PLUMB_AXIS_WORLD) > 1 ? "s" : "", s->be->threads,
+        s->be->threads > 1 ? "s" : "", s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", s->be->isa, plumb_model_shared(s->model) ? "shared on each node" : "private");
+    say(s, "run: %lld steps of %lld samples; output %s", (long long)s->total_steps, (long long)s->o->batch_size, s->dir);
+}
+
+static plumb_status open_session(plumb_session *s, plumb_data_kind kind) {
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, open_inputs(s, kind)));
+    plumb_model_options m = model_options(s);
+    PLUMB_TRY(plumb_model_create(&s->model, s->be, s->source, &m));
+    if (s->command == PLUMB_FOR_EVAL || s->command == PLUMB_FOR_GENERATE) return PLUMB_OK;
+    plumb_status local = set_schedule(s);
+    if (local == PLUMB_OK) local = create_optimizer(s);
+    if (local == PLUMB_OK) local = identify(s);
+    if (local == PLUMB_OK && s->o->stop_after) local = plumb_duration_parse(s->o->stop_after, &s->stop_after);
+    if (local == PLUMB_OK && !s->o->dry_run) local = open_folder(s);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
+    if (s->o->dry_run) return plumb_session_dry_run(s);
+    say_plan(s);
+    PLUMB_TRY(resume(s));
+    if (plumb_is_root()) local = plumb_log_open(&s->log, s->dir, s->total_steps, s->step);
+    return plumb_comm_agree(PLUMB_AXIS_WORLD, local);
+}
+
+plumb_status plumb_session_open(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind) {
+    *s = (plumb_session){.o = o, .command = command, .name = name, .began = plumb_clock()};
+    plumb_status status = open_session(s, kind);
+    s->step_began = plumb_clock();
+    return status;
+}
+
+void plumb_session_close(plumb_session *s) {
+    plumb_log_close(s->log);
+    plumb_zero_free(s->zero);
+    plumb_model_free(s->model);
+    plumb_forest_free(&s->forest);
+    plumb_plan_free(&s->plan);
+    plumb_plan_free(&s->eval_plan);
+    plumb_forward_result_free(&s->policy);
+    plumb_forward_result_free(&s->reference);
+    plumb_dataset_free(&s->train);
+    plumb_dataset_free(&s->eval);
+    plumb_adapter_free(&s->adapter);
+    plumb_tokenizer_free(s->tokenizer);
+    plumb_source_close(s->source);
+    plumb_backend_free(s->be);
+    free(s->order);
+    free(s->gradient);
+    free(s->derivatives);
+    free(s->dir);
+    free(s->checkpoints);
+    free(s->identity);
+    *s = (plumb_session){0};
+}
+
+/* --- the product ------------------------------------------------------------------------------------------------------------------------------------ */
+typedef struct fetch_state { plumb_session *s; } fetch_state;
+static plumb_status fetch(void *user, int param, float *out) {
+    plumb_session *s = ((fetch_state *)user)->s;
+    return plumb_model_param(s->model, s->source, param, true, out);
+}
+static plumb_status write_product(plumb_session *s, bool full) {
+    char *path = NULL;
+    PLUMB_TRY(plumb_path_join(&path, s->dir, full ? "model" : "adapter"));
+    plumb_status status;
+    if (full) {
+        fetch_state f = {s};
+        status = plumb_model_export(path, plumb_model_arch(s->model), plumb_source_params(s->source), PLUMB_FT_F32, fetch, &f);
+        if (status == PLUMB_OK) status = plumb_tokenizer_save(s->tokenizer, path);
+    } else {
+        plumb_adapter a;
+        status = plumb_model_adapter(s->model, &a);
+        if (status == PLUMB_OK) {
+            const plumb_lora_config *c = s->has_adapter ? &s->adapter.config : &s->lora;
+            a.config.target_modules = c->target_modules, a.config.n_target_modules = c->n_target_modules, a.config.target_regex = c->target_regex;
+            a.config.base_model = s->o->model;
+            status = plumb_adapter_save(&a, path, plumb_source_params(s->source));
+            a.config = (plumb_lora_config){0}; /* the strings are borrowed */
+            plumb_adapter_free(&a);
+        }
+    }
+    if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "%s written to %s", full ? "model" : "adapter", path);
+    free(path);
+    return status;
+}
+plumb_status plumb_session_finish(plumb_session *s) {
+    int n;
+    const plumb_trainable *t = plumb_model_trainables(s->model, &n);
+    bool full = false;
+    for (int i = 0; i < n; i++) full = full || t[i].part == PLUMB_PART_FULL;
+    plumb_comm_doing("writing the result after step", s->step);
+    return plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? write_product(s, full) : PLUMB_OK);
+}

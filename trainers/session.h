@@ -1,0 +1,95 @@
+/* What every recipe shares: the nouns of a run, not its loop.
+ *
+ * A session owns the model, the data, the optimizer and the folder of a run. A step is one global batch: which samples, how they are cut into micro-batches, which
+ * of those are this rank's, and the statistics of every sample. Everything that decides what happens next is computed alike on every rank or agreed upon. */
+#ifndef PLUMB_SESSION_H
+#define PLUMB_SESSION_H
+#include "plumb/checkpoint.h"
+#include "plumb/comm.h"
+#include "plumb/config.h"
+#include "plumb/data.h"
+#include "plumb/log.h"
+#include "plumb/model.h"
+#include "plumb/optim.h"
+#include "plumb/zero.h"
+
+enum { PLUMB_STATS = 8 }; /* numbers that a recipe keeps per sample */
+
+typedef struct plumb_micro_batch { /* samples [first, first+count) of step.members */
+    int32_t first, count;
+    int64_t tokens;
+    int32_t rank;
+} plumb_micro_batch;
+
+typedef struct plumb_plan { /* one set of samples, cut by data and budget alone, then dealt to the ranks */
+    int64_t *samples; int64_t count;        /* indices into the dataset, in the order of the data */
+    int32_t *members;                       /* positions in `samples`, micro-batch after micro-batch */
+    plumb_micro_batch *batches; int32_t n_batches;
+    double *stats;                          /* [count][PLUMB_STATS] */
+    int64_t tokens;                         /* as the user counts them: a pair counts its prompt twice */
+    size_t cap_samples, cap_members, cap_batches, cap_stats;
+} plumb_plan;
+
+typedef struct plumb_session {
+    const plumb_options *o;
+    int command;
+    const char *name;                       /* "sft", "dpo" */
+    plumb_backend *be;
+    plumb_source *source;
+    plumb_tokenizer *tokenizer;
+    plumb_adapter adapter; bool has_adapter;
+    plumb_lora_config lora;                 /* borrows the options' strings */
+    plumb_model *model;
+    plumb_dataset train, eval;
+    plumb_zero *zero;
+    plumb_schedule schedule;
+    plumb_log *log;                         /* rank 0 */
+    char *dir, *checkpoints, *identity;
+    bool elastic;
+    int64_t step, total_steps, steps_per_epoch, tokens_seen;
+    double began, step_began, stop_after;   /* seconds; plumb_clock */
+    int64_t saved_step;                     /* -1: none */
+    bool stopping;
+    plumb_signal signal;                    /* agreed on in the last step */
+    float *gradient;                        /* [trainable]: gradients on their way out, new values on their way in */
+    int64_t *order; int64_t order_epoch;
+    plumb_plan plan, eval_plan;
+    plumb_forest forest;
+    plumb_forward_result policy, reference;
+    double *derivatives; size_t cap_derivatives;
+} plumb_session;
+
+/* Loads everything, prints what was found (rank 0), resumes from a checkpoint where there is one. Collective. On error nothing is left to close. */
+plumb_status plumb_session_open(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind) PLUMB_CHECKED;
+void plumb_session_close(plumb_session *s);
+
+/* The global batch of step s->step; gradients are zero. Local and the same on every rank. */
+plumb_status plumb_step_begin(plumb_session *s) PLUMB_CHECKED;
+/* Calls work for each of this rank's micro-batches, stops early on a fault or TERM, brings gradients home. A local failure is kept for plumb_step_end. */
+typedef plumb_status (*plumb_micro_batch_work)(plumb_session *s, const plumb_plan *plan, const plumb_micro_batch *b, bool training);
+/* Agrees on faults and signals, then reduces, clips and updates. *updated is false when the step was dropped (TERM): the weights are those of
+ * the last finished step. */
+typedef struct plumb_step_result { bool updated; double grad_norm, learning_rate; } plumb_step_result;
+plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) PLUMB_CHECKED;
+/* Statistics of every sample of the plan, on every rank, after agreeing on faults: an evaluation. */
+plumb_status plumb_session_evaluate(plumb_session *s, plumb_micro_batch_work work) PLUMB_CHECKED;
+/* Saves when it is time (save_steps, a signal, stop_after); sets s->stopping when the run must leave. Collective. */
+plumb_status plumb_session_after_step(plumb_session *s) PLUMB_CHECKED;
+/* The run's product: adapter/ or model/, written by rank 0. Collective. */
+plumb_status plumb_session_finish(plumb_session *s) PLUMB_CHECKED;
+/* Prints parameters, memory, steps and tokens (rank 0). */
+plumb_status plumb_session_dry_run(plumb_session *s) PLUMB_CHECKED;
+/* Sum over samples of statistic k. */
+double plumb_plan_sum(const plumb_plan *p, int k);
+/* Room for the derivatives of n targets. */
+plumb_status plumb_session_derivatives(plumb_session *s, int64_t n) PLUMB_CHECKED;
+static inline bool plumb_is_root(void) { return plumb_comm_rank(PLUMB_AXIS_WORLD) == 0; }
+static inline const plumb_sample *plumb_plan_sample(const plumb_plan *p, const plumb_dataset *d, int32_t member) { return &d->samples[p->samples[member]]; }
+static inline double *plumb_plan_stats(const plumb_plan *p, int32_t member) { return p->stats + (size_t)member * PLUMB_STATS; }
+
+/* Recipes. Return an exit code: 0, 1 (error, printed), 75 (saved, to be resumed). Collective. */
+int plumb_train_sft(const plumb_options *o);
+int plumb_train_dpo(const plumb_options *o);
+int plumb_evaluate(const plumb_options *o);
+int plumb_run_generate(const plumb_options *o);
+#endif

@@ -1,0 +1,91 @@
+/* One optimizer step: choose, cut, compute, agree, update.
+ *
+ * Between its local work and the agreement a rank keeps whatever went wrong to itself; at the agreement all learn the same three numbers (fault, signal, overflow)
+ * and take the same branch. */
+#include "plan.h"
+#include <stdlib.h>
+#include <string.h>
+
+plumb_status plumb_session_derivatives(plumb_session *s, int64_t n) { return plumb_grow(&s->derivatives, &s->cap_derivatives, (size_t)n, sizeof *s->derivatives); }
+
+plumb_status plumb_step_begin(plumb_session *s) {
+    const plumb_options *o = s->o;
+    int64_t epoch = s->step / s->steps_per_epoch, first = s->step % s->steps_per_epoch * o->batch_size;
+    plumb_comm_doing("step", s->step + 1);
+    if (s->order_epoch != epoch) {
+        PLUMB_TRY(plumb_dataset_order(&s->train, o->shuffle, (uint64_t)o->seed, (uint32_t)epoch, s->order));
+        s->order_epoch = epoch;
+    }
+    s->plan.count = plumb_min64(o->batch_size, s->train.count - first);
+    PLUMB_TRY(plumb_grow(&s->plan.samples, &s->plan.cap_samples, (size_t)s->plan.count, sizeof *s->plan.samples));
+    memcpy(s->plan.samples, s->order + first, (size_t)s->plan.count * sizeof *s->order);
+    return plumb_plan_cut(&s->plan, &s->train, o->micro_batch_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
+}
+
+/* This rank's micro-batches; in elastic mode each one's gradient is added in fixed point. */
+static plumb_status compute(plumb_session *s, plumb_micro_batch_work work, bool *overflow) {
+    int64_t n = plumb_model_trainable_count(s->model);
+    int rank = plumb_comm_rank(PLUMB_AXIS_DATA);
+    *overflow = false;
+    plumb_model_grads_zero(s->model);
+    if (s->elastic) plumb_zero_clear(s->zero);
+    memset(s->plan.stats, 0, (size_t)(s->plan.count * PLUMB_STATS) * sizeof *s->plan.stats);
+    for (int32_t b = 0; b < s->plan.n_batches; b++) {
+        if (s->plan.batches[b].rank != rank) continue;
+        if (plumb_comm_signal() == PLUMB_SIGNAL_TERM) break; /* the step will be dropped */
+        PLUMB_TRY(work(s, &s->plan, &s->plan.batches[b], true));
+        if (!s->elastic) continue;
+        plumb_model_grads_read(s->model, 0, n, s->gradient);
+        if (!plumb_zero_add(s->zero, s->gradient)) *overflow = true;
+        plumb_model_grads_zero(s->model);
+    }
+    return plumb_backend_fault(s->be);
+}
+
+plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) {
+    enum { FAULT, SIGNAL, OVERFLOW, AGREED };
+    *r = (plumb_step_result){.learning_rate = plumb_schedule_lr(&s->schedule, s->step)};
+    for (int attempt = 0;; attempt++) {
+        bool overflow;
+        plumb_status local = compute(s, work, &overflow);
+        if (local == PLUMB_OK && attempt > 12) local = plumb_error(PLUMB_E_NUMERIC, "step %lld: a gradient is not finite", (long long)s->step + 1);
+        plumb_signal signal = plumb_comm_signal();
+        if (signal == PLUMB_SIGNAL_NONE && s->stop_after > 0 && plumb_clock() - s->began >= s->stop_after) signal = PLUMB_SIGNAL_SAVE;
+        int64_t agreed[AGREED] = {local != PLUMB_OK, signal, overflow};
+        plumb_comm_max_i64(PLUMB_AXIS_DATA, agreed, AGREED);
+        if (agreed[FAULT]) return plumb_comm_agree(PLUMB_AXIS_DATA, local);
+        s->signal = (plumb_signal)agreed[SIGNAL];
+        if (s->signal == PLUMB_SIGNAL_TERM) return PLUMB_OK;
+        if (!agreed[OVERFLOW]) break;
+        plumb_zero_lower(s->zero);
+    }
+    const plumb_options *o = s->o;
+    int64_t n = plumb_model_trainable_count(s->model);
+    plumb_adamw rule = {r->learning_rate, o->adam_beta1, o->adam_beta2, o->adam_eps, o->weight_decay, s->step + 1};
+    if (!s->elastic) plumb_model_grads_read(s->model, 0, n, s->gradient);
+    plumb_status status = plumb_zero_step(s->zero, &rule, o->max_grad_norm, s->gradient, s->gradient, &r->grad_norm);
+    if (status != PLUMB_OK) return plumb_error_prefix(status, "step %lld", (long long)s->step + 1);
+    plumb_model_values_write(s->model, 0, n, s->gradient); /* the array has become the new values */
+    plumb_model_refresh(s->model);
+    plumb_comm_sum_f64(PLUMB_AXIS_DATA, s->plan.stats, s->plan.count * PLUMB_STATS); /* one rank's numbers plus zeros: exact */
+    r->updated = true;
+    s->step++;
+    s->tokens_seen += s->plan.tokens;
+    return PLUMB_OK;
+}
+
+plumb_status plumb_session_evaluate(plumb_session *s, plumb_micro_batch_work work) {
+    plumb_plan *p = &s->eval_plan;
+    int rank = plumb_comm_rank(PLUMB_AXIS_DATA);
+    plumb_comm_doing("evaluation after step", s->step);
+    p->count = s->eval.count;
+    PLUMB_TRY(plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples));
+    for (int64_t i = 0; i < p->count; i++) p->samples[i] = i;
+    PLUMB_TRY(plumb_plan_cut(p, &s->eval, s->o->micro_batch_tokens, plumb_comm_size(PLUMB_AXIS_DATA)));
+    plumb_status local = PLUMB_OK;
+    for (int32_t b = 0; b < p->n_batches && local == PLUMB_OK && plumb_comm_signal() != PLUMB_SIGNAL_TERM; b++)
+        if (p->batches[b].rank == rank) local = work(s, p, &p->batches[b], false);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
+    plumb_comm_sum_f64(PLUMB_AXIS_DATA, p->stats, p->count * PLUMB_STATS);
+    return PLUMB_OK;
+}
