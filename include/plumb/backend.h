@@ -14,7 +14,7 @@
  * others through PLUMB_RUN. In guard mode memory from plumb_guarded_alloc is inaccessible to the slots that create, too, unless they enter.
  *
  * Order of summation (what makes bits independent of batch size, threads and neighbours): a product sums over its reduction index from first to last in
- * one chain per output element, term after term, whatever the tile; attention runs over key pages of 64 along the path; norms sum fixed lanes (index modulo 16) and then
+ * chains of 256 that are added in order, term after term, whatever the tile (linear_gradient: one chain over the rows); attention runs over key pages of 64 along the path; norms sum fixed lanes (index modulo 16) and then
  * a fixed tree; the LM head's log-sum-exp runs over blocks of 512 vocabulary entries. (bf16: pairs of adjacent elements, as vdpbf16ps.) Rows are independent.
  *
  * Products. Both operands of a product are stored "blocked": a matrix M[p][q] as [q/32][p][32]. A weight W[n,k] is blocked along n: read as vectors it
@@ -76,7 +76,7 @@ typedef struct plumb_backend_ops {
     size_t (*weight_bytes)(plumb_backend *be, int64_t n, int64_t k);
     plumb_status (*weight_create)(plumb_backend *be, int64_t n, int64_t k, void *memory, plumb_weight **out);
     void (*weight_free)(plumb_backend *be, plumb_weight *w);
-    /* Rows [first, first+rows) from host floats [rows, k] dense. first is a multiple of 32. Different ranges may be written by different ranks or threads. */
+    /* Rows [first, first+rows) from host floats [rows, k] dense. first is a multiple of 32, in reading too. Different ranges may be written by different ranks or threads. */
     void (*weight_write)(plumb_backend *be, plumb_weight *w, int64_t first, int64_t rows, const float *from);
     void (*weight_read)(plumb_backend *be, const plumb_weight *w, int64_t first, int64_t rows, float *to);
     void (*weight_from)(plumb_backend *be, plumb_weight *w, plumb_tensor from); /* [n,k], on the device */

@@ -74,10 +74,16 @@ plumb_status plumb_forest_add(plumb_forest *f, int32_t parent, const int32_t *id
         f->positions[f->n_tokens + i] = (int32_t)(start + i);
         f->row_segment[f->n_tokens + i] = f->n_segments;
     }
-    int32_t branch = 0;
-    if (f->n_segments && f->segments[f->n_segments - 1].sample == sample) branch = f->segments[f->n_segments - 1].branch + 1;
-    f->segments[f->n_segments] = (plumb_segment){
-        .branch = branch, .begin = f->n_tokens, .count = count, .parent = parent, .adapter = adapter, .sample = sample, .start = start};
+    int32_t last = f->n_segments -
+                   1; /* the segment of this sample that came last: usually the one before, but samples may alternate */
+    while (last >= 0 && f->segments[last].sample != sample) last--;
+    f->segments[f->n_segments] = (plumb_segment){.branch = last < 0 ? 0 : f->segments[last].branch + 1,
+                                                 .begin = f->n_tokens,
+                                                 .count = count,
+                                                 .parent = parent,
+                                                 .adapter = adapter,
+                                                 .sample = sample,
+                                                 .start = start};
     if (index) *index = f->n_segments;
     f->n_segments++;
     f->n_tokens += count;

@@ -115,7 +115,8 @@ plumb_status plumb_config_parse_int(const plumb_binding *b, plumb_place at, cons
     errno = 0;
     char *end;
     long long number = strtoll(value.text, &end, 10);
-    if (errno == ERANGE || end != value.text + value.length || (double)number < row->low || (double)number > row->high)
+    if (errno == ERANGE || end != value.text + value.length || number < (long long)row->low ||
+        number > (long long)row->high) /* bounds are whole and below 2^63 */
         return number_mismatch(b, at, row, value);
     *out = number;
     return PLUMB_OK;

@@ -37,19 +37,22 @@ static size_t common_prefix(const plumb_ids *a, const plumb_ids *b) {
 }
 
 /* The bytes of text at `at` that `count` ids spell, -1 when they do not. Decoders drop a leading space of what they are
- * given. */
+ * given; a special token that the text does not have was added by the tokenizer and spells nothing. */
 static plumb_status spelled(encoded *c, const plumb_tokenizer *t, const int32_t *ids, size_t count,
                             const plumb_str *text, size_t at, int64_t *length) {
     c->piece.length = 0;
     PLUMB_TRY(plumb_detokenize(t, ids, count, false, &c->piece));
     size_t n = c->piece.length, rest = text->length - at;
+    bool space = rest && text->data[at] == ' ';
     *length = -1;
-    if (n && n <= rest && !memcmp(text->data + at, c->piece.data, n))
+    if (n <= rest && n && !memcmp(text->data + at, c->piece.data, n))
         *length = (int64_t)n;
-    else if (rest && text->data[at] == ' ' && n <= rest - 1 && (!n || !memcmp(text->data + at + 1, c->piece.data, n)))
+    else if (space && n < rest && (!n || !memcmp(text->data + at + 1, c->piece.data, n)))
         *length = (int64_t)n + 1;
-    else if (!n)
-        *length = 0;
+    if (*length >= 0 || count > 1) return PLUMB_OK;
+    c->piece.length = 0;
+    PLUMB_TRY(plumb_detokenize(t, ids, 1, true, &c->piece));
+    if (c->piece.length == 0) *length = 0;
     return PLUMB_OK;
 }
 

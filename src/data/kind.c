@@ -12,7 +12,9 @@ plumb_status plumb_dataset_kind(const char *path, plumb_data_kind *kind) {
     plumb_status status = records_open(&r, path, text, size);
     if (status == PLUMB_OK && r.count == 0) status = plumb_error(PLUMB_E_DATA, "%s: no records", path);
     if (status == PLUMB_OK) status = records_parse(&r, 0, &first);
-    if (status == PLUMB_OK) *kind = json_object_get(first, "chosen") && json_object_get(first, "rejected") ? PLUMB_DATA_PAIRS : PLUMB_DATA_SFT;
+    if (status == PLUMB_OK)
+        *kind =
+            json_object_get(first, "chosen") && json_object_get(first, "rejected") ? PLUMB_DATA_PAIRS : PLUMB_DATA_SFT;
     json_decref(first);
     records_free(&r);
     free(text);

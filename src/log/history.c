@@ -9,23 +9,26 @@
 #include "plumb/io.h"
 
 /* Step of a line, -1 when it has none. */
-static int64_t step_of(const char *line, size_t length, const char *path) {
+static plumb_status step_of(const char *line, size_t length, const char *path, int64_t *number) {
     json_t *object;
-    if (plumb_json_parse(&object, line, length, path, 1) != PLUMB_OK) return -1;
+    *number = -1;
+    plumb_status status = plumb_json_parse(&object, line, length, path, 1);
+    if (status != PLUMB_OK) return status == PLUMB_E_MEMORY ? status : PLUMB_OK;
     json_t *step = json_object_get(object, "step"); /* NULL when it is no object */
-    int64_t number = json_is_integer(step) ? json_integer_value(step) : -1;
+    if (json_is_integer(step)) *number = json_integer_value(step);
     json_decref(object);
-    return number;
+    return PLUMB_OK;
 }
 
 static plumb_status select_lines(plumb_str *kept, const char *text, size_t size, int64_t resume_step,
                                  const char *path) {
-    for (size_t i = 0; i < size;) {
+    for (size_t i = 0; i < size && resume_step > 0;) {
+        int64_t step;
         const char *end = memchr(text + i, '\n', size - i);
         if (!end) break; /* cut off in the middle */
         size_t length = (size_t)(end - (text + i)) + 1;
-        if (resume_step > 0 && step_of(text + i, length - 1, path) <= resume_step)
-            PLUMB_TRY(plumb_str_append(kept, text + i, length));
+        PLUMB_TRY(step_of(text + i, length - 1, path, &step));
+        if (step <= resume_step) PLUMB_TRY(plumb_str_append(kept, text + i, length));
         i += length;
     }
     return PLUMB_OK;

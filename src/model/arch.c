@@ -6,85 +6,37 @@
 #include <math.h>
 #include <string.h>
 
+/* Short names, so that a role is a line of the table. */
+#define ONE PLUMB_AXIS_ONE
+#define VOCAB PLUMB_AXIS_VOCAB
+#define WIDTH PLUMB_AXIS_HIDDEN
+#define INNER PLUMB_AXIS_INTERMEDIATE
+#define QUERY PLUMB_AXIS_QUERY
+#define KEY PLUMB_AXIS_KEY
+#define NONE PLUMB_BIAS_NEVER
+#define ATTN PLUMB_BIAS_ATTENTION
+#define MLP PLUMB_BIAS_MLP
+enum { LAYER = PLUMB_ROW_LAYER, NORM = PLUMB_ROW_NORM, LINEAR = PLUMB_ROW_LINEAR, PAIRS = PLUMB_ROW_PAIRS };
+
+/* clang-format off */
 static const plumb_family families[] = {
-    {"llama",
-     "llama",
-     "LlamaForCausalLM",
-     "llama",
-     {
-         [PLUMB_ROLE_EMBED] =
-             {.hf = "model.embed_tokens", .gguf = "token_embd", .rows = PLUMB_AXIS_VOCAB, .cols = PLUMB_AXIS_HIDDEN},
-         [PLUMB_ROLE_ATTN_NORM] = {.hf = "input_layernorm",
-                                   .gguf = "attn_norm",
-                                   .rows = PLUMB_AXIS_ONE,
-                                   .cols = PLUMB_AXIS_HIDDEN,
-                                   .in_layer = true,
-                                   .norm = true},
-         [PLUMB_ROLE_Q] = {.hf = "self_attn.q_proj",
-                           .gguf = "attn_q",
-                           .rows = PLUMB_AXIS_QUERY,
-                           .cols = PLUMB_AXIS_HIDDEN,
-                           .bias = PLUMB_BIAS_ATTENTION,
-                           .in_layer = true,
-                           .linear = true,
-                           .pairs_in_gguf = true},
-         [PLUMB_ROLE_K] = {.hf = "self_attn.k_proj",
-                           .gguf = "attn_k",
-                           .rows = PLUMB_AXIS_KEY,
-                           .cols = PLUMB_AXIS_HIDDEN,
-                           .bias = PLUMB_BIAS_ATTENTION,
-                           .in_layer = true,
-                           .linear = true,
-                           .pairs_in_gguf = true},
-         [PLUMB_ROLE_V] = {.hf = "self_attn.v_proj",
-                           .gguf = "attn_v",
-                           .rows = PLUMB_AXIS_KEY,
-                           .cols = PLUMB_AXIS_HIDDEN,
-                           .bias = PLUMB_BIAS_ATTENTION,
-                           .in_layer = true,
-                           .linear = true},
-         [PLUMB_ROLE_O] = {.hf = "self_attn.o_proj",
-                           .gguf = "attn_output",
-                           .rows = PLUMB_AXIS_HIDDEN,
-                           .cols = PLUMB_AXIS_QUERY,
-                           .bias = PLUMB_BIAS_ATTENTION,
-                           .in_layer = true,
-                           .linear = true},
-         [PLUMB_ROLE_MLP_NORM] = {.hf = "post_attention_layernorm",
-                                  .gguf = "ffn_norm",
-                                  .rows = PLUMB_AXIS_ONE,
-                                  .cols = PLUMB_AXIS_HIDDEN,
-                                  .in_layer = true,
-                                  .norm = true},
-         [PLUMB_ROLE_GATE] = {.hf = "mlp.gate_proj",
-                              .gguf = "ffn_gate",
-                              .rows = PLUMB_AXIS_INTERMEDIATE,
-                              .cols = PLUMB_AXIS_HIDDEN,
-                              .bias = PLUMB_BIAS_MLP,
-                              .in_layer = true,
-                              .linear = true},
-         [PLUMB_ROLE_UP] = {.hf = "mlp.up_proj",
-                            .gguf = "ffn_up",
-                            .rows = PLUMB_AXIS_INTERMEDIATE,
-                            .cols = PLUMB_AXIS_HIDDEN,
-                            .bias = PLUMB_BIAS_MLP,
-                            .in_layer = true,
-                            .linear = true},
-         [PLUMB_ROLE_DOWN] = {.hf = "mlp.down_proj",
-                              .gguf = "ffn_down",
-                              .rows = PLUMB_AXIS_HIDDEN,
-                              .cols = PLUMB_AXIS_INTERMEDIATE,
-                              .bias = PLUMB_BIAS_MLP,
-                              .in_layer = true,
-                              .linear = true},
-         [PLUMB_ROLE_FINAL_NORM] = {.hf = "model.norm",
-                                    .gguf = "output_norm",
-                                    .rows = PLUMB_AXIS_ONE,
-                                    .cols = PLUMB_AXIS_HIDDEN,
-                                    .norm = true},
-         [PLUMB_ROLE_HEAD] = {.hf = "lm_head", .gguf = "output", .rows = PLUMB_AXIS_VOCAB, .cols = PLUMB_AXIS_HIDDEN},
-     }},
+  {.name = "llama", .model_type = "llama", .architecture = "LlamaForCausalLM", .gguf = "llama", .roles = {
+    /*                         Hugging Face                GGUF           rows   cols   bias  flags */
+    [PLUMB_ROLE_EMBED]      = {"model.embed_tokens",       "token_embd",  VOCAB, WIDTH, NONE, 0},
+    [PLUMB_ROLE_ATTN_NORM]  = {"input_layernorm",          "attn_norm",   ONE,   WIDTH, NONE, LAYER | NORM},
+    [PLUMB_ROLE_Q]          = {"self_attn.q_proj",         "attn_q",      QUERY, WIDTH, ATTN, LAYER | LINEAR | PAIRS},
+    [PLUMB_ROLE_K]          = {"self_attn.k_proj",         "attn_k",      KEY,   WIDTH, ATTN, LAYER | LINEAR | PAIRS},
+    [PLUMB_ROLE_V]          = {"self_attn.v_proj",         "attn_v",      KEY,   WIDTH, ATTN, LAYER | LINEAR},
+    [PLUMB_ROLE_O]          = {"self_attn.o_proj",         "attn_output", WIDTH, QUERY, ATTN, LAYER | LINEAR},
+    [PLUMB_ROLE_MLP_NORM]   = {"post_attention_layernorm", "ffn_norm",    ONE,   WIDTH, NONE, LAYER | NORM},
+    [PLUMB_ROLE_GATE]       = {"mlp.gate_proj",            "ffn_gate",    INNER, WIDTH, MLP,  LAYER | LINEAR},
+    [PLUMB_ROLE_UP]         = {"mlp.up_proj",              "ffn_up",      INNER, WIDTH, MLP,  LAYER | LINEAR},
+    [PLUMB_ROLE_DOWN]       = {"mlp.down_proj",            "ffn_down",    WIDTH, INNER, MLP,  LAYER | LINEAR},
+    [PLUMB_ROLE_FINAL_NORM] = {"model.norm",               "output_norm", ONE,   WIDTH, NONE, NORM},
+    [PLUMB_ROLE_HEAD]       = {"lm_head",                  "output",      VOCAB, WIDTH, NONE, 0},
+  }},
 };
+/* clang-format on */
 enum { FAMILIES = sizeof families / sizeof *families };
 
 const plumb_size_names plumb_size_names_hf = {"num_hidden_layers",

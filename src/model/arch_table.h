@@ -19,14 +19,19 @@ typedef enum plumb_axis { /* what a dimension of a weight counts */
 
 typedef enum plumb_bias { PLUMB_BIAS_NEVER, PLUMB_BIAS_ATTENTION, PLUMB_BIAS_MLP } plumb_bias;
 
+enum {                       /* flags of a role */
+       PLUMB_ROW_LAYER = 1,  /* one in every layer */
+       PLUMB_ROW_NORM = 2,   /* a norm's gain: [1, cols], no weight decay */
+       PLUMB_ROW_LINEAR = 4, /* an adapter may be put on it */
+       PLUMB_ROW_PAIRS =
+           8 /* GGUF stores the rows of each head as (0, D/2), (1, D/2 + 1), ... for interleaved rotation */
+};
+
 typedef struct plumb_role_row {
-    const char *hf,
-        *gguf; /* module names without ".weight"; inside a layer: what follows "model.layers.N." and "blk.N." */
-    plumb_axis rows, cols; /* of the weight; a norm's weight is [1, cols] */
+    const char *hf, *gguf; /* module without ".weight"; inside a layer: what follows "model.layers.N." and "blk.N." */
+    plumb_axis rows, cols; /* of the weight */
     plumb_bias bias;
-    bool in_layer, norm, linear;
-    bool pairs_in_gguf; /* GGUF stores the rows of each head in pairs (0, D/2), (1, D/2+1), ... for interleaved rotation
-                         */
+    unsigned flags;
 } plumb_role_row;
 
 typedef struct plumb_family {

@@ -94,8 +94,7 @@ static plumb_status read_eos(const config_file *f, plumb_arch *a) {
     return PLUMB_OK;
 }
 
-/* --- what is refused
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- what is refused ---------------------------------------------------------------------------------------------- */
 
 static plumb_status check_model_type(const config_file *f, plumb_arch *a) {
     plumb_str names = {0};
@@ -161,8 +160,7 @@ static plumb_status check_refused(const config_file *f) {
     return check_layer_types(f);
 }
 
-/* --- rotary positions
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- rotary positions --------------------------------------------------------------------------------------------- */
 
 static plumb_status rope_kind(const config_file *f, const json_t *rope, const char *where, plumb_rope_kind *kind) {
     static const struct {
@@ -217,9 +215,7 @@ static plumb_status read_rope(const config_file *f, plumb_arch *a) {
                     &a->rope_original); /* the top level wins, as in transformers */
 }
 
-/* --- the files
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* --- the files ---------------------------------------------------------------------------------------------------- */
 
 static plumb_status read_config(const config_file *f, plumb_arch *a) {
     if (!json_is_object(f->root))

@@ -15,7 +15,7 @@ static void add_one(plumb_params *p, const plumb_arch *a, const plumb_role_row *
                     bool bias) {
     plumb_param *item = &p->items[p->count++];
     const char *part = bias ? "bias" : "weight";
-    if (row->in_layer) {
+    if (row->flags & PLUMB_ROW_LAYER) {
         snprintf(item->name, sizeof item->name, "model.layers.%d.%s.%s", (int)layer, row->hf, part);
         snprintf(item->gguf, sizeof item->gguf, "blk.%d.%s.%s", (int)layer, row->gguf, part);
     } else {
@@ -27,8 +27,8 @@ static void add_one(plumb_params *p, const plumb_arch *a, const plumb_role_row *
     item->layer = layer;
     item->rows = bias ? 1 : plumb_axis_size(a, row->rows);
     item->cols = plumb_axis_size(a, bias ? row->rows : row->cols);
-    item->decay = !bias && !row->norm;
-    item->linear = !bias && row->linear;
+    item->decay = !bias && !(row->flags & PLUMB_ROW_NORM);
+    item->linear = !bias && (row->flags & PLUMB_ROW_LINEAR);
 }
 
 static void add_role(plumb_params *p, const plumb_arch *a, const plumb_family *family, plumb_role role, int32_t layer) {
@@ -49,13 +49,13 @@ plumb_status plumb_params_build(plumb_params *p, const plumb_arch *a) {
     size_t most = (size_t)(2 * PLUMB_ROLE_COUNT) * (size_t)a->layers; /* every role of every layer with a bias */
     PLUMB_TRY(plumb_alloc(&p->items, most, sizeof *p->items, "the parameter table"));
     int role = 0; /* before, inside and after the layers, in the order of plumb_role */
-    for (; role < PLUMB_ROLE_COUNT && !family->roles[role].in_layer; role++)
+    for (; role < PLUMB_ROLE_COUNT && !(family->roles[role].flags & PLUMB_ROW_LAYER); role++)
         add_role(p, a, family, (plumb_role)role, -1);
     for (int32_t layer = 0; layer < a->layers; layer++)
-        for (int r = role; r < PLUMB_ROLE_COUNT && family->roles[r].in_layer; r++)
+        for (int r = role; r < PLUMB_ROLE_COUNT && (family->roles[r].flags & PLUMB_ROW_LAYER); r++)
             add_role(p, a, family, (plumb_role)r, layer);
     for (; role < PLUMB_ROLE_COUNT; role++)
-        if (!family->roles[role].in_layer) add_role(p, a, family, (plumb_role)role, -1);
+        if (!(family->roles[role].flags & PLUMB_ROW_LAYER)) add_role(p, a, family, (plumb_role)role, -1);
     return PLUMB_OK;
 }
 

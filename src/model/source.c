@@ -35,9 +35,7 @@ static const plumb_file_tensor *find_tensor(const plumb_source *s, const char *n
     return s->is_gguf ? plumb_gguf_tensor(&s->gguf, name) : plumb_safetensors_find(&s->safetensors, name);
 }
 
-/* --- opening
- * --------------------------------------------------------------------------------------------------------------------------
- */
+/* --- opening ------------------------------------------------------------------------------------------------------ */
 
 static plumb_status wrong_shape(const plumb_source *s, const plumb_param *p, const plumb_file_tensor *t) {
     const plumb_size_names *names = s->is_gguf ? &plumb_size_names_gguf : &plumb_size_names_hf;
@@ -218,9 +216,7 @@ plumb_file_type plumb_source_type(const plumb_source *s) {
     return type == PLUMB_FT_BF16 || type == PLUMB_FT_F16 ? type : PLUMB_FT_F32;
 }
 
-/* --- reading
- * --------------------------------------------------------------------------------------------------------------------------
- */
+/* --- reading ------------------------------------------------------------------------------------------------------ */
 
 /* Sixteen running maxima of the bits without sign: integer operations that vectorise, and exact: NaN and infinity are
  * the largest. */
@@ -286,7 +282,7 @@ plumb_status plumb_source_read(const plumb_source *s, int param, int64_t first, 
     if (first < 0 || rows < 0 || first > p->rows || rows > p->rows - first)
         return plumb_error(PLUMB_E_FORMAT, "%s: rows %lld to %lld of %s, which has %lld", s->path, (long long)first,
                            (long long)first + (long long)rows, p->name, (long long)p->rows);
-    bool paired = s->is_gguf && s->family->roles[p->role].pairs_in_gguf;
+    bool paired = s->is_gguf && (s->family->roles[p->role].flags & PLUMB_ROW_PAIRS);
     if (!paired) return read_range(s, param, first * p->cols, rows * p->cols, first * p->cols, out);
     if (p->bias) return rows ? read_paired_bias(s, param, p->cols, out) : PLUMB_OK;
     for (int64_t row = first; row < first + rows; row++)
@@ -295,9 +291,7 @@ plumb_status plumb_source_read(const plumb_source *s, int param, int64_t first, 
     return PLUMB_OK;
 }
 
-/* --- identity
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* --- identity ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t hash(uint64_t h, const void *bytes, size_t n) { /* FNV-1a */
     const uint8_t *b = bytes;

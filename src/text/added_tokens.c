@@ -71,6 +71,28 @@ plumb_status plumb_added_put(plumb_tokenizer *t, const char *content, size_t len
     return PLUMB_OK;
 }
 
+static plumb_status set_shown(plumb_tokenizer *t, plumb_added_token *a, const plumb_str *text) {
+    if (text->length == a->length && !memcmp(text->data, a->content, a->length)) return PLUMB_OK;
+    PLUMB_TRY(plumb_alloc(&a->shown, text->length + 1, 1, "an added token"));
+    memcpy(a->shown, text->data, text->length);
+    a->shown_length = text->length;
+    t->vocab.entries[a->id].flags |= PLUMB_TOKEN_RENAMED;
+    return PLUMB_OK;
+}
+
+const char *plumb_added_shown(const plumb_tokenizer *t, int32_t id, size_t *length, bool *special) {
+    const char *text = plumb_vocab_text(&t->vocab, id, length);
+    *special = text && t->vocab.entries[id].flags & PLUMB_TOKEN_SPECIAL;
+    if (!text || !(t->vocab.entries[id].flags & PLUMB_TOKEN_RENAMED)) return text;
+    size_t at = 0;
+    while (t->added[at].id != id) at++;
+    *length = t->added[at].shown_length;
+    int32_t same =
+        plumb_vocab_find(&t->vocab, t->added[at].shown, *length); /* it is skipped by the name that it shows */
+    *special = same >= 0 && t->vocab.entries[same].flags & PLUMB_TOKEN_SPECIAL;
+    return t->added[at].shown;
+}
+
 plumb_status plumb_added_finish(plumb_tokenizer *t) {
     plumb_workspace w;
     plumb_str text = {0};
@@ -89,6 +111,7 @@ plumb_status plumb_added_finish(plumb_tokenizer *t) {
             }
             status = plumb_normalize(&t->normalizer, &w, a->content, a->length, &text);
             if (status == PLUMB_OK) status = insert(&t->cooked, text.data, text.length, (int32_t)i);
+            if (status == PLUMB_OK) status = set_shown(t, &t->added[i], &text);
         }
     }
     plumb_str_free(&text);
@@ -166,7 +189,10 @@ plumb_status plumb_added_split(const plumb_tokenizer *t, plumb_workspace *w, con
 }
 
 void plumb_added_free(plumb_tokenizer *t) {
-    for (size_t i = 0; i < t->added_count; i++) free(t->added[i].content);
+    for (size_t i = 0; i < t->added_count; i++) {
+        free(t->added[i].content);
+        free(t->added[i].shown);
+    }
     free(t->added);
     free(t->raw.nodes);
     free(t->cooked.nodes);

@@ -118,11 +118,12 @@ static plumb_status collect(const plumb_tokenizer *t, const int32_t *ids, size_t
                             plumb_pieces *out) {
     for (size_t i = 0; i < count; i++) {
         size_t length, start = out->text.length;
-        const char *text = plumb_vocab_text(&t->vocab, ids[i], &length);
+        bool special;
+        const char *text = plumb_added_shown(t, ids[i], &length, &special);
         if (!text)
             return plumb_error(PLUMB_E_DATA, "id %d at position %zu is not in the tokenizer's vocabulary of %zu ids",
                                ids[i], i, t->vocab.count);
-        if (skip_special && t->vocab.entries[ids[i]].flags & PLUMB_TOKEN_SPECIAL) continue;
+        if (skip_special && special) continue;
         if (!t->decoder_given && out->count) PLUMB_TRY(plumb_str_append(&out->text, " ", 1));
         PLUMB_TRY(plumb_str_append(&out->text, text, length));
         PLUMB_TRY(keep(out, start));

@@ -63,8 +63,9 @@ plumb_status plumb_tokenizer_load(plumb_tokenizer **out, const char *path) {
         status = plumb_error(PLUMB_E_IO, "%s: no such file or directory", path);
         goto done;
     }
-    if (!(t->path = realpath(path, NULL))) {
-        status = plumb_error(PLUMB_E_IO, "%s: cannot be read", path);
+    t->path = realpath(path, NULL); /* saving may happen after a chdir; a file without a name is kept as it was given */
+    if (!t->path && !(t->path = strdup(path))) {
+        status = plumb_error(PLUMB_E_MEMORY, "out of memory: a file name");
         goto done;
     }
     if (plumb_path_is_dir(path))

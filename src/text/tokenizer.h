@@ -30,7 +30,13 @@ typedef struct plumb_vocab_entry {
     uint32_t length;
     uint8_t flags;
 } plumb_vocab_entry;
-enum { PLUMB_TOKEN_PRESENT = 1, PLUMB_TOKEN_IN_MODEL = 2, PLUMB_TOKEN_ADDED = 4, PLUMB_TOKEN_SPECIAL = 8 };
+enum {
+    PLUMB_TOKEN_PRESENT = 1,
+    PLUMB_TOKEN_IN_MODEL = 2,
+    PLUMB_TOKEN_ADDED = 4,
+    PLUMB_TOKEN_SPECIAL = 8,
+    PLUMB_TOKEN_RENAMED = 16
+};
 enum { PLUMB_VOCAB_LIMIT = 1 << 24 };
 typedef struct plumb_vocab {    /* text <-> id; ids may have holes */
     plumb_str bytes;            /* all contents, back to back */
@@ -145,8 +151,8 @@ void plumb_pieces_clear(plumb_pieces *p);
 void plumb_pieces_free(plumb_pieces *p);
 
 typedef struct plumb_added_token {
-    char *content;
-    size_t length;
+    char *content, *shown; /* shown: the normalised content where it differs; that is what decoding gives */
+    size_t length, shown_length;
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
 } plumb_added_token;
@@ -215,6 +221,8 @@ plumb_status plumb_sentencepiece_merges(plumb_tokenizer *t, const float *scores,
 plumb_status plumb_added_put(plumb_tokenizer *t, const char *content, size_t length,
                              const plumb_added_token *flags) PLUMB_CHECKED;
 plumb_status plumb_added_finish(plumb_tokenizer *t) PLUMB_CHECKED; /* builds the tries; needs the normalizer */
+/* What decoding gives for a token of the vocabulary, and whether it is skipped with the special ones. */
+const char *plumb_added_shown(const plumb_tokenizer *t, int32_t id, size_t *length, bool *special);
 plumb_status plumb_added_split(const plumb_tokenizer *t, plumb_workspace *w, const char *text,
                                size_t length) PLUMB_CHECKED;
 void plumb_added_free(plumb_tokenizer *t);

@@ -31,6 +31,7 @@ typedef struct arg {
     int of; /* of a cotangent or gradient: the argument that it belongs to; else -1 */
     bool present;
     bool collects; /* a row collects contributions of other rows: equal bits only where they are the same rows */
+    bool exact;    /* in bf16, too, it is as exact as in fp32: nothing that was computed is rounded on the way */
     double mean, sigma;
     float *value; /* [rows, cols]; NaN in what is overwritten */
 } arg;

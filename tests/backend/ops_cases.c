@@ -53,6 +53,12 @@ const op_case cases[] = {
     LINEAR1(29, 576, 192, .bias = true),
     LINEAR1(0, 48, 48, .bias = true),
     LINEAR1(3, 65, 1537),
+    LINEAR1(47, 33, 600, .bias = true), /* sums are cut at multiples of 256 */
+    LINEAR1(600, 40, 257),
+    LINEAR1(256, 256, 256),
+    {.op = "linear", .T = 34, .n = 300, .terms = 3, .k_of = {255, 513, 5}},
+    {.op = "fan", .T = 34, .k = 70, .terms = 3, .n_of = {515, 256, 31}},
+    LORA(34, 290, 520, 8, .scaled = true),
     {.op = "linear", .T = 47, .n = 65, .terms = 2, .k_of = {48, 4}, .bias = true, .scaled = true},
     {.op = "linear", .T = 33, .n = 48, .terms = 3, .k_of = {31, 80, 1}},
     {.op = "linear", .T = 9, .n = 131, .terms = 3, .k_of = {16, 16, 16}, .bias = true},

@@ -98,7 +98,7 @@ static void lora_describe(context *x) {
     add_arg(x, "a", ROLE_WEIGHT, AXIS_FIXED, c->rank, c->k, -1, true);
     add_arg(x, "b", ROLE_WEIGHT, AXIS_FIXED, c->n, c->rank, -1, true);
     add_arg(x, "s", ROLE_INPUT, AXIS_TOKENS, 0, 1, -1, c->scaled);
-    add_arg(x, "xa", ROLE_OUTPUT, AXIS_TOKENS, 0, c->rank, -1, true);
+    x->args[add_arg(x, "xa", ROLE_OUTPUT, AXIS_TOKENS, 0, c->rank, -1, true)].exact = true;
     add_arg(x, "y", ROLE_OUTPUT, AXIS_TOKENS, 0, c->n, -1, true);
     add_arg(x, "dy", ROLE_COTANGENT, AXIS_TOKENS, 0, c->n, AY, true);
     add_arg(x, "dx", ROLE_GRADIENT, AXIS_TOKENS, 0, c->k, AX, true);
@@ -314,7 +314,7 @@ static void head_describe(context *x) {
     int64_t C = x->c->k;
     add_arg(x, "h", ROLE_INPUT, AXIS_TARGETS, 0, C, -1, true);
     x->args[add_arg(x, "w", ROLE_WEIGHT, AXIS_FIXED, x->c->V, C, -1, true)].sigma = 0.25;
-    add_arg(x, "stats", ROLE_OUTPUT, AXIS_TARGETS, 0, 4, -1, true);
+    x->args[add_arg(x, "stats", ROLE_OUTPUT, AXIS_TARGETS, 0, 4, -1, true)].exact = true;
     add_arg(x, "u", ROLE_OUTPUT, AXIS_TARGETS, 0, C, -1, !x->c->no_u);
     add_arg(x, "dlogp", ROLE_COTANGENT, AXIS_TARGETS, 0, 1, HSTATS, true);
     add_arg(x, "dh", ROLE_GRADIENT, AXIS_TARGETS, 0, C, HH, !x->c->no_u);

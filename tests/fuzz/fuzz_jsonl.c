@@ -8,14 +8,11 @@
 
 static plumb_tokenizer *tokenizer;
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int LLVMFuzzerInitialize(int *argc, char ***argv) {
-    (void)argc, (void)argv;
-    if (plumb_tokenizer_load(&tokenizer, PLUMB_TEST_DATA "/data/tokenizer") != PLUMB_OK)
+static void need_tokenizer(void) { /* once; kept until the process ends */
+    if (!tokenizer && plumb_tokenizer_load(&tokenizer, PLUMB_TEST_DATA "/data/tokenizer") != PLUMB_OK)
         plumb_bug(__FILE__, __LINE__, "%s", plumb_error_message());
-    return 0;
 }
 
 static void check_branch(const plumb_branch *b, int64_t *targets) {
@@ -48,6 +45,7 @@ static void load(const plumb_data_options *o, const char *text, size_t size) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 1) return 0;
+    need_tokenizer();
     static const plumb_loss_on losses[] = {PLUMB_LOSS_AUTO, PLUMB_LOSS_COMPLETION, PLUMB_LOSS_ALL,
                                            PLUMB_LOSS_ASSISTANT};
     plumb_data_options o = {.kind = data[0] & 1 ? PLUMB_DATA_PAIRS : PLUMB_DATA_SFT,

@@ -1,4 +1,4 @@
-/* golden DIR [cpu|ref] [isa]: runs every case of the directory. See golden.h. */
+/* golden DIR [cpu|ref] [isa|auto] [models|gguf|losses|curves|real]: runs every case of the directory. See golden.h. */
 #include "golden.h"
 #include <dirent.h>
 #include <math.h>
@@ -78,11 +78,16 @@ plumb_backend *golden_backend(const golden *g) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2) return fprintf(stderr, "usage: golden DIR [cpu|ref] [isa]\n"), 2;
-    golden g = {.dir = argv[1], .backend = argc > 2 ? argv[2] : "cpu", .isa = argc > 3 ? argv[3] : NULL};
+    if (argc < 2) return fprintf(stderr, "usage: golden DIR [cpu|ref] [isa|auto] [group]\n"), 2;
+    golden g = {.dir = argv[1], .backend = argc > 2 ? argv[2] : "cpu", .isa = argc > 3 && strcmp(argv[3], "auto") ? argv[3] : NULL};
     if (plumb_comm_init(&argc, &argv) != PLUMB_OK) return fprintf(stderr, "golden: %s\n", plumb_error_message()), 1;
-    golden_models(&g);
+    static const struct { const char *name; void (*run)(golden *g); } groups[] = {{"models", golden_models}, {"gguf", golden_gguf},     {"losses", golden_losses},
+                                                                                  {"curves", golden_curves}, {"real", golden_real}};
+    const char *only = argc > 4 ? argv[4] : NULL;
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        if (!only || !strcmp(only, groups[i].name)) groups[i].run(&g);
+    bool root = plumb_comm_rank(PLUMB_AXIS_WORLD) == 0;
     plumb_comm_finalize();
-    printf("%d passed, %d failed, %d skipped\n", g.passed, g.failed, g.unsupported);
+    if (root) printf("%d passed, %d failed, %d skipped\n", g.passed, g.failed, g.unsupported);
     return g.failed ? 1 : 0;
 }

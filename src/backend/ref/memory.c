@@ -94,13 +94,12 @@ void plumb_ref_weight_free(plumb_backend *be, plumb_weight *w) {
 }
 
 static bool check_range(plumb_backend *be, const plumb_weight *w, int64_t first, int64_t rows, const char *operation) {
-    return plumb_ref_check(be, first >= 0 && rows >= 0 && first <= w->n && rows <= w->n - first, operation,
-                           "the rows are outside the weight");
+    return plumb_ref_check(be, first >= 0 && rows >= 0 && first <= w->n && rows <= w->n - first && first % 32 == 0,
+                           operation, "the rows are outside the weight or do not begin at a multiple of 32");
 }
 
 void plumb_ref_weight_write(plumb_backend *be, plumb_weight *w, int64_t first, int64_t rows, const float *from) {
     if (!check_range(be, w, first, rows, "weight_write")) return;
-    if (!plumb_ref_check(be, first % 32 == 0, "weight_write", "the first row is not a multiple of 32")) return;
     for (int64_t i = 0; i < rows * w->k; i++) w->data[first * w->k + i] = from[i];
 }
 

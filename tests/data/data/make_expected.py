@@ -102,7 +102,7 @@ def merged(rows, tok):  # samples whose prompt's ids are no prefix of the whole
 cases = []
 def case(file, kind, max_length=None, loss_on="auto", tokenizer="tokenizer", template=None):
     tok = AutoTokenizer.from_pretrained(tokenizer)
-    if template == "none": tok.chat_template = "{% for m in messages %}{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + ('<|im_end|>' if loop.last else '') }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
+    if template == "none": tok.chat_template = ("<s>" if tokenizer == "tokenizer_spm" else "") + "{% for m in messages %}{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + ('<|im_end|>' if loop.last else '') }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
     rows = [json.loads(l) for l in open(file + ".jsonl")]
     c = dict(file=file + ".jsonl", tokenizer=tokenizer, kind=kind, template=template, loss_on=loss_on, max_length=max_length or 0, records=len(rows), merged_border=merged(rows, tok))
     if kind == "sft":

@@ -187,6 +187,16 @@ static void cached_mistakes(void **state) {
     plumb_forest_free(&f);
 }
 
+/* The branch counts the earlier segments of the same sample, whether or not others stand between them. */
+static void branches(void **state) {
+    (void)state;
+    static const int32_t samples[] = {5, 5, 9, 5, 2, 9, 5}, expected[] = {0, 1, 0, 2, 0, 1, 3};
+    plumb_forest f = {0};
+    for (int i = 0; i < 7; i++) assert_int_equal(plumb_forest_add(&f, -1, samples, 1, -1, samples[i], NULL), PLUMB_OK);
+    for (int i = 0; i < 7; i++) assert_int_equal(f.segments[i].branch, expected[i]);
+    plumb_forest_free(&f);
+}
+
 static void mistakes(void **state) {
     (void)state;
     plumb_forest f = {0};
@@ -244,6 +254,7 @@ int main(void) {
         cmocka_unit_test(cached_paths),
         cmocka_unit_test(cached_mistakes),
         cmocka_unit_test(mistakes),
+        cmocka_unit_test(branches),
         cmocka_unit_test(failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,7 +11,9 @@
 
 /* Under AddressSanitizer an impossible size returns NULL, as it does without. */
 const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
+const char *__asan_default_options(void) {
+    return "allocator_may_return_null=1";
+}
 
 static void allocation(void **state) {
     (void)state;

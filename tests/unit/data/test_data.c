@@ -74,6 +74,7 @@ static void check_case(const golden_node *c) {
     ASSERT_OK(plumb_tokenizer_load(&t, folder));
     plumb_data_options o = {.path = path,
                             .kind = strcmp(golden_text(c, "kind"), "sft") ? PLUMB_DATA_PAIRS : PLUMB_DATA_SFT,
+                            .template_name = golden_text(c, "template"), /* null: the default */
                             .loss_on = loss_on_of(golden_text(c, "loss_on")),
                             .max_length = (int32_t)golden_need(c, "max_length")->number};
     ASSERT_OK(plumb_dataset_load(&d, t, &o));
@@ -109,7 +110,7 @@ static void test_trl(void **state) {
     int checked = 0;
     for (const golden_node *c = golden_need(root, "cases")->child; c; c = c->next, checked++) check_case(c);
     golden_free(root);
-    assert_int_equal(checked, 35);
+    assert_int_equal(checked, 37);
 }
 
 /* --- files

@@ -75,8 +75,7 @@ static void refuses_bad_ranges(void **state) {
     assert_refused(plumb_source_open(&s, GOLDEN "/adapters/llama"), PLUMB_E_IO, "config.json");
 }
 
-/* --- Hugging Face directories changed in one place
- * ------------------------------------------------------------------------------------- */
+/* --- Hugging Face directories changed in one place ---------------------------------------------------------------- */
 
 typedef struct weights { /* the golden model's tensors, to be changed and written */
     plumb_st_item items[64];

@@ -58,6 +58,8 @@ static void test_defaults(void **state) {
     assert_rate(&s, 1000, 0, "linear");
     s = (plumb_schedule){.kind = PLUMB_LR_COSINE, .lr = 1, .warmup_steps = 5, .total_steps = 5};
     assert_true(isfinite(plumb_schedule_lr(&s, 5)));
+    s.kind = PLUMB_LR_POLYNOMIAL;
+    assert_rate(&s, 5, 1e-7, "polynomial");
 }
 
 static void test_names(void **state) {

@@ -146,7 +146,8 @@ static void damaged_gguf(void **state) {
                  PLUMB_E_FORMAT, "bos_token_id");
     assert_error(load_patched("pre-smollm.gguf", "<|im_end|>", "<|im_end|\xff", 10, 0), PLUMB_E_FORMAT,
                  "not valid UTF-8");
-    assert_error(load_patched("pre-smollm.gguf", "<|im_start|>", "<|im_xxxxx|>", 12, 0), PLUMB_E_FORMAT, "joined text is a token");
+    assert_error(load_patched("pre-smollm.gguf", "<|im_start|>", "<|im_xxxxx|>", 12, 0), PLUMB_E_FORMAT,
+                 "joined text is a token");
     /* a score that is not a number: behind key, type, type of items (4 each) and count (8) */
     assert_error(load_patched("sentencepiece.gguf", "tokenizer.ggml.scores", "\0\0\xc0\x7f", 4, 21 + 16 + 4 * 300),
                  PLUMB_E_FORMAT, "not a number");

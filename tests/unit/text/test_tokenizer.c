@@ -115,12 +115,12 @@ static void bad_ids(void **state) {
     plumb_tokenizer_free(t);
 }
 
-/* A megabyte without a border must not take quadratic time, whatever it is made of, and must come back. */
+/* A long text without a border must not take quadratic time, whatever it is made of, and must come back. */
 static void long_runs(void **state) {
     (void)state;
     static const char *const units[] = {"a", " ", "\n", "1", "'", "\xcc\x81\xcc\xa3", "ab \n"};
-    static const char *const files[] = {"tiny_bpe.json", "sentencepiece.gguf", "pre-llama-bpe.gguf"};
-    enum { SIZE = 1 << 20 };
+    static const char *const files[] = {"pre-qwen2.gguf", "sentencepiece.gguf", "pre-llama-bpe.gguf"};
+    enum { SIZE = 1 << 18 };
     char *text = malloc(SIZE + 1), path[600];
     for (size_t f = 0; f < 3; f++) {
         snprintf(path, sizeof path, "%s%s", DATA, files[f]);
@@ -132,10 +132,10 @@ static void long_runs(void **state) {
             for (size_t i = 0; i < SIZE; i++) text[i] = units[u][i % unit];
             double begin = plumb_clock();
             assert_ok(plumb_tokenize(t, text, SIZE, false, &ids));
-            assert_true(plumb_clock() - begin < 20); /* 0.1 to 0.8 s when alone; quadratic code takes hours */
+            assert_true(plumb_clock() - begin < 20); /* 0.1 s; quadratic code takes minutes and more */
             assert_ok(plumb_detokenize(t, ids.data, ids.count, false, &out));
             bool marks = u == 5; /* NFC puts them in order */
-            if (out.length != SIZE) fail_msg("%s unit %zu: %zu", files[f], u, out.length);
+            assert_int_equal(out.length, SIZE);
             if (!marks || f) assert_memory_equal(out.data, text, SIZE);
             plumb_ids_free(&ids);
             plumb_str_free(&out);

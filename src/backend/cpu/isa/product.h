@@ -5,14 +5,14 @@
  *   linear_gradient   dw[n][k] += sum_m dy[m][n] x[m][k]  rows n from dy by rows, lanes k from x by columns
  *
  * so that one copy of a frozen weight serves both directions, at the price of one transposition of dx. The reduction is walked in chunks of
- * 512 (the tile's rows stay in L1, the lanes in L2), each continuing the chain of the one before. Threads divide panels, never a reduction. */
+ * 256, each a chain of its own that is added to the result: rows and lanes of a chunk fit the L1 cache together. Threads divide panels, never a reduction. */
 #ifndef PLUMB_PRODUCT_H
 #define PLUMB_PRODUCT_H
 #include <omp.h>
 #include "tile.h"
 #include "pack.h"
 
-enum { CHUNK = 512 };
+enum { CHUNK = 256 };
 
 typedef struct side { /* a blocked matrix [q/32][p][32] as the tile reads it */
     const char *data;
@@ -84,7 +84,7 @@ static void op_weight_from(plumb_backend *be, plumb_weight *w, plumb_tensor from
 
 /* --- y = sum_t x_t w_t^T + bias -------------------------------------------------------------------------------------------------- */
 static void forward_panel(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, const float *bias, int64_t n0, uint32_t *scratch) {
-    bool bf16 = is_bf16(be), load = false;
+    bool bf16 = is_bf16(be), add = false;
     int64_t lanes = plumb_min64(BLOCK, y.cols - n0), n_tiles = tiles_of(y.rows);
     float *out = plumb_cpu_at(y, 0) + n0;
     for (int t = 0; t < n_terms; t++) {
@@ -95,11 +95,11 @@ static void forward_panel(plumb_backend *be, plumb_tensor y, const plumb_term *t
             const char *next = (const char *)side_at(w, n0, r0) + n * BLOCK * w.element; /* the chunk after this one */
             for (int64_t i = 0; i < n_tiles; i++) {
                 int64_t m0 = tile_begin(y.rows, n_tiles, i), m1 = tile_begin(y.rows, n_tiles, i + 1);
-                tile_run((tile){side_at(x, r0, m0), x.p * (bf16 ? 16 : 32), b, out + m0 * y.stride, y.stride, words(n, bf16), load,
+                tile_run((tile){side_at(x, r0, m0), x.p * (bf16 ? 16 : 32), b, out + m0 * y.stride, y.stride, words(n, bf16), add,
                                 next + i * (words(n, bf16) / 8) * 64},
                          (int)(m1 - m0), lanes, bf16);
             }
-            load = true;
+            add = true;
         }
     }
     if (bias)
@@ -120,7 +120,7 @@ static void op_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_ter
 /* --- dx^T[k][m] = sum_t sum_n w_t[n][k] dy_t[m][n], rows k of one thread ----------------------------------------------------------- */
 
 static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M, const plumb_term *terms, int n_terms, const uint32_t *pairs, share rows) {
-    bool bf16 = is_bf16(be), load = false;
+    bool bf16 = is_bf16(be), add = false;
     int64_t n_panels = (M + BLOCK - 1) / BLOCK, n_tiles = tiles_of(rows.last - rows.first);
     for (int t = 0; t < n_terms; t++) {
         side dy = operand_side(be, terms[t].x), w = weight_side(be, terms[t].w);
@@ -131,11 +131,11 @@ static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M
                 int64_t k0 = rows.first + tile_begin(rows.last - rows.first, n_tiles, i), k1 = rows.first + tile_begin(rows.last - rows.first, n_tiles, i + 1);
                 for (int64_t p = 0; p < n_panels; p++) {
                     const float *b = bf16 ? (const float *)(pairs + (p * half + r0 / 2) * BLOCK) : side_at(dy, p * BLOCK, r0);
-                    tile_run((tile){side_at(w, r0, k0), w.p * (bf16 ? 16 : 32), b, result + (p * K + k0) * BLOCK, BLOCK, words(n, bf16), load, NULL},
+                    tile_run((tile){side_at(w, r0, k0), w.p * (bf16 ? 16 : 32), b, result + (p * K + k0) * BLOCK, BLOCK, words(n, bf16), add, NULL},
                              (int)(k1 - k0), plumb_min64(BLOCK, M - p * BLOCK), bf16);
                 }
             }
-            load = true;
+            add = true;
         }
         pairs += n_panels * half * BLOCK;
     }

@@ -6,9 +6,9 @@
  *   b: vectors of lanes, [r][32]
  *   c: [i][ldc], lanes contiguous
  *
- * Each element is one chain of fused multiply-adds over r from first to last. `load` continues a chain that is already in c, so that
- * cutting the reduction into chunks, or adding a second term, does not change the order. The tile's height and the number of lanes cannot change a
- * bit either: rows and lanes never meet. (plain: multiply, then add.)
+ * Each element is one chain of fused multiply-adds over r from first to last, begun at zero and, with `add`, added to c when it is done: callers cut a long
+ * reduction at fixed places and so get a sum of short chains, which is about twice as exact as one long chain. The tile's height and the number
+ * of lanes cannot change a bit: rows and lanes never meet. (plain: multiply, then add.)
  *
  * bf16: the same with 32-bit words that hold two adjacent elements of the reduction: a block of 32 is 16 words, b is [r/2][32 lanes][2].
  *
@@ -25,6 +25,7 @@ enum { REG = 16, MR = 14 };
 #define REG_LOAD(p) _mm512_loadu_ps(p)
 #define REG_STORE(p, v) _mm512_storeu_ps(p, v)
 #define REG_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define REG_ADD(a, b) _mm512_add_ps(a, b)
 #elif defined(PLUMB_ISA_avx2)
 typedef __m256 reg;
 enum { REG = 8, MR = 6 };
@@ -32,6 +33,7 @@ enum { REG = 8, MR = 6 };
 #define REG_LOAD(p) _mm256_loadu_ps(p)
 #define REG_STORE(p, v) _mm256_storeu_ps(p, v)
 #define REG_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define REG_ADD(a, b) _mm256_add_ps(a, b)
 #else
 typedef float reg __attribute__((vector_size(16)));
 typedef float reg_unaligned __attribute__((vector_size(16), aligned(4)));
@@ -40,6 +42,7 @@ enum { REG = 4, MR = 4 };
 #define REG_LOAD(p) (*(const reg_unaligned *)(p))
 #define REG_STORE(p, v) (*(reg_unaligned *)(p) = (v))
 #define REG_FMA(a, b, c) ((a) * (b) + (c))
+#define REG_ADD(a, b) ((a) + (b))
 #endif
 enum { TILE_LANES = 2 * REG };
 
@@ -63,15 +66,15 @@ typedef struct tile {
     float *c;
     int64_t ldc;
     int64_t reduction; /* elements, or words */
-    bool load;
+    bool add;
     const char *prefetch; /* what the next tiles will read: `lines` cache lines of 64 bytes, one each 8 steps; NULL = none */
 } tile;
 
 #define TILE_BODY(STEP, A_STRIDE)                                                                                      \
     reg c[MR][2];                                                                                                      \
     _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++) {                                                          \
-        c[i][0] = t->load ? REG_LOAD(t->c + i * t->ldc) : REG_SET(0);                                                  \
-        if (registers > 1) c[i][1] = t->load ? REG_LOAD(t->c + i * t->ldc + REG) : REG_SET(0);                         \
+        c[i][0] = REG_SET(0);                                                                                          \
+        if (registers > 1) c[i][1] = REG_SET(0);                                                                       \
     }                                                                                                                  \
     const float *b = t->b;                                                                                             \
     const char *prefetch = t->prefetch;                                                                                \
@@ -90,8 +93,9 @@ typedef struct tile {
         }                                                                                                              \
     }                                                                                                                  \
     _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++) {                                                          \
-        REG_STORE(t->c + i * t->ldc, c[i][0]);                                                                         \
-        if (registers > 1) REG_STORE(t->c + i * t->ldc + REG, c[i][1]);                                                \
+        float *out = t->c + i * t->ldc;                                                                                \
+        REG_STORE(out, t->add ? REG_ADD(REG_LOAD(out), c[i][0]) : c[i][0]);                                                    \
+        if (registers > 1) REG_STORE(out + REG, t->add ? REG_ADD(REG_LOAD(out + REG), c[i][1]) : c[i][1]);                     \
     }
 
 INLINE void tile_f32_shape(const tile *t, const int rows, const int registers) { TILE_BODY(REG_FMA, 32) }
@@ -128,7 +132,7 @@ static void tile_run(tile t, int rows, int64_t lanes, bool bf16) {
         bool partial = left % REG != 0;
         if (partial) {
             part.c = corner, part.ldc = TILE_LANES;
-            if (t.load)
+            if (t.add)
                 for (int i = 0; i < rows; i++) {
                     memset(corner + i * TILE_LANES, 0, sizeof(float) * TILE_LANES);
                     memcpy(corner + i * TILE_LANES, t.c + i * t.ldc + done, (size_t)left * sizeof(float));
