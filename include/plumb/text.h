@@ -37,7 +37,8 @@ plumb_status plumb_tokenizer_save(const plumb_tokenizer *t, const char *dir) PLU
 
 /* --- prompts ------------------------------------------------------------------------------------------------------ */
 typedef struct plumb_message { const char *role; const char *content; } plumb_message;
-/* Names: "chatml", "chatml-smollm2" (adds SmolLM2's default system turn when the first message is not a system turn), "alpaca", "none".
+/* Names: "chatml", "chatml-smollm2" (adds SmolLM2's default system turn when the first message is not a system turn), "chatml-trimmed" (no line end after
+ * <|im_end|>, as templates whose turns end with a trimmed Jinja block render), "alpaca", "none".
  * PLUMB_E_CONFIG names the nearest when unknown. */
 plumb_status plumb_prompt_check(const char *name) PLUMB_CHECKED;
 /* Renders messages; generation adds the opening of an assistant turn. When `mask_spans` is not NULL it receives, for

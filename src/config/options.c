@@ -36,7 +36,6 @@ enum {
     ANY = RUNS | MERGE
 };
 
-/* clang-format off: a row is a line, and the help under it */
 const plumb_option plumb_option_table[] = {
     {"model", "Model", STRING, AT(model), "null", NULL, PATH, ANY, ANY,
      "base model: a Hugging Face directory (config.json, safetensors) or a GGUF file"},
@@ -63,10 +62,11 @@ const plumb_option plumb_option_table[] = {
     {"eval_file", "Data", STRING, AT(eval_file), "null", NULL, PATH, DATA, 0, "held-out records; excludes eval_last"},
     {"eval_last", "Data", INT, AT(eval_last), "0", NULL, 0, COUNT_MAX, NULL, DATA, 0,
      "the last N records of train_file are held out, not trained on; 0 = none"},
-    {"template_name", "Data", CHOICE, AT(template_name), "null", NULL, 0, 0, "chatml|chatml-smollm2|alpaca|none", DATA,
-     0, "how messages and Alpaca records become text; null = chatml for messages, alpaca for Alpaca records"},
-    {"template_name", "Data", CHOICE, AT(template_name), "null", NULL, 0, 0, "chatml|chatml-smollm2|alpaca|none",
-     GENERATE, 0, "how the prompt becomes text; null = as it is"},
+    {"template_name", "Data", CHOICE, AT(template_name), "null", NULL, 0, 0,
+     "chatml|chatml-smollm2|chatml-trimmed|alpaca|none", DATA, 0,
+     "how messages and Alpaca records become text; null = chatml for messages, alpaca for Alpaca records"},
+    {"template_name", "Data", CHOICE, AT(template_name), "null", NULL, 0, 0,
+     "chatml|chatml-smollm2|chatml-trimmed|alpaca|none", GENERATE, 0, "how the prompt becomes text; null = as it is"},
     {"loss_on", "Data", CHOICE, AT(loss_on), "auto", NULL, 0, 0, "auto|completion|all|assistant", SFT | EVAL, 0,
      "tokens in the loss; auto = the completion where the record has one, all for text and messages"},
     {"on_error", "Data", CHOICE, AT(on_error), "stop", NULL, 0, 0, "stop|skip", DATA, 0,
@@ -197,7 +197,6 @@ const plumb_option plumb_option_table[] = {
     {"dry_run", "Machine", BOOL, AT(dry_run), "false", NULL, 0, 0, NULL, ANY, 0,
      "check settings, model and data, say what would be done, and stop (--dry-run)"},
 };
-/* clang-format on */
 const int plumb_option_count = (int)(sizeof plumb_option_table / sizeof *plumb_option_table);
 
 const char *plumb_options_command_name(int command) {

@@ -280,8 +280,8 @@ plumb_status plumb_source_read(const plumb_source *s, int param, int64_t first, 
         return plumb_error(PLUMB_E_FORMAT, "%s: there is no parameter %d", s->path, param);
     const plumb_param *p = &s->params.items[param];
     if (first < 0 || rows < 0 || first > p->rows || rows > p->rows - first)
-        return plumb_error(PLUMB_E_FORMAT, "%s: rows %lld to %lld of %s, which has %lld", s->path, (long long)first,
-                           (long long)first + (long long)rows, p->name, (long long)p->rows);
+        return plumb_error(PLUMB_E_FORMAT, "%s: %lld rows from %lld on of %s, which has %lld", s->path, (long long)rows,
+                           (long long)first, p->name, (long long)p->rows);
     bool paired = s->is_gguf && (s->family->roles[p->role].flags & PLUMB_ROW_PAIRS);
     if (!paired) return read_range(s, param, first * p->cols, rows * p->cols, first * p->cols, out);
     if (p->bias) return rows ? read_paired_bias(s, param, p->cols, out) : PLUMB_OK;

@@ -1,14 +1,15 @@
 /* Prompt templates, written out in C: one function each, no template language.
  *
  * ChatML is a header, the content and an end marker per turn.  SmolLM2-Instruct's template is ChatML with a system turn
- * of its own in front when the talk does not begin with one.  Alpaca's is a page of fixed text around one instruction
+ * of its own in front when the talk does not begin with one.  The trimmed form has no line end after the end marker: that is
+ * what transformers makes of a Jinja template that ends a turn with a block ("{% endif %}") and a line end, which it trims.  Alpaca's is a page of fixed text around one instruction
  * (Taori et al. 2023). */
 #include "plumb/text.h"
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const names[] = {"chatml", "chatml-smollm2", "alpaca", "none"};
-enum { CHATML, CHATML_SMOLLM2, ALPACA, NONE, NAMES };
+static const char *const names[] = {"chatml", "chatml-smollm2", "chatml-trimmed", "alpaca", "none"};
+enum { CHATML, CHATML_SMOLLM2, CHATML_TRIMMED, ALPACA, NONE, NAMES };
 
 typedef struct spans {
     int64_t *list;
@@ -20,7 +21,7 @@ static plumb_status find_name(const char *name, int *out) {
         if (name && !strcmp(name, names[*out])) return PLUMB_OK;
     int near = name ? plumb_nearest(name, names, NAMES) : -1;
     return plumb_error(
-        PLUMB_E_CONFIG, "unknown prompt template \"%s\"%s%s%s; there are chatml, chatml-smollm2, alpaca and none",
+        PLUMB_E_CONFIG, "unknown prompt template \"%s\"%s%s%s; there are chatml, chatml-smollm2, chatml-trimmed, alpaca and none",
         name ? name : "", near >= 0 ? ", did you mean \"" : "", near >= 0 ? names[near] : "", near >= 0 ? "\"?" : "");
 }
 
@@ -59,9 +60,9 @@ static plumb_status check_messages(const plumb_message *messages, int count) {
     return PLUMB_OK;
 }
 
-static plumb_status render_chatml(const plumb_message *messages, int count, bool generation, bool default_system,
+static plumb_status render_chatml(const plumb_message *messages, int count, bool generation, int which,
                                   plumb_str *out, spans *s) {
-    if (default_system && !is(&messages[0], "system"))
+    if (which == CHATML_SMOLLM2 && !is(&messages[0], "system"))
         PLUMB_TRY(put(
             out,
             "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"));
@@ -71,7 +72,7 @@ static plumb_status render_chatml(const plumb_message *messages, int count, bool
         PLUMB_TRY(put(out, messages[i].content));
         PLUMB_TRY(put(out, "<|im_end|>"));
         if (is(&messages[i], "assistant")) PLUMB_TRY(add_span(s, begin, out->length));
-        PLUMB_TRY(put(out, "\n"));
+        if (which != CHATML_TRIMMED) PLUMB_TRY(put(out, "\n"));
     }
     return generation ? put(out, "<|im_start|>assistant\n") : PLUMB_OK;
 }
@@ -124,7 +125,7 @@ plumb_status plumb_prompt_render(const char *name, const plumb_message *messages
     else if (which == NONE)
         status = render_none(messages, count, out, wanted);
     else
-        status = render_chatml(messages, count, generation, which == CHATML_SMOLLM2, out, wanted);
+        status = render_chatml(messages, count, generation, which, out, wanted);
     if (status != PLUMB_OK || !mask_spans) {
         free(s.list);
         return status;

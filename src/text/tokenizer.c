@@ -126,6 +126,7 @@ plumb_status plumb_tokenize(const plumb_tokenizer *t, const char *text, size_t l
     size_t before = ids->count;
     PLUMB_TRY(plumb_workspace_open(&w));
     plumb_status status = PLUMB_OK;
+    if (!length) text = ""; /* so that an empty text may be NULL */
     if (!plumb_utf8_valid(text, length)) {
         status = plumb_utf8_repair(text, length, &repaired);
         text = repaired.data;

@@ -41,6 +41,7 @@ bool plumb_utf8_valid(const char *text, size_t length) {
 
 plumb_status plumb_utf8_repair(const char *text, size_t length, plumb_str *out) {
     size_t from = 0, i = 0, bad;
+    if (!length) return plumb_str_append(out, "", 0); /* nothing may be NULL, and stays a string */
     while (i < length) {
         size_t n = plumb_utf8_step(text + i, length - i, &bad);
         if (n) {

@@ -45,6 +45,15 @@ static plumb_status add_trl_options(const curve *c, overrides *o) {
     return PLUMB_OK;
 }
 
+/* transformers renders Jinja with trimmed blocks: a turn that ends "{% endif %}\n" has no line end after <|im_end|>. */
+static bool trims_turns(const golden *g) {
+    char *path = golden_path(g, "curves/model/chat_template.jinja"), *text = NULL;
+    size_t size;
+    bool trims = path && plumb_read_file(path, &text, &size) == PLUMB_OK && strstr(text, "{% endif %}\n{% endfor %}");
+    free(text);
+    free(path);
+    return trims;
+}
 static plumb_status describe(const curve *c, overrides *o) {
     const json_t *k = c->config, *betas = json_object_get(k, "betas");
     bool chat = json_is_true(json_object_get(json_object_get(k, "options"), "assistant_only_loss"));
@@ -70,9 +79,10 @@ static plumb_status describe(const curve *c, overrides *o) {
     if (number(k, "dropout") != 0) return plumb_error(PLUMB_E_UNSUPPORTED, "a curve with dropout cannot be compared");
     add(o, "backend=%s", c->g->backend);
     if (c->g->isa) add(o, "isa=%s", c->g->isa);
-    static const char *const always[] = {"shuffle=false", "precision=fp32", "resume=never", "threads=1", "save_steps=0", "template_name=chatml"};
+    static const char *const always[] = {"shuffle=false", "precision=fp32", "resume=never", "threads=1", "save_steps=0"};
     for (size_t i = 0; i < sizeof always / sizeof *always; i++)
-        if (strncmp(always[i], "template", 8) != 0 || chat) add(o, "%s", always[i]);
+        add(o, "%s", always[i]);
+    if (chat) add(o, "template_name=%s", trims_turns(c->g) ? "chatml-trimmed" : "chatml");
     return add_trl_options(c, o);
 }
 

@@ -95,7 +95,7 @@ static void any_text_survives(void **state) {
                                         "語",
                                         "😀",
                                         "\xc2\x85",
-                                        "\xe2\x80\xa8x",
+                                        "a \xe2\x80\xa8 x",
                                         "\xef\xbb\xbfx",
                                         "\xef\xbf\xbe",
                                         "\xf0\x9f\xbf\xbf",

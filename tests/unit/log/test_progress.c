@@ -126,7 +126,7 @@ static void writes_plain_lines_elsewhere(void **state) {
     capture c = begin(false, 0);
     assert_ok(plumb_log_open(&l, NULL, 4, 2));
     plumb_log_line(l, "hello");
-    step(l, 3, NAN);
+    step(l, 3, -NAN);
     step(l, 4, -INFINITY);
     plumb_log_close(l);
     end(&c, output);
