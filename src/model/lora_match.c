@@ -115,6 +115,7 @@ static plumb_status translate_escape(plumb_str *out, const char *pattern, char c
 
 static plumb_status translate(plumb_str *out, const char *pattern) {
     bool in_class = false;
+    int bounds = 0;
     PLUMB_TRY(plumb_str_printf(out, "^("));
     for (const char *p = pattern; *p; p++) {
         if (*p == '\\') {
@@ -137,6 +138,9 @@ static plumb_status translate(plumb_str *out, const char *pattern) {
             if (p[1] == ']') PLUMB_TRY(plumb_str_append(out, ++p, 1));
             continue;
         }
+        if (!in_class && *p == '{' &&
+            (++bounds > 1 || strcspn(p, "}") > 6)) /* nested bounds cost POSIX's engine gigabytes */
+            return unsupported_pattern(pattern, "several or large {m,n}");
         if (in_class && *p == ']') in_class = false;
         PLUMB_TRY(plumb_str_append(out, p, 1));
     }

@@ -1,10 +1,11 @@
 """Loads what plumb wrote with transformers and PEFT.
 
-python hf_load.py --merged DIR --model DIR [--adapter DIR] [--dtype float32|bfloat16|float16] [--logits FILE]
-    DIR of --merged opens with AutoModelForCausalLM, without missing or unexpected weights, and its weights are those of --model with
-    --adapter merged in (W + scale * B @ A in float64 here, beside PEFT's own merge_and_unload), rounded once to the type of the file.
-    --logits: a case of make_models.py; the merged model's logits must be its lora.logits.* (or logits.* without an adapter).
-    --model may be a GGUF file: transformers dequantises it.
+python hf_load.py --merged DIR --model DIR [--adapter DIR] [--dtype float32|bfloat16|float16] [--logits FILE] [--tokenizer]
+    DIR of --merged opens with AutoModelForCausalLM, without missing or unexpected weights. Its weights are those of
+    --model with --adapter merged in (W + scale * B @ A in float64 here, beside PEFT's own merge_and_unload), rounded
+    once to the type of the file. --model may be a GGUF file: transformers dequantises it.
+    --logits: a case of make_models.py; the logits must be its lora.logits.* (or logits.* without an adapter).
+    --tokenizer: the merged model's tokenizer gives the model's ids.
 python hf_load.py --adapter DIR --same-as DIR --model DIR
     both adapters open with PeftModel on the model and give the same logits, bit for bit.
 python hf_load.py --jobs FILE
@@ -117,13 +118,17 @@ def check_merged(arguments):
     a, b = merged.model.rotary_emb.inv_freq, base.model.rotary_emb.inv_freq
     check(torch.allclose(a, b, rtol=1e-7, atol=0), "rotary frequencies")
     if arguments.adapter:
-        compare_weights(merged.state_dict(), merged_exactly(state, arguments.adapter, dtype), "W + scale B A, rounded once", 0.0)
+        exact = merged_exactly(state, arguments.adapter, dtype)
+        compare_weights(merged.state_dict(), exact, "W + scale B A, rounded once", 0.0)
         folded = peft.PeftModel.from_pretrained(base, arguments.adapter).merge_and_unload().state_dict()
-        compare_weights(merged.state_dict(), folded, "PEFT's merge_and_unload", 1e-6 if dtype == torch.float32 else 5e-3)
+        tolerance = 1e-6 if dtype == torch.float32 else 5e-3
+        compare_weights(merged.state_dict(), folded, "PEFT's merge_and_unload", tolerance)
     else:
-        compare_weights(merged.state_dict(), {k: v.to(dtype).float() for k, v in state.items()}, "the source", 0.0)
+        narrowed = {k: v.to(dtype).float() for k, v in state.items()}
+        compare_weights(merged.state_dict(), narrowed, "the source", 0.0)
     if arguments.logits:
-        check_logits(merged, load_file(arguments.logits), "lora." if arguments.adapter else "", 1e-5 if dtype == torch.float32 else 5e-2)
+        tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+        check_logits(merged, load_file(arguments.logits), "lora." if arguments.adapter else "", tolerance)
 
 
 def check_logits(model, case, prefix, tolerance):

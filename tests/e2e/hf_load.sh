@@ -1,7 +1,8 @@
 #!/bin/sh
 # What plumb writes opens in transformers and PEFT with the same weights and logits.
 #   hf_load.sh PLUMB      the program; golden models are found beside this script
-# The interpreter is $PLUMB_PYTHON, or python3. Exit status 77 (skipped) where it lacks torch, transformers, peft or safetensors.
+# The interpreter is $PLUMB_PYTHON, or python3; exit status 77 (skipped) where it lacks torch, transformers, peft or
+# safetensors.
 # PLUMB_MODELS, when it names a directory with SmolLM2-135M-Instruct.Q4_1.gguf, adds that model.
 set -eu
 plumb=${1:?usage: hf_load.sh PLUMB}
@@ -15,7 +16,8 @@ command -v "$python" >/dev/null || { echo "skipped: no $python"; exit 77; }
 "$python" -c 'import torch, transformers, peft, safetensors' 2>/dev/null ||
     { echo "skipped: $python lacks torch, transformers, peft or safetensors"; exit 77; }
 
-merge() { # name, arguments of plumb merge: the model is written, and Python is to compare it with the same --model and --adapter
+# merge NAME ARGUMENTS...: plumb merge writes the model, and Python is to compare it with the same --model and --adapter
+merge() {
     name=$1
     shift
     "$plumb" merge --output "$work/$name" "$@"

@@ -13,6 +13,11 @@ fail() { echo "FAILED: $*"; ls -la "$dir"/run/* "$dir/run"; cat "$dir"/err*; exi
 RANDOM=${SEED:-17}
 partials=0 last=0
 
+await_first_save() {
+  local i
+  for i in $(seq 1 600); do [ -s "$dir/out" ] && return; sleep 0.05; done
+  fail "nothing was saved in 30 s"
+}
 verify() { # the promise and what is there
   local promised found
   promised=$(tail -n 1 "$dir/out" 2>/dev/null); promised=${promised:-$last}
@@ -25,20 +30,23 @@ verify() { # the promise and what is there
 }
 
 for trial in $(seq 1 "$trials"); do # one rank without a launcher: killed between any two instructions
+  rm -f "$dir/out"
   "$program" save "$dir/run" >"$dir/out" 2>"$dir/err" &
   running=$!
-  for i in $(seq 1 100); do [ -s "$dir/out" ] && break; sleep 0.05; done
+  await_first_save
   sleep 0.0$((RANDOM % 90 + 10))
   kill -9 $running; wait $running 2>/dev/null; running=
   verify
 done
 for trial in $(seq 1 "$parallel_trials"); do # three ranks; checked on another number of ranks
-  "$mpirun" -n 3 --oversubscribe "$program" save "$dir/run" >"$dir/out" 2>"$dir/err" &
+  rm -f "$dir/out"
+  "$mpirun" --timeout 60 -n 3 --oversubscribe "$program" save "$dir/run" >"$dir/out" 2>"$dir/err" &
   running=$!
-  for i in $(seq 1 100); do [ -s "$dir/out" ] && break; sleep 0.05; done
+  await_first_save
   sleep 0.0$((RANDOM % 90 + 10))
-  ranks=$(ps -o pid= --ppid $running); set -- $ranks
-  kill -9 "${!#}"; wait $running 2>/dev/null; running=
+  victim=$(pgrep -P $running -f 'save_program save' | tail -n 1)
+  [ -n "$victim" ] || fail "found no rank to kill"
+  kill -9 $victim; wait $running 2>/dev/null; running=
   verify "$mpirun" -n $((trial % 3 + 1)) --oversubscribe
 done
 [ "$partials" -gt 0 ] || fail "no kill came in the middle of a save: the test shows nothing"

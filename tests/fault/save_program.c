@@ -70,10 +70,14 @@ int main(int argc, char **argv) {
         char *path;
         int64_t step;
         if (plumb_checkpoint_latest(argv[2], &path, &step) != PLUMB_OK) return fail("latest");
-        for (step = path ? step + 1 : 1;; step++) {
+        int64_t leave = 0;
+        for (step = path ? step + 1 : 1; !leave; step++) {
             if (save(argv[2], step, arrays, 3) != PLUMB_OK) return fail("save");
             if (rank == 0) printf("%lld\n", (long long)step), fflush(stdout); /* a promise: this step will be found */
+            leave = plumb_comm_signal();
+            plumb_comm_max_i64(PLUMB_AXIS_DATA, &leave, 1);
         }
+        free(path);
     }
     for (int a = 0; a < 3; a++) free(arrays[a].data);
     plumb_comm_finalize();

@@ -78,6 +78,7 @@ static void matches_as_peft(void **state) { /* expectations: peft 0.21's check_t
                    "matches no linear layer"); /* the whole name */
     assert_refused(match(f.params, "(?=.*q).*proj", true, found, sizeof found), PLUMB_E_UNSUPPORTED, "(?...)");
     assert_refused(match(f.params, ".*?_proj", true, found, sizeof found), PLUMB_E_UNSUPPORTED, "lazy");
+    assert_refused(match(f.params, "((.{1,99}){1,99}){1,99}", true, found, sizeof found), PLUMB_E_UNSUPPORTED, "{m,n}");
     assert_refused(match(f.params, "(q_proj", true, found, sizeof found), PLUMB_E_CONFIG, "not a regular expression");
     plumb_source_close(f.source);
     f = open_model(GOLDEN "/models/llama3-tied"); /* no head in the table */
