@@ -15,7 +15,7 @@ typedef enum plumb_axis { PLUMB_AXIS_DATA, PLUMB_AXIS_TENSOR, PLUMB_AXIS_PIPELIN
 plumb_status plumb_comm_init(int *argc, char ***argv) PLUMB_CHECKED;
 void plumb_comm_finalize(void);            /* Collective; stops the watchdog first */
 void plumb_comm_abort(int code);           /* Local: ends the whole job now */
-int plumb_comm_rank(plumb_axis axis);      /* Local */
+int plumb_comm_rank(plumb_axis axis);      /* Local; before init and after finalize: rank 0 of 1, and collectives do nothing */
 int plumb_comm_size(plumb_axis axis);      /* Local */
 int plumb_comm_node_rank(void);            /* Local: rank among the ranks of this node, and their number */
 int plumb_comm_node_size(void);
@@ -26,7 +26,7 @@ void plumb_comm_barrier(plumb_axis axis);
 void plumb_comm_bcast(plumb_axis axis, void *data, size_t bytes, int root);
 void plumb_comm_sum_f64(plumb_axis axis, double *values, int64_t count);  /* rank order, the same bits everywhere */
 void plumb_comm_sum_i64(plumb_axis axis, int64_t *values, int64_t count);
-void plumb_comm_max_f64(plumb_axis axis, double *values, int64_t count);
+void plumb_comm_max_f64(plumb_axis axis, double *values, int64_t count);  /* a NaN wins */
 void plumb_comm_max_i64(plumb_axis axis, int64_t *values, int64_t count);
 /* Every rank's `bytes` in rank order into all[size*bytes]. */
 void plumb_comm_allgather(plumb_axis axis, const void *mine, size_t bytes, void *all);
@@ -43,7 +43,7 @@ void plumb_comm_reduce_scatter_i64(plumb_axis axis, const int64_t *values, const
 plumb_status plumb_comm_agree(plumb_axis axis, plumb_status local) PLUMB_CHECKED;
 
 /* Memory that the ranks of a node share. `bytes` the same on every rank of the node. Falls back to private memory where /dev/shm is too small (*shared false).
- * 64-byte aligned. */
+ * 64-byte aligned, zero at first. *shared is true on a node with one rank. Private memory that does not fit either is a local PLUMB_E_MEMORY. */
 typedef struct plumb_shared plumb_shared;
 plumb_status plumb_shared_create(plumb_shared **out, size_t bytes, void **memory, bool *shared) PLUMB_CHECKED;
 void plumb_shared_barrier(plumb_shared *s); /* Collective over the node: what was written before is seen after */

@@ -1,10 +1,10 @@
 /* tokenizer_config.json: which tokens begin, end and pad a sequence, and what transformers adds on top of
  * tokenizer.json.
  *
- * transformers 5 makes three changes when it loads a directory, and ids only agree when they are made here too: tokens
- * of added_tokens_decoder replace or join the added tokens; bos, eos, unk, pad and the extra special tokens become
- * added tokens when they are not yet; an explicit add_bos_token or add_eos_token replaces the template (the absent one
- * of the two then counts as false). */
+ * transformers 5 makes two changes when it loads a directory, and ids only agree when they are made here too: tokens of
+ * added_tokens_decoder replace or join the added tokens; bos, eos, unk, pad and the extra special tokens become added
+ * tokens when they are not yet.  add_bos_token and add_eos_token change nothing there while a tokenizer.json is present
+ * (its post_processor says what is added), and so they change nothing here. */
 #include "tokenizer.h"
 #include <stdlib.h>
 #include <string.h>
@@ -77,15 +77,6 @@ static plumb_status read_special(plumb_tokenizer *t, const char *path, const cha
     return PLUMB_OK;
 }
 
-static plumb_status read_template(plumb_tokenizer *t, const json_t *root) {
-    const json_t *bos = json_object_get(root, "add_bos_token"), *eos = json_object_get(root, "add_eos_token");
-    if (!bos && !eos) return PLUMB_OK;
-    t->prefix.count = t->suffix.count = 0;
-    if (json_is_true(bos) && t->bos >= 0) PLUMB_TRY(plumb_ids_push(&t->prefix, t->bos));
-    if (json_is_true(eos) && t->eos >= 0) PLUMB_TRY(plumb_ids_push(&t->suffix, t->eos));
-    return PLUMB_OK;
-}
-
 plumb_status plumb_tokenizer_load_config(plumb_tokenizer *t, const char *path) {
     static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
     json_t *root = NULL;
@@ -102,7 +93,6 @@ plumb_status plumb_tokenizer_load_config(plumb_tokenizer *t, const char *path) {
         for (size_t i = 0; i < json_array_size(list) && status == PLUMB_OK; i++)
             status = read_special(t, path, lists[k], json_array_get(list, i), NULL);
     }
-    if (status == PLUMB_OK) status = read_template(t, root);
     json_decref(root);
     return status;
 }

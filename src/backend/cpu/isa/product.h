@@ -5,7 +5,7 @@
  *   linear_gradient   dw[n][k] += sum_m dy[m][n] x[m][k]  rows n from dy by rows, lanes k from x by columns
  *
  * so that one copy of a frozen weight serves both directions, at the price of one transposition of dx. The reduction is walked in chunks of
- * 256, each a chain of its own that is added to the result: rows and lanes of a chunk fit the L1 cache together. Threads divide panels, never a reduction. */
+ * at most 256, each a chain of its own that is added to the result: rows and lanes of a chunk fit the L1 cache together. Threads divide panels, never a reduction. */
 #ifndef PLUMB_PRODUCT_H
 #define PLUMB_PRODUCT_H
 #include <omp.h>
@@ -13,6 +13,11 @@
 #include "pack.h"
 
 enum { CHUNK = 256 };
+/* Length of the chunks that a reduction of n is cut into: as few as 256 allows, alike, whole blocks. It depends on n alone. */
+INLINE int64_t chunk_of(int64_t n) {
+    int64_t count = (n + CHUNK - 1) / CHUNK;
+    return plumb_round_up((n + count - 1) / count, BLOCK);
+}
 
 typedef struct side { /* a blocked matrix [q/32][p][32] as the tile reads it */
     const char *data;
@@ -89,8 +94,9 @@ static void forward_panel(plumb_backend *be, plumb_tensor y, const plumb_term *t
     float *out = plumb_cpu_at(y, 0) + n0;
     for (int t = 0; t < n_terms; t++) {
         side x = operand_side(be, terms[t].x), w = weight_side(be, terms[t].w);
-        for (int64_t r0 = 0; r0 < terms[t].w->k; r0 += CHUNK) {
-            int64_t n = plumb_min64(CHUNK, terms[t].w->k - r0);
+        int64_t chunk = chunk_of(terms[t].w->k);
+        for (int64_t r0 = 0; r0 < terms[t].w->k; r0 += chunk) {
+            int64_t n = plumb_min64(chunk, terms[t].w->k - r0);
             const float *b = vectors_at(w, n0, r0, n, bf16, scratch);
             const char *next = (const char *)side_at(w, n0, r0) + n * BLOCK * w.element; /* the chunk after this one */
             for (int64_t i = 0; i < n_tiles; i++) {
@@ -124,9 +130,9 @@ static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M
     int64_t n_panels = (M + BLOCK - 1) / BLOCK, n_tiles = tiles_of(rows.last - rows.first);
     for (int t = 0; t < n_terms; t++) {
         side dy = operand_side(be, terms[t].x), w = weight_side(be, terms[t].w);
-        int64_t N = terms[t].w->n, half = (N + 1) / 2;
-        for (int64_t r0 = 0; r0 < N; r0 += CHUNK) {
-            int64_t n = plumb_min64(CHUNK, N - r0);
+        int64_t N = terms[t].w->n, half = (N + 1) / 2, chunk = chunk_of(N);
+        for (int64_t r0 = 0; r0 < N; r0 += chunk) {
+            int64_t n = plumb_min64(chunk, N - r0);
             for (int64_t i = 0; i < n_tiles; i++) {
                 int64_t k0 = rows.first + tile_begin(rows.last - rows.first, n_tiles, i), k1 = rows.first + tile_begin(rows.last - rows.first, n_tiles, i + 1);
                 for (int64_t p = 0; p < n_panels; p++) {
