@@ -119,7 +119,7 @@ static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
     }
     if (s->command != PLUMB_FOR_GENERATE) PLUMB_TRY(load_data(s, kind));
     int64_t longest = plumb_source_arch(s->source)->max_positions;
-    if (o->max_length > longest) return plumb_error(PLUMB_E_CONFIG, "max_length: %lld is more than the model's %lld positions", (long long)o->max_length, (long long)longest);
+    if (s->command != PLUMB_FOR_GENERATE && o->max_length > longest) return plumb_error(PLUMB_E_CONFIG, "max_length: %lld is more than the model's %lld positions", (long long)o->max_length, (long long)longest);
     return PLUMB_OK;
 }
 

@@ -1,9 +1,9 @@
 /* Prompt templates, written out in C: one function each, no template language.
  *
  * ChatML is a header, the content and an end marker per turn.  SmolLM2-Instruct's template is ChatML with a system turn
- * of its own in front when the talk does not begin with one.  The trimmed form has no line end after the end marker: that is
- * what transformers makes of a Jinja template that ends a turn with a block ("{% endif %}") and a line end, which it trims.  Alpaca's is a page of fixed text around one instruction
- * (Taori et al. 2023). */
+ * of its own in front when the talk does not begin with one.  The trimmed form has no line end after the end marker:
+ * that is what transformers makes of a Jinja template that ends a turn with a block ("{% endif %}") and a line end,
+ * which it trims.  Alpaca's is a page of fixed text around one instruction (Taori et al. 2023). */
 #include "plumb/text.h"
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,8 @@ static plumb_status find_name(const char *name, int *out) {
         if (name && !strcmp(name, names[*out])) return PLUMB_OK;
     int near = name ? plumb_nearest(name, names, NAMES) : -1;
     return plumb_error(
-        PLUMB_E_CONFIG, "unknown prompt template \"%s\"%s%s%s; there are chatml, chatml-smollm2, chatml-trimmed, alpaca and none",
+        PLUMB_E_CONFIG,
+        "unknown prompt template \"%s\"%s%s%s; there are chatml, chatml-smollm2, chatml-trimmed, alpaca and none",
         name ? name : "", near >= 0 ? ", did you mean \"" : "", near >= 0 ? names[near] : "", near >= 0 ? "\"?" : "");
 }
 
@@ -60,8 +61,8 @@ static plumb_status check_messages(const plumb_message *messages, int count) {
     return PLUMB_OK;
 }
 
-static plumb_status render_chatml(const plumb_message *messages, int count, bool generation, int which,
-                                  plumb_str *out, spans *s) {
+static plumb_status render_chatml(const plumb_message *messages, int count, bool generation, int which, plumb_str *out,
+                                  spans *s) {
     if (which == CHATML_SMOLLM2 && !is(&messages[0], "system"))
         PLUMB_TRY(put(
             out,

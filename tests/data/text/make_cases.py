@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, decoders, trainers
 WORDS = """the of and Hello world don't I'll you're they've she'd It'S WE'RE 'ſ naïve café résumé 123 3.14 1,000,000 2016 0x1F def f(n): http://a.b/c?d=e&f
 user@host.com ... --- !!! ?! ((x)) [y] {z} «q» “q” 你好世界 こんにちは 안녕하세요 Привет Ελληνικά עברית العربية हिन्दी ไทย 👍 👨‍👩‍👧‍👦 🇩🇪 é é ﬁ Å Å ½ ² Ⅷ ① ٣ ﷺ ß İ ı ſ ǆ
 \u200b \u200d \ufeff \u00a0 \u3000 \u2003 \u2028 \u180e \u1680 _x a_b camelCase ▁ ▁▁ Ġ Ċ ĠĠ <s> </s> <unk> <0x0A> <0xFF> \x7f � 한글 한글 q̣̇ q̣̇ 𝒳 𐍈 ℌ ﾊﾝ
-<|im_start|> <|im_end|> <|endoftext|> <bos> <start_of_turn> <a> <b> <c> <a><b> word sword Norm norm NORM é É then then""".split()
+<|im_start|> <|im_end|> <|endoftext|> <bos> <start_of_turn> <a> <b> <c> <a><b> 漢、字。〆 々 word sword Norm norm NORM é É then then""".split()
 SPACES = [" ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", " \n", "\n ", " \n \n ", "       ", "\u00a0", "\u3000", "\x0b", "\x85", "\u2028", ""]
 
 def texts(count, seed):
@@ -56,6 +56,7 @@ def variants():
     yield "cl100k", "chatml", {"pre_tokenizer": chain(split(CL100K), B)}
     yield "o200k", "chatml", {"pre_tokenizer": chain(split(O200K), B)}
     yield "scripts", "chatml", {"pre_tokenizer": chain(split(r"[\p{Han}]+|\p{Hiragana}+|\p{Letter}+\b|\w+?\B|\W"), B)}
+    yield "lines", "chatml", {"pre_tokenizer": chain(split(r"^.|.$|\n\n"), B)}
     yield "classes", "chatml", {"pre_tokenizer": chain(split(r"\w+"), split(r"[\s-]+"), split(r"[^\S\n]"), split(r".$|^x"), split("[\\u0430-я]{,2}"), B)}
     for behavior in ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"):
         for invert in (False, True):
@@ -114,7 +115,7 @@ def main(encoder, merges, tok512):
     # the names of tokenizer.ggml.pre
     trained = Tokenizer(models.BPE()); trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     trained.train_from_iterator(texts(3000, 2), trainers.BpeTrainer(vocab_size=900, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    d = json.loads(trained.to_str()); B = byte_level()
+    d = json.loads(trained.to_str()); B = byte_level(); d["model"]["vocab"]["camelCase"] = len(d["model"]["vocab"]) # no merge leads there: it is for ignore_merges
     pres = {"gpt-2": (byte_level(True), {}), "smollm": (chain(DIGITS, byte_level(True)), {}), "llama-bpe": (chain(split(LLAMA3), B), {"ignore_merges": True}), "smaug-bpe": (chain(split(LLAMA3), B), {}), "qwen2": (chain(split(QWEN2), B), {}),
             "default": (chain(split(r"[\p{P}\$\+<=>\^~\|]+"), split(GPT2), split(r"\p{N}+"), split(r"[0-9][0-9][0-9]"), B), {})}
     tokens = [k for k, _ in sorted(d["model"]["vocab"].items(), key=lambda x: x[1])]

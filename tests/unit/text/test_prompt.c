@@ -43,6 +43,20 @@ static void smollm2(void **state) {
     plumb_str_free(&out);
 }
 
+static void trimmed(void **state) {
+    (void)state;
+    plumb_str out = {0};
+    int64_t *spans;
+    int n;
+    assert_ok(plumb_prompt_render("chatml-trimmed", talk, 2, true, &out, &spans, &n));
+    assert_string_equal(
+        out.data, "<|im_start|>user\nHi<|im_end|><|im_start|>assistant\nHello!\n<|im_end|><|im_start|>assistant\n");
+    assert_int_equal(n, 1);
+    assert_span(&out, spans, "Hello!\n<|im_end|>");
+    free(spans);
+    plumb_str_free(&out);
+}
+
 static void alpaca(void **state) {
     (void)state;
     static const char start[] =
@@ -95,7 +109,8 @@ static void refused(void **state) {
     int n;
     assert_ok(plumb_prompt_check("alpaca"));
     assert_error(plumb_prompt_check("chatlm"), PLUMB_E_CONFIG, "did you mean \"chatml\"");
-    assert_error(plumb_prompt_check("llama-3-instruct"), PLUMB_E_CONFIG, "chatml, chatml-smollm2, alpaca and none");
+    assert_error(plumb_prompt_check("llama-3-instruct"), PLUMB_E_CONFIG,
+                 "chatml, chatml-smollm2, chatml-trimmed, alpaca and none");
     assert_error(plumb_prompt_check(NULL), PLUMB_E_CONFIG, "unknown");
     assert_error(plumb_prompt_render("chatml", tool, 2, false, &out, &spans, &n), PLUMB_E_DATA,
                  "message 2: unknown role \"tool\"");
@@ -109,7 +124,7 @@ static void refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(chatml), cmocka_unit_test(smollm2), cmocka_unit_test(alpaca),
-                                       cmocka_unit_test(none), cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(chatml), cmocka_unit_test(smollm2), cmocka_unit_test(trimmed),
+                                       cmocka_unit_test(alpaca), cmocka_unit_test(none),    cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

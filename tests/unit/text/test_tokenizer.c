@@ -185,7 +185,12 @@ static void shared_by_threads(void **state) {
 
 /* A saved tokenizer gives the ids of its source. */
 static void saved(const char *source, bool template) {
-    static const char *const texts[] = {"", " ", "Hello  world\n\n1. it's 12345!!", "<|im_start|>user\nhi<|im_end|>",
+    static const char *const texts[] = {"",
+                                        " ",
+                                        "camelCase",
+                                        "Hello  world\n\n1. it's 12345!!",
+                                        "<|im_start|>user\nhi<|im_end|>",
+                                        " camelCase camelCase",
                                         "<s> \xe2\x96\x81 \xe4\xbd\xa0 </s>x"};
     char *dir = scratch_directory(), path[600];
     plumb_tokenizer *t = load(source);

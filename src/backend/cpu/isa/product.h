@@ -88,43 +88,48 @@ static void op_weight_from(plumb_backend *be, plumb_weight *w, plumb_tensor from
 }
 
 /* --- y = sum_t x_t w_t^T + bias -------------------------------------------------------------------------------------------------- */
-static void forward_panel(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, const float *bias, int64_t n0, uint32_t *scratch) {
-    bool bf16 = is_bf16(be), add = false;
-    int64_t lanes = plumb_min64(BLOCK, y.cols - n0), n_tiles = tiles_of(y.rows);
-    float *out = plumb_cpu_at(y, 0) + n0;
-    for (int t = 0; t < n_terms; t++) {
-        side x = operand_side(be, terms[t].x), w = weight_side(be, terms[t].w);
-        int64_t chunk = chunk_of(terms[t].w->k);
-        for (int64_t r0 = 0; r0 < terms[t].w->k; r0 += chunk) {
-            int64_t n = plumb_min64(chunk, terms[t].w->k - r0);
-            const float *b = vectors_at(w, n0, r0, n, bf16, scratch);
-            const char *next = (const char *)side_at(w, n0, r0) + n * BLOCK * w.element; /* the chunk after this one */
-            for (int64_t i = 0; i < n_tiles; i++) {
-                int64_t m0 = tile_begin(y.rows, n_tiles, i), m1 = tile_begin(y.rows, n_tiles, i + 1);
-                tile_run((tile){side_at(x, r0, m0), x.p * (bf16 ? 16 : 32), b, out + m0 * y.stride, y.stride, words(n, bf16), add,
-                                next + i * (words(n, bf16) / 8) * 64},
-                         (int)(m1 - m0), lanes, bf16);
-            }
-            add = true;
+/* One chunk of one term on one thread's panels: the rows of x stay in L2 while the weight streams by; each tile asks for a part of the panel after this one. */
+static void forward_chunk(plumb_backend *be, plumb_tensor y, const plumb_term *term, share panels, int64_t r0, int64_t n, bool add, uint32_t *scratch) {
+    bool bf16 = is_bf16(be);
+    side x = operand_side(be, term->x), w = weight_side(be, term->w);
+    int64_t n_tiles = tiles_of(y.rows);
+    for (int64_t p = panels.first; p < panels.last; p++) {
+        const float *b = vectors_at(w, p * BLOCK, r0, n, bf16, scratch);
+        const char *next = p + 1 < panels.last ? (const char *)side_at(w, (p + 1) * BLOCK, r0) : NULL;
+        float *out = plumb_cpu_at(y, 0) + p * BLOCK;
+        for (int64_t i = 0; i < n_tiles; i++) {
+            int64_t m0 = tile_begin(y.rows, n_tiles, i), m1 = tile_begin(y.rows, n_tiles, i + 1);
+            const char *prefetch = next && i * 8 < BLOCK * w.element ? next + i * (words(n, bf16) / 8) * 64 : NULL;
+            tile_run((tile){side_at(x, r0, m0), x.p * (bf16 ? 16 : 32), b, out + m0 * y.stride, y.stride, words(n, bf16), add, prefetch}, (int)(m1 - m0),
+                     plumb_min64(BLOCK, y.cols - p * BLOCK), bf16);
         }
     }
-    if (bias)
-        for (int64_t m = 0; m < y.rows; m++)
-            for (int64_t l = 0; l < lanes; l++) out[m * y.stride + l] += bias[n0 + l];
+}
+static void add_bias(plumb_tensor y, const float *bias, share panels) {
+    int64_t first = panels.first * BLOCK, last = plumb_min64(panels.last * BLOCK, y.cols);
+    for (int64_t m = 0; m < y.rows; m++)
+        for (int64_t c = first; c < last; c++) plumb_cpu_at(y, m)[c] += bias[c];
 }
 static void op_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, plumb_tensor bias) {
     uint32_t *scratch = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)be->threads * CHUNK / 2 * BLOCK * sizeof(uint32_t));
     if (!scratch || !y.rows) return;
 #pragma omp parallel num_threads(be->threads)
     {
-        share s = my_share((y.cols + BLOCK - 1) / BLOCK);
+        share panels = my_share((y.cols + BLOCK - 1) / BLOCK);
         uint32_t *mine = scratch + (int64_t)omp_get_thread_num() * CHUNK / 2 * BLOCK;
-        for (int64_t p = s.first; p < s.last; p++) forward_panel(be, y, terms, n_terms, bias.buffer ? plumb_cpu_at(bias, 0) : NULL, p * BLOCK, mine);
+        for (int t = 0; t < n_terms; t++) {
+            int64_t k = terms[t].w->k, chunk = chunk_of(k);
+            for (int64_t r0 = 0; r0 < k; r0 += chunk) forward_chunk(be, y, &terms[t], panels, r0, plumb_min64(chunk, k - r0), t > 0 || r0 > 0, mine);
+        }
+        if (bias.buffer) add_bias(y, plumb_cpu_at(bias, 0), panels);
     }
 }
 
 /* --- dx^T[k][m] = sum_t sum_n w_t[n][k] dy_t[m][n], rows k of one thread ----------------------------------------------------------- */
 
+INLINE void prefetch_rows(const char *from, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+}
 static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M, const plumb_term *terms, int n_terms, const uint32_t *pairs, share rows) {
     bool bf16 = is_bf16(be), add = false;
     int64_t n_panels = (M + BLOCK - 1) / BLOCK, n_tiles = tiles_of(rows.last - rows.first);
@@ -135,7 +140,10 @@ static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M
             int64_t n = plumb_min64(chunk, N - r0);
             for (int64_t i = 0; i < n_tiles; i++) {
                 int64_t k0 = rows.first + tile_begin(rows.last - rows.first, n_tiles, i), k1 = rows.first + tile_begin(rows.last - rows.first, n_tiles, i + 1);
+                int64_t blocks = (n + BLOCK - 1) / BLOCK;
                 for (int64_t p = 0; p < n_panels; p++) {
+                    if (i + 1 < n_tiles) /* a share of the next rows, which lie in as many places as the chunk has blocks */
+                        for (int64_t q = blocks * p / n_panels; q < blocks * (p + 1) / n_panels; q++) prefetch_rows((const char *)side_at(w, r0 + q * BLOCK, k1), (k1 - k0) * BLOCK * w.element);
                     const float *b = bf16 ? (const float *)(pairs + (p * half + r0 / 2) * BLOCK) : side_at(dy, p * BLOCK, r0);
                     tile_run((tile){side_at(w, r0, k0), w.p * (bf16 ? 16 : 32), b, result + (p * K + k0) * BLOCK, BLOCK, words(n, bf16), add, NULL},
                              (int)(k1 - k0), plumb_min64(BLOCK, M - p * BLOCK), bf16);

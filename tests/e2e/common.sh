@@ -1,0 +1,36 @@
+# Sourced by the end-to-end tests: TEST.sh PLUMB MPIRUN.  Gives $plumb, $data, $model, an empty $work that is removed at the end, and the functions below.
+set -euo pipefail
+plumb=${1:?usage: $0 PLUMB MPIRUN}
+mpirun=${2:?usage: $0 PLUMB MPIRUN}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+model=$root/tests/data/models/stories260K
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$root"
+
+fail() {
+    echo "FAILED: $*" >&2
+    if [ -f "$work/log" ]; then sed 's/^/    /' "$work/log" >&2; fi
+    exit 1
+}
+
+# ranks N COMMAND ARGUMENT ...: plumb on N ranks. $code is its exit code, $work/log all that it said.
+ranks() {
+    local n=$1
+    shift
+    code=0
+    "$mpirun" -n "$n" --oversubscribe --bind-to none "$plumb" "$@" >"$work/log" 2>&1 || code=$?
+}
+must() { # the same, and it must succeed
+    ranks "$@"
+    [ "$code" -eq 0 ] || fail "exit code $code: plumb ${*:2}"
+}
+has() { grep -qE -- "$2" "$1" || fail "nothing matches '$2' in $1"; }
+# The values of a metric in metrics.jsonl, one a line; of an evaluation on standard output.
+metric() { sed -nE "s|.*\"$2\": ([-0-9.eE+]+)[,}].*|\1|p" "$1"; }
+printed() { awk -v name="$2" '$1 == name { print $2 }' "$1"; }
+# holds 'A < B': a comparison of numbers
+holds() { awk "BEGIN { exit !($1) }" || fail "$2: $1"; }
+same() { cmp "$1" "$2" >&2 || fail "$1 and $2 differ"; }
+
+pairs=configs/quickstart/data/instruction-pairs.json

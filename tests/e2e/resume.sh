@@ -1,0 +1,45 @@
+#!/bin/bash
+# Stopped by stop_after and by USR1, with exit code 75, and started again: the bits of the run that nobody stopped.
+. "$(dirname "$0")/common.sh"
+run() { # folder, further settings: sets $code
+    ranks 2 sft configs/quickstart/sft.yaml model="$model" batch_size=16 micro_batch_tokens=512 max_steps=24 warmup_steps=2 shuffle=true seed=7 eval_last=8 lora_dropout=0.1 \
+        save_steps=10 output_dir="$@"
+}
+
+run "$work/whole"
+[ "$code" -eq 0 ] || fail "exit code $code"
+
+stops=0
+while :; do
+    run "$work/halves" stop_after=1s
+    [ "$code" -eq 75 ] || break
+    stops=$((stops + 1))
+    has "$work/log" "stopped after step [0-9]+; saved in "
+    [ "$stops" -lt 60 ] || fail "no end"
+done
+[ "$code" -eq 0 ] || fail "exit code $code after $stops stops"
+[ "$stops" -gt 0 ] || echo "stop_after: the run took less than a second"
+same "$work/whole/adapter/adapter_model.safetensors" "$work/halves/adapter/adapter_model.safetensors"
+same <(metric "$work/whole/metrics.jsonl" loss) <(metric "$work/halves/metrics.jsonl" loss)
+
+run "$work/signal" & # in a shell of its own: the pid of mpirun is that of its child
+shell=$!
+for ((i = 0; i < 1200; i++)); do
+    if grep -qs '"step": 2,' "$work/signal/metrics.jsonl"; then break; fi
+    sleep 0.02
+done
+launcher=$(ps -o pid= --ppid "$shell" | head -n 1 | tr -d ' ')
+[ -n "$launcher" ] || fail "the run ended before it could be stopped"
+kill -USR1 "$launcher"
+wait "$shell" || true # the shell's own code; the run's is known from what it said
+has "$work/log" "stopped after step [0-9]+; saved in "
+[ ! -e "$work/signal/adapter" ] || fail "a stopped run has a result"
+run "$work/signal" --resume auto
+[ "$code" -eq 0 ] || fail "exit code $code"
+has "$work/log" "resumed from "
+same "$work/whole/adapter/adapter_model.safetensors" "$work/signal/adapter/adapter_model.safetensors"
+
+# A checkpoint belongs to a run: other settings are refused, and the message says which.
+run "$work/signal" learning_rate=3e-4
+[ "$code" -eq 1 ] || fail "another learning rate: exit code $code"
+has "$work/log" "learning_rate"
