@@ -1,4 +1,5 @@
-# Sourced by the end-to-end tests: TEST.sh PLUMB MPIRUN.  Gives $plumb, $data, $model, an empty $work that is removed at the end, and the functions below.
+# shellcheck shell=bash
+# Sourced by the end-to-end tests: TEST.sh PLUMB MPIRUN.  Gives $plumb, $model, an empty $work that is removed at the end, and the functions below.
 set -euo pipefail
 plumb=${1:?usage: $0 PLUMB MPIRUN}
 mpirun=${2:?usage: $0 PLUMB MPIRUN}

@@ -2,8 +2,10 @@
 # Stopped by stop_after and by USR1, with exit code 75, and started again: the bits of the run that nobody stopped.
 . "$(dirname "$0")/common.sh"
 run() { # folder, further settings: sets $code
+    local folder=$1
+    shift
     ranks 2 sft configs/quickstart/sft.yaml model="$model" batch_size=16 micro_batch_tokens=512 max_steps=24 warmup_steps=2 shuffle=true seed=7 eval_last=8 lora_dropout=0.1 \
-        save_steps=10 output_dir="$@"
+        save_steps=10 output_dir="$folder" "$@"
 }
 
 run "$work/whole"

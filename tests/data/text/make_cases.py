@@ -26,7 +26,7 @@ def texts(count, seed):
         while True:
             c = chr(r.randrange(r.choice([0x80, 0x800, 0x3000, 0x10000, 0x30000])) or 1)
             if unicodedata.category(c) not in ("Cs", "Cn"): return c
-    out = ["", " ", "  ", "\n", "a", " a", "a ", "  a  ", "12345 1234 a1\n\n1. b:  \n2", "-" * 70 + "=" * 33, "a" * 300, " " * 300 + "x", "\u0301" * 40 + "\u0323" * 40]
+    out = ["", " ", "  ", "\n", "a", " a", "a ", "  a  ", "friend WORLD Norms swords", "friend", "WORLD", "12345 1234 a1\n\n1. b:  \n2", "-" * 70 + "=" * 33, "a" * 300, " " * 300 + "x", "\u0301" * 40 + "\u0323" * 40]
     while len(out) < count:
         k = r.random()
         if k < .5: s = "".join(r.choice(WORDS) + r.choice(SPACES) for _ in range(r.randrange(1, 14)))
@@ -56,6 +56,7 @@ def variants():
     yield "cl100k", "chatml", {"pre_tokenizer": chain(split(CL100K), B)}
     yield "o200k", "chatml", {"pre_tokenizer": chain(split(O200K), B)}
     yield "scripts", "chatml", {"pre_tokenizer": chain(split(r"[\p{Han}]+|\p{Hiragana}+|\p{Letter}+\b|\w+?\B|\W"), B)}
+    yield "scripts removed", "chatml", {"pre_tokenizer": chain(split(r"\p{Han}+|\p{Hiragana}", "Removed"), B)}
     yield "lines", "chatml", {"pre_tokenizer": chain(split(r"^.|.$|\n\n"), B)}
     yield "classes", "chatml", {"pre_tokenizer": chain(split(r"\w+"), split(r"[\s-]+"), split(r"[^\S\n]"), split(r".$|^x"), split("[\\u0430-я]{,2}"), B)}
     for behavior in ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"):
@@ -115,7 +116,8 @@ def main(encoder, merges, tok512):
     # the names of tokenizer.ggml.pre
     trained = Tokenizer(models.BPE()); trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     trained.train_from_iterator(texts(3000, 2), trainers.BpeTrainer(vocab_size=900, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    d = json.loads(trained.to_str()); B = byte_level(); d["model"]["vocab"]["camelCase"] = len(d["model"]["vocab"]) # no merge leads there: it is for ignore_merges
+    d = json.loads(trained.to_str()); B = byte_level()
+    whole = next(w for w in ("friend", "WORLD", "Norms", "swords") if w not in d["model"]["vocab"]); d["model"]["vocab"][whole] = len(d["model"]["vocab"]) # no merge leads there: it is for ignore_merges
     pres = {"gpt-2": (byte_level(True), {}), "smollm": (chain(DIGITS, byte_level(True)), {}), "llama-bpe": (chain(split(LLAMA3), B), {"ignore_merges": True}), "smaug-bpe": (chain(split(LLAMA3), B), {}), "qwen2": (chain(split(QWEN2), B), {}),
             "default": (chain(split(r"[\p{P}\$\+<=>\^~\|]+"), split(GPT2), split(r"\p{N}+"), split(r"[0-9][0-9][0-9]"), B), {})}
     tokens = [k for k, _ in sorted(d["model"]["vocab"].items(), key=lambda x: x[1])]

@@ -187,10 +187,9 @@ static void shared_by_threads(void **state) {
 static void saved(const char *source, bool template) {
     static const char *const texts[] = {"",
                                         " ",
-                                        "camelCase",
+                                        "friend",
                                         "Hello  world\n\n1. it's 12345!!",
                                         "<|im_start|>user\nhi<|im_end|>",
-                                        " camelCase camelCase",
                                         "<s> \xe2\x96\x81 \xe4\xbd\xa0 </s>x"};
     char *dir = scratch_directory(), path[600];
     plumb_tokenizer *t = load(source);
