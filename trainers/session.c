@@ -332,32 +332,34 @@ void plumb_session_close(plumb_session *s) {
 }
 
 /* --- the product ------------------------------------------------------------------------------------------------------------------------------------ */
-typedef struct fetch_state { plumb_session *s; } fetch_state;
+typedef struct product { plumb_session *s; plumb_adapter adapter; } product;
 static plumb_status fetch(void *user, int param, float *out) {
-    plumb_session *s = ((fetch_state *)user)->s;
-    return plumb_model_param(s->model, s->source, param, true, out);
+    product *p = user;
+    return plumb_model_param(p->s->model, p->s->source, param, p->adapter.n_params ? &p->adapter : NULL, PLUMB_FT_F32, out);
 }
+/* The adapter as trained, with the settings it was made or loaded with. */
+static plumb_status trained_adapter(plumb_session *s, plumb_adapter *a) {
+    PLUMB_TRY(plumb_model_adapter(s->model, a));
+    const plumb_lora_config *c = s->has_adapter ? &s->adapter.config : &s->lora;
+    a->config.target_modules = c->target_modules, a->config.n_target_modules = c->n_target_modules, a->config.target_regex = c->target_regex;
+    a->config.base_model = s->o->model;
+    return PLUMB_OK;
+}
+static void free_trained(plumb_adapter *a) {
+    a->config = (plumb_lora_config){0}; /* the strings are borrowed */
+    plumb_adapter_free(a);
+}
+/* adapter/ when only an adapter was trained; model/ when parameters were trained in full, with the adapter merged in where there is one too. */
 static plumb_status write_product(plumb_session *s, bool full) {
     char *path = NULL;
-    PLUMB_TRY(plumb_path_join(&path, s->dir, full ? "model" : "adapter"));
-    plumb_status status;
-    if (full) {
-        fetch_state f = {s};
-        status = plumb_model_export(path, plumb_model_arch(s->model), plumb_source_params(s->source), PLUMB_FT_F32, fetch, &f);
-        if (status == PLUMB_OK) status = plumb_tokenizer_save(s->tokenizer, path);
-    } else {
-        plumb_adapter a;
-        status = plumb_model_adapter(s->model, &a);
-        if (status == PLUMB_OK) {
-            const plumb_lora_config *c = s->has_adapter ? &s->adapter.config : &s->lora;
-            a.config.target_modules = c->target_modules, a.config.n_target_modules = c->n_target_modules, a.config.target_regex = c->target_regex;
-            a.config.base_model = s->o->model;
-            status = plumb_adapter_save(&a, path, plumb_source_params(s->source));
-            a.config = (plumb_lora_config){0}; /* the strings are borrowed */
-            plumb_adapter_free(&a);
-        }
-    }
+    product p = {.s = s};
+    plumb_status status = plumb_path_join(&path, s->dir, full ? "model" : "adapter");
+    if (status == PLUMB_OK && (s->has_adapter || s->o->lora)) status = trained_adapter(s, &p.adapter);
+    if (status == PLUMB_OK && !full) status = plumb_adapter_save(&p.adapter, path, plumb_source_params(s->source));
+    if (status == PLUMB_OK && full) status = plumb_model_export(path, plumb_model_arch(s->model), plumb_source_params(s->source), PLUMB_FT_F32, fetch, &p);
+    if (status == PLUMB_OK && full) status = plumb_tokenizer_save(s->tokenizer, path);
     if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "%s written to %s", full ? "model" : "adapter", path);
+    free_trained(&p.adapter);
     free(path);
     return status;
 }

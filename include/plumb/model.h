@@ -45,8 +45,8 @@ void plumb_model_grads_zero(plumb_model *m);
 void plumb_model_refresh(plumb_model *m); /* packed copies from values */
 /* The adapter as it stands, for saving; borrows nothing. */
 plumb_status plumb_model_adapter(plumb_model *m, plumb_adapter *out) PLUMB_CHECKED;
-/* Present value of a parameter (base, trained or merged with its adapter): [rows, cols]. */
-plumb_status plumb_model_param(plumb_model *m, const plumb_source *s, int param, bool merged, float *out) PLUMB_CHECKED;
+/* Present value of a parameter [rows, cols]: of the base, or as trained in full; with `merge` (may be NULL) an adapter is merged in and rounded for `type`. */
+plumb_status plumb_model_param(plumb_model *m, const plumb_source *s, int param, const plumb_adapter *merge, plumb_file_type type, float *out) PLUMB_CHECKED;
 /* A view says which values a forward pass sees: the policy (adapter 0, trained weights) or the reference, the policy as it was when training began
  * (no adapter, or the frozen copy of the starting adapter; base weights where those train in full). */
 typedef enum plumb_view { PLUMB_VIEW_POLICY, PLUMB_VIEW_REFERENCE, PLUMB_VIEW_COUNT } plumb_view;

@@ -221,26 +221,9 @@ plumb_status plumb_model_adapter(plumb_model *m, plumb_adapter *out) {
     return status;
 }
 
-plumb_status plumb_model_param(plumb_model *m, const plumb_source *s, int param, bool merged, float *out) {
-    const plumb_trainable *full = find_part(m, param, PLUMB_PART_FULL), *at = find_part(m, param, PLUMB_PART_LORA_A), *bt = find_part(m, param, PLUMB_PART_LORA_B);
-    const plumb_param *p = &m->params.items[param];
+plumb_status plumb_model_param(plumb_model *m, const plumb_source *s, int param, const plumb_adapter *merge, plumb_file_type type, float *out) {
+    const plumb_trainable *full = find_part(m, param, PLUMB_PART_FULL);
     if (full) plumb_model_values_read(m, full->offset, full->rows * full->cols, out);
-    else PLUMB_TRY(plumb_source_read(s, param, 0, p->rows, out));
-    if (!merged || !at || !bt) return PLUMB_OK;
-    float *a, *b = NULL;
-    PLUMB_TRY(plumb_alloc(&a, (size_t)(at->rows * at->cols), sizeof *a, "an adapter"));
-    plumb_status status = plumb_alloc(&b, (size_t)(bt->rows * bt->cols), sizeof *b, "an adapter");
-    if (status == PLUMB_OK) {
-        plumb_model_values_read(m, at->offset, at->rows * at->cols, a);
-        plumb_model_values_read(m, bt->offset, bt->rows * bt->cols, b);
-        for (int64_t n = 0; n < p->rows; n++)
-            for (int64_t k = 0; k < p->cols; k++) {
-                double sum = 0;
-                for (int64_t r = 0; r < at->rows; r++) sum += (double)b[n * at->rows + r] * (double)a[r * p->cols + k];
-                out[n * p->cols + k] = (float)((double)out[n * p->cols + k] + m->lora_scale[0] * sum);
-            }
-    }
-    free(a);
-    free(b);
-    return status;
+    else PLUMB_TRY(plumb_source_read(s, param, 0, m->params.items[param].rows, out));
+    return merge ? plumb_adapter_merge(merge, &m->params, param, type, out) : PLUMB_OK;
 }
