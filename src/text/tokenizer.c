@@ -13,7 +13,6 @@ plumb_status plumb_workspace_open(plumb_workspace *w) {
 void plumb_workspace_close(plumb_workspace *w) {
     plumb_matcher_free(w->matcher);
     free(w->spans.list);
-    free(w->other.list);
     plumb_pieces_free(&w->pieces);
     plumb_pieces_free(&w->next);
     plumb_str_free(&w->a);

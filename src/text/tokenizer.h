@@ -190,7 +190,7 @@ struct plumb_tokenizer {
 /* Scratch memory of one call. */
 typedef struct plumb_workspace {
     plumb_matcher *matcher;
-    plumb_spans spans, other;
+    plumb_spans spans;
     plumb_pieces pieces, next;
     plumb_str a, b;
     struct plumb_symbol *symbols;

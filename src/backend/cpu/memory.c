@@ -7,6 +7,15 @@
 
 static size_t element_bytes(plumb_backend *be) { return be->compute == PLUMB_COMPUTE_BF16 ? 2 : 4; }
 
+/* a*b*c*d elements of `size` bytes, each factor not negative; SIZE_MAX, which no allocation satisfies, when that does not fit. */
+static size_t product_bytes(int64_t a, int64_t b, int64_t c, int64_t d, size_t size) {
+    size_t bytes;
+    if (a < 0 || b < 0 || c < 0 || d < 0 || __builtin_mul_overflow((size_t)a, (size_t)b, &bytes) || __builtin_mul_overflow(bytes, (size_t)c, &bytes) ||
+        __builtin_mul_overflow(bytes, (size_t)d, &bytes) || __builtin_mul_overflow(bytes, size, &bytes))
+        return SIZE_MAX;
+    return bytes;
+}
+
 static plumb_status guarded(plumb_backend *be, void *out, size_t bytes, const char *what) {
     void *memory = plumb_guarded_alloc(be, bytes ? bytes : 64);
     memcpy(out, &memory, sizeof memory);
@@ -15,8 +24,10 @@ static plumb_status guarded(plumb_backend *be, void *out, size_t bytes, const ch
 }
 
 plumb_status plumb_cpu_buffer_create(plumb_backend *be, int64_t count, const char *what, plumb_buffer **out) {
+    *out = NULL;
+    PLUMB_TRY(plumb_backend_fault(be));
     PLUMB_TRY(plumb_alloc(out, 1, sizeof **out, "a buffer"));
-    plumb_status status = guarded(be, &(*out)->data, ((size_t)count + BLOCK) * sizeof(float), what);
+    plumb_status status = guarded(be, &(*out)->data, product_bytes(count > INT64_MAX - BLOCK ? -1 : count + BLOCK, 1, 1, 1, sizeof(float)), what);
     (*out)->count = count;
     if (status != PLUMB_OK) free(*out), *out = NULL;
     return status;
@@ -49,8 +60,10 @@ void plumb_cpu_copy(plumb_backend *be, plumb_tensor to, plumb_tensor from) {
     for (int64_t r = 0; r < to.rows; r++) memcpy(plumb_cpu_at(to, r), plumb_cpu_at(from, r), (size_t)to.cols * sizeof(float));
 }
 
-size_t plumb_cpu_weight_bytes(plumb_backend *be, int64_t n, int64_t k) { return (size_t)plumb_round_up(n, BLOCK) * (size_t)k * element_bytes(be); }
+size_t plumb_cpu_weight_bytes(plumb_backend *be, int64_t n, int64_t k) { return product_bytes(plumb_round_up(n, BLOCK), k, 1, 1, element_bytes(be)); }
 plumb_status plumb_cpu_weight_create(plumb_backend *be, int64_t n, int64_t k, void *memory, plumb_weight **out) {
+    *out = NULL;
+    PLUMB_TRY(plumb_backend_fault(be));
     PLUMB_TRY(plumb_alloc(out, 1, sizeof **out, "a weight"));
     **out = (plumb_weight){memory, n, k, memory == NULL};
     if (memory) return PLUMB_OK;
@@ -66,9 +79,11 @@ void plumb_cpu_weight_free(plumb_backend *be, plumb_weight *w) {
 
 /* The reduction may run over rows (by columns) or columns (by rows); both are padded to whole blocks so that one capacity serves. */
 static size_t operand_bytes(plumb_backend *be, int64_t rows, int64_t cols) {
-    return (size_t)plumb_round_up(rows, BLOCK) * (size_t)plumb_round_up(cols, BLOCK) * element_bytes(be);
+    return product_bytes(plumb_round_up(rows, BLOCK), plumb_round_up(cols, BLOCK), 1, 1, element_bytes(be));
 }
 plumb_status plumb_cpu_operand_create(plumb_backend *be, int64_t rows, int64_t cols, plumb_operand **out) {
+    *out = NULL;
+    PLUMB_TRY(plumb_backend_fault(be));
     PLUMB_TRY(plumb_alloc(out, 1, sizeof **out, "an operand"));
     size_t bytes = operand_bytes(be, rows, cols);
     plumb_status status = guarded(be, &(*out)->data, bytes, "an operand");
@@ -105,6 +120,8 @@ static plumb_status duplicate(void *out, const void *from, size_t count, size_t 
 }
 plumb_status plumb_cpu_batch_create(plumb_backend *be, const plumb_forest *f, plumb_batch **out) {
     if (!f->finished) PLUMB_BUG("a batch needs a finished forest");
+    *out = NULL;
+    PLUMB_TRY(plumb_backend_fault(be));
     PLUMB_TRY(plumb_alloc(out, 1, sizeof **out, "a batch"));
     plumb_forest *c = &(*out)->forest;
     *c = *f;
@@ -122,10 +139,12 @@ plumb_status plumb_cpu_batch_create(plumb_backend *be, const plumb_forest *f, pl
 }
 
 plumb_status plumb_cpu_kv_create(plumb_backend *be, int64_t layers, int64_t slots, const plumb_attention *a, plumb_kv **out) {
+    *out = NULL;
+    PLUMB_TRY(plumb_backend_fault(be));
     PLUMB_TRY(plumb_alloc(out, 1, sizeof **out, "key/value pages"));
     plumb_kv *kv = *out;
     *kv = (plumb_kv){NULL, layers, slots, a->kv_heads, a->head_dim, plumb_kv_page_floats(a->head_dim)};
-    plumb_status status = guarded(be, &kv->data, (size_t)(layers * slots * kv->kv_heads * kv->page_floats) * sizeof(float), "key/value pages");
+    plumb_status status = guarded(be, &kv->data, product_bytes(layers, slots, kv->kv_heads, kv->page_floats, sizeof(float)), "key/value pages");
     if (status != PLUMB_OK) free(kv), *out = NULL;
     return status;
 }

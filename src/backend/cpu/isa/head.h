@@ -44,11 +44,13 @@ INLINE float row_maximum(const float *row, int64_t n) {
 static void finish_row(float *row, int64_t V, int32_t target, float inverse_temperature, float stats[4], bool gradient) {
     if (inverse_temperature != 1.0f) EACH_16(c, V) set_part(row, c, V, part(row, c, V) * v_set(inverse_temperature));
     float chosen = row[target], maximum = row_maximum(row, V);
+    bool first = chosen == maximum; /* of equal logits the first is the argmax */
+    for (int32_t v = 0; first && v < target; v++) first = row[v] != maximum;
     double weighted, total = block_sums(row, V, maximum, gradient ? row : NULL, &weighted), lse = (double)maximum + log(total);
     stats[0] = (float)((double)chosen - lse);
     stats[1] = (float)lse;
     stats[2] = (float)(lse - weighted / total);
-    stats[3] = chosen == maximum ? 1.0f : 0.0f;
+    stats[3] = first ? 1.0f : 0.0f;
     if (!gradient) return;
     v16 f = v_set((float)(-1.0 / total) * inverse_temperature);
     EACH_16(c, V) set_part(row, c, V, part(row, c, V) * f);
@@ -58,10 +60,20 @@ static int64_t rows_in_budget(int64_t V, size_t budget) {
     int64_t rows = (int64_t)(budget / ((size_t)V * sizeof(float))) / BLOCK * BLOCK;
     return rows < BLOCK ? BLOCK : rows;
 }
+/* Latches a fault unless every target is below V. */
+static bool known_targets(plumb_backend *be, const plumb_batch *b, int64_t V) {
+    for (int32_t j = 0; j < b->forest.n_targets; j++)
+        if (b->forest.targets[j].token >= V) {
+            plumb_backend_set_fault(be, PLUMB_E_DATA, "target %d: token %d is outside the vocabulary of %lld", j, b->forest.targets[j].token, (long long)V);
+            return false;
+        }
+    return true;
+}
 static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor h, const plumb_weight *w, double temperature, size_t budget,
                             const plumb_batch *b) {
     plumb_cpu_state *state = be->private_data;
     int64_t V = w->n, chunk = plumb_min64(rows_in_budget(V, budget), plumb_round_up(h.rows, BLOCK));
+    if (!known_targets(be, b, V)) return;
     float *logits = plumb_cpu_scratch(be, SCRATCH_LOGITS, (size_t)(chunk * V) * sizeof(float));
     if (!h.rows || !logits || !plumb_cpu_operand_reserve(be, &state->head_operand, chunk, h.cols)) return;
     if (u.buffer && !plumb_cpu_operand_reserve(be, &state->head_rows, chunk, V)) return;
@@ -85,6 +97,7 @@ static void op_head_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dl
     plumb_cpu_state *state = be->private_data;
     (void)stats;
     int64_t V = w->n, chunk = plumb_min64(rows_in_budget(V, budget), plumb_round_up(h.rows, BLOCK));
+    if (!known_targets(be, b, V)) return;
     float *logits = plumb_cpu_scratch(be, SCRATCH_LOGITS, (size_t)(chunk * V) * sizeof(float));
     if (!h.rows || !logits || !plumb_cpu_operand_reserve(be, &state->head_operand, chunk, h.cols) || !plumb_cpu_operand_reserve(be, &state->head_rows, chunk, V))
         return;

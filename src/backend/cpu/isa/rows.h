@@ -11,8 +11,18 @@ INLINE void set_part(float *row, int64_t c, int64_t cols, v16 v) {
     else v_store_n(row + c, v, cols - c);
 }
 
+/* Latches a fault unless every token is below V. */
+static bool known_tokens(plumb_backend *be, const plumb_batch *b, int64_t V) {
+    for (int64_t i = 0; i < b->forest.n_tokens; i++)
+        if (b->forest.ids[i] >= V) {
+            plumb_backend_set_fault(be, PLUMB_E_DATA, "row %lld: token %d is outside the vocabulary of %lld", (long long)i, b->forest.ids[i], (long long)V);
+            return false;
+        }
+    return true;
+}
 static void op_embedding_forward(plumb_backend *be, plumb_tensor y, const plumb_weight *w, const plumb_batch *b) {
     bool bf16 = is_bf16(be);
+    if (!known_tokens(be, b, w->n)) return;
 #pragma omp parallel for schedule(static) num_threads(be->threads)
     for (int64_t i = 0; i < y.rows; i++) {
         int64_t id = b->forest.ids[i], at = id / BLOCK * w->k * BLOCK + id % BLOCK;
@@ -25,7 +35,7 @@ INLINE void add_row(float *to, const float *from, int64_t cols) {
     EACH_16(c, cols) set_part(to, c, cols, part(to, c, cols) + part(from, c, cols));
 }
 static void op_embedding_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dy, const plumb_batch *b) {
-    (void)be;
+    if (!known_tokens(be, b, dw.rows)) return;
     for (int64_t i = 0; i < dy.rows; i++) add_row(plumb_cpu_at(dw, b->forest.ids[i]), plumb_cpu_at(dy, i), dy.cols);
 }
 static void op_gather_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, const plumb_batch *b) {
@@ -95,6 +105,12 @@ static void op_rmsnorm_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor
 
 static void rotate(plumb_backend *be, plumb_tensor x, plumb_tensor table, int64_t D, const plumb_batch *b, float sign) {
     int64_t half = D / 2, heads = x.cols / D;
+    for (int64_t i = 0; i < x.rows; i++)
+        if (b->forest.positions[i] >= table.rows) {
+            plumb_backend_set_fault(be, PLUMB_E_DATA, "row %lld: position %d is outside the rope table of %lld", (long long)i, b->forest.positions[i],
+                                    (long long)table.rows);
+            return;
+        }
 #pragma omp parallel for schedule(static) num_threads(be->threads)
     for (int64_t i = 0; i < x.rows; i++) {
         const float *cosine = plumb_cpu_at(table, b->forest.positions[i]), *sine = cosine + half;
