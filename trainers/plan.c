@@ -1,10 +1,12 @@
 /* The micro-batch is the atom of determinism: how a global batch is cut depends on its samples and on the token budget, never on the number of ranks.
  *
- * Bins: as few as the budget allows, filled longest sample first into the least full bin, so that they come out alike and any small number of ranks shares them
- * evenly. When a bin of several samples passes the budget by more than an eighth, one more bin is tried. */
+ * Bins come in fours, as many as bring them nearest to the budget, so that 1, 2 and 4 ranks share them evenly; they are filled longest sample first into the least
+ * full bin, so that they come out alike. When a bin of several samples passes the budget by more than a half, four more are tried. */
 #include "plan.h"
 #include <stdlib.h>
 #include <string.h>
+
+enum { IN_FOURS = 4 };
 
 int64_t plumb_sample_cost(const plumb_sample *s) {
     int64_t tokens = s->prompt_count;
@@ -54,7 +56,7 @@ static bool fill(const weighed *items, int64_t count, int64_t budget, int32_t n_
         bin_of[items[i].index] = least;
     }
     for (int32_t b = 0; b < n_bins; b++)
-        if (members[b] > 1 && load[b] > budget + budget / 8) return false;
+        if (members[b] > 1 && load[b] > budget + budget / 2) return false;
     return true;
 }
 
@@ -92,8 +94,8 @@ plumb_status plumb_plan_cut(plumb_plan *p, const plumb_dataset *d, int64_t budge
         p->tokens += plumb_sample_tokens(plumb_plan_sample(p, d, (int32_t)i));
     }
     qsort(items, (size_t)n, sizeof *items, longest_first);
-    int32_t bins = (int32_t)plumb_max64(1, plumb_min64(n, (total + budget - 1) / budget));
-    while (bins < n && !fill(items, n, budget, bins, load, in_bin, bin_of)) bins++;
+    int32_t bins = (int32_t)plumb_min64(n, IN_FOURS * plumb_max64(1, (total + IN_FOURS * budget / 2) / (IN_FOURS * budget)));
+    while (bins < n && !fill(items, n, budget, bins, load, in_bin, bin_of)) bins += IN_FOURS;
     if (bins >= n) fill(items, n, INT64_MAX / 2, bins = (int32_t)n, load, in_bin, bin_of);
     int32_t at = 0;
     for (int32_t b = 0; b < bins; b++) { /* members in the order of the data */

@@ -126,7 +126,8 @@ static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
 static plumb_model_options model_options(plumb_session *s) {
     const plumb_options *o = s->o;
     bool trains = s->command == PLUMB_FOR_SFT || s->command == PLUMB_FOR_DPO;
-    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing, .logits_budget = (size_t)o->logits_budget_mb << 20, .train_modules = o->train_modules,
+    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing, .logits_budget = (size_t)o->logits_budget_mb << 20, .tokens = trains ? o->micro_batch_tokens + o->micro_batch_tokens / 4 : 0,
+                             .train_modules = o->train_modules,
                              .n_train_modules = o->n_train_modules, .reference = s->command == PLUMB_FOR_DPO};
     if (s->has_adapter) {
         m.adapter = &s->adapter;

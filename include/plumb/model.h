@@ -28,6 +28,7 @@ typedef struct plumb_model_options {
     uint64_t seed;
     bool checkpointing;
     size_t logits_budget;           /* bytes */
+    int64_t tokens;                 /* of a usual micro-batch: memory is taken for as many at once, so that it seldom grows; 0 = unknown */
 } plumb_model_options;
 
 /* Collective over the node (shared memory). Loads weights from the source in parallel over the ranks of the node. */

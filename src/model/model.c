@@ -162,6 +162,7 @@ plumb_status plumb_model_create(plumb_model **out, plumb_backend *be, const plum
     m->attention = (plumb_attention){m->arch.heads, m->arch.kv_heads, m->arch.head_dim, 1.0 / sqrt((double)m->arch.head_dim)};
     m->checkpointing = o->checkpointing;
     m->wants_reference = o->reference;
+    m->usual_tokens = o->tokens;
     m->logits_budget = o->logits_budget ? o->logits_budget : (size_t)32 << 20;
     int count = plumb_source_params(s)->count;
     bool *full = NULL, *chosen = NULL;

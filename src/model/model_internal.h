@@ -35,6 +35,7 @@ struct plumb_model {
     plumb_lora_config lora;    /* borrowed strings of the caller's config are copied */
     bool has_lora, checkpointing, wants_reference, reference_adapter, trains_full;
     size_t logits_budget;
+    int64_t usual_tokens;
     double lora_scale[PLUMB_MAX_ADAPTERS];
 
     value *values;             /* [params.count] */

@@ -172,7 +172,8 @@ plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool tra
     workspace *s = &m->space;
     if (T > s->tokens || R > s->targets || (training && !s->gradient.buffer)) {
         training = training || s->gradient.buffer != NULL;
-        T = plumb_max64(T, s->tokens), R = plumb_max64(R, s->targets);
+        T = plumb_max64(plumb_max64(T, s->tokens), plumb_round_up(m->usual_tokens, 32)), R = plumb_max64(R, s->targets);
+        if (training) R = plumb_max64(R, plumb_round_up(m->usual_tokens, 32));
         free_space(m);
         plumb_status status = create_layers(m, T);
         if (status == PLUMB_OK) status = create_shared(m, T, R, training);

@@ -57,7 +57,7 @@ static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows
     int64_t n_tiles = tiles_of(rows);
     for (int64_t i = 0; i < n_tiles; i++) {
         int64_t r0 = tile_begin(rows, n_tiles, i), r1 = tile_begin(rows, n_tiles, i + 1);
-        tile_run((tile){a + r0 * BLOCK, height * BLOCK, b, c + r0 * LANES, LANES, reduction, load, NULL}, (int)(r1 - r0), LANES, false);
+        tile_run(&(tile){a + r0 * BLOCK, height * BLOCK, b, c + r0 * LANES, LANES, reduction, load, NULL}, (int)(r1 - r0), LANES, false);
     }
 }
 
@@ -177,7 +177,7 @@ static void add_page_gradient(float *to, const float *probabilities, const float
     for (int64_t d0 = 0; d0 < D; d0 += BLOCK)
         for (int64_t i = 0; i < n_tiles; i++) {
             int64_t r0 = tile_begin(PLUMB_PAGE, n_tiles, i), r1 = tile_begin(PLUMB_PAGE, n_tiles, i + 1);
-            tile_run((tile){probabilities + r0 * LANES, 0, rows + d0 * LANES, to + r0 * stride + d0, stride, lanes, true, NULL}, (int)(r1 - r0), BLOCK, false);
+            tile_run(&(tile){probabilities + r0 * LANES, 0, rows + d0 * LANES, to + r0 * stride + d0, stride, lanes, true, NULL}, (int)(r1 - r0), BLOCK, false);
         }
 }
 /* to[D/32][lane][32] = the tile's rows, times factor: what add_page_gradient reads as vectors. */

@@ -100,7 +100,7 @@ static void forward_chunk(plumb_backend *be, plumb_tensor y, const plumb_term *t
         for (int64_t i = 0; i < n_tiles; i++) {
             int64_t m0 = tile_begin(y.rows, n_tiles, i), m1 = tile_begin(y.rows, n_tiles, i + 1);
             const char *prefetch = next && i * 8 < BLOCK * w.element ? next + i * (words(n, bf16) / 8) * 64 : NULL;
-            tile_run((tile){side_at(x, r0, m0), x.p * (bf16 ? 16 : 32), b, out + m0 * y.stride, y.stride, words(n, bf16), add, prefetch}, (int)(m1 - m0),
+            tile_run(&(tile){side_at(x, r0, m0), x.p * (bf16 ? 16 : 32), b, out + m0 * y.stride, y.stride, words(n, bf16), add, prefetch}, (int)(m1 - m0),
                      plumb_min64(BLOCK, y.cols - p * BLOCK), bf16);
         }
     }
@@ -145,7 +145,7 @@ static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M
                     if (i + 1 < n_tiles) /* a share of the next rows, which lie in as many places as the chunk has blocks */
                         for (int64_t q = blocks * p / n_panels; q < blocks * (p + 1) / n_panels; q++) prefetch_rows((const char *)side_at(w, r0 + q * BLOCK, k1), (k1 - k0) * BLOCK * w.element);
                     const float *b = bf16 ? (const float *)(pairs + (p * half + r0 / 2) * BLOCK) : side_at(dy, p * BLOCK, r0);
-                    tile_run((tile){side_at(w, r0, k0), w.p * (bf16 ? 16 : 32), b, result + (p * K + k0) * BLOCK, BLOCK, words(n, bf16), add, NULL},
+                    tile_run(&(tile){side_at(w, r0, k0), w.p * (bf16 ? 16 : 32), b, result + (p * K + k0) * BLOCK, BLOCK, words(n, bf16), add, NULL},
                              (int)(k1 - k0), plumb_min64(BLOCK, M - p * BLOCK), bf16);
                 }
             }
@@ -229,7 +229,7 @@ static void op_linear_gradient(plumb_backend *be, plumb_tensor dw, const plumb_o
             for (int64_t i = s.first; i < s.last; i++) {
                 int64_t n0 = tile_begin(dw.rows, n_tiles, i), n1 = tile_begin(dw.rows, n_tiles, i + 1);
                 const float *b = bf16 ? (const float *)(pairs + p * half * BLOCK) : side_at(lanes, p * BLOCK, 0);
-                tile_run((tile){side_at(rows, 0, n0), rows.p * (bf16 ? 16 : 32), b, plumb_cpu_at(dw, n0) + p * BLOCK, dw.stride, words(M, bf16), true, NULL},
+                tile_run(&(tile){side_at(rows, 0, n0), rows.p * (bf16 ? 16 : 32), b, plumb_cpu_at(dw, n0) + p * BLOCK, dw.stride, words(M, bf16), true, NULL},
                          (int)(n1 - n0), plumb_min64(BLOCK, dw.cols - p * BLOCK), bf16);
             }
     }

@@ -119,30 +119,29 @@ static __attribute__((noinline)) void tile_bf16_lanes(const tile *t, int rows, i
     switch (2 * rows + registers - 1) { TILE_CASES(tile_bf16_shape) }
 }
 
-/* rows <= MR, lanes <= 32. Lanes that do not fill a register go through a copy of the tile's corner. */
-static void tile_run(tile t, int rows, int64_t lanes, bool bf16) {
-    for (int64_t done = 0; done < lanes; done += TILE_LANES) {
-        int64_t left = lanes - done < TILE_LANES ? lanes - done : TILE_LANES;
-        int registers = (int)((left + REG - 1) / REG);
-        tile part = t;
-        part.b += done;
-        part.c += done;
-        if (done) part.prefetch = NULL;
-        float corner[MR * TILE_LANES] __attribute__((aligned(64)));
-        bool partial = left % REG != 0;
-        if (partial) {
-            part.c = corner, part.ldc = TILE_LANES;
-            if (t.add)
-                for (int i = 0; i < rows; i++) {
-                    memset(corner + i * TILE_LANES, 0, sizeof(float) * TILE_LANES);
-                    memcpy(corner + i * TILE_LANES, t.c + i * t.ldc + done, (size_t)left * sizeof(float));
-                }
+/* `left` lanes that do not fill a register: through a copy of the tile's corner. */
+static __attribute__((noinline)) void tile_corner(const tile *t, int rows, int64_t left, bool bf16) {
+    float corner[MR * TILE_LANES] __attribute__((aligned(64)));
+    tile part = {t->a, t->a_block, t->b, corner, TILE_LANES, t->reduction, t->add, NULL};
+    if (t->add)
+        for (int i = 0; i < rows; i++) {
+            memset(corner + i * TILE_LANES, 0, sizeof(float) * TILE_LANES);
+            memcpy(corner + i * TILE_LANES, t->c + i * t->ldc, (size_t)left * sizeof(float));
         }
-        if (bf16) tile_bf16_lanes(&part, rows, registers);
-        else tile_f32_lanes(&part, rows, registers);
-        if (partial)
-            for (int i = 0; i < rows; i++) memcpy(t.c + i * t.ldc + done, corner + i * TILE_LANES, (size_t)left * sizeof(float));
+    if (bf16) tile_bf16_lanes(&part, rows, (int)((left + REG - 1) / REG));
+    else tile_f32_lanes(&part, rows, (int)((left + REG - 1) / REG));
+    for (int i = 0; i < rows; i++) memcpy(t->c + i * t->ldc, corner + i * TILE_LANES, (size_t)left * sizeof(float));
+}
+/* rows <= MR, lanes <= 32. The tile is passed where it lies: copying it would stall on its freshly written fields. */
+INLINE void tile_run(tile *t, int rows, int64_t lanes, bool bf16) {
+    while (lanes >= REG) {
+        int registers = lanes >= TILE_LANES ? 2 : 1;
+        if (bf16) tile_bf16_lanes(t, rows, registers);
+        else tile_f32_lanes(t, rows, registers);
+        lanes -= registers * REG;
+        t->b += registers * REG, t->c += registers * REG, t->prefetch = NULL;
     }
+    if (lanes > 0) tile_corner(t, rows, lanes, bf16);
 }
 /* Rows are cut evenly: `count` rows make (count+MR-1)/MR tiles. */
 INLINE int64_t tiles_of(int64_t count) { return (count + MR - 1) / MR; }
