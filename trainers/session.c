@@ -126,7 +126,7 @@ static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
 static plumb_model_options model_options(plumb_session *s) {
     const plumb_options *o = s->o;
     bool trains = s->command == PLUMB_FOR_SFT || s->command == PLUMB_FOR_DPO;
-    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing, .logits_budget = (size_t)o->logits_budget_mb << 20, .tokens = trains ? o->micro_batch_tokens + o->micro_batch_tokens / 4 : 0,
+    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing, .logits_budget = (size_t)o->logits_budget_mb << 20, .tokens = trains ? o->micro_batch_tokens : 0,
                              .train_modules = o->train_modules,
                              .n_train_modules = o->n_train_modules, .reference = s->command == PLUMB_FOR_DPO};
     if (s->has_adapter) {
@@ -291,6 +291,7 @@ static plumb_status open_session(plumb_session *s, plumb_data_kind kind) {
     plumb_status local = set_schedule(s);
     if (local == PLUMB_OK) local = create_optimizer(s);
     if (local == PLUMB_OK) local = identify(s);
+    plumb_source_release(s->source);
     if (local == PLUMB_OK && s->o->stop_after) local = plumb_duration_parse(s->o->stop_after, &s->stop_after);
     if (local == PLUMB_OK && !s->o->dry_run) local = open_folder(s);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));

@@ -53,6 +53,8 @@ plumb_file_type plumb_source_type(const plumb_source *s);
 /* Rows [first, first+rows) of a parameter as float [rows, cols]; first a multiple of 32 (or rows = all). GGUF's permuted q and k rows are put back into
  * Hugging Face order. NaN or infinite values: PLUMB_E_NUMERIC with tensor, row and column. */
 plumb_status plumb_source_read(const plumb_source *s, int param, int64_t first, int64_t rows, float *out) PLUMB_CHECKED;
+/* Gives back the memory of mapped pages until they are read again (after loading). */
+void plumb_source_release(const plumb_source *s);
 uint64_t plumb_source_identity(const plumb_source *s); /* hash of shapes and a sample of the bytes: tells models apart in checkpoints */
 
 /* --- PEFT LoRA adapters ------------------------------------------------------------------------------------------------------------- */

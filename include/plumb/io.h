@@ -13,6 +13,8 @@ typedef struct plumb_map { /* read-only mapping; owns it until plumb_map_close *
 } plumb_map;
 plumb_status plumb_map_open(plumb_map *m, const char *path) PLUMB_CHECKED;
 void plumb_map_close(plumb_map *m);
+/* Gives back the pages of a mapping until they are read again. */
+void plumb_map_release(const plumb_map *m);
 /* Whole file into memory, gzip (by magic bytes) inflated; *out owned by the caller, NUL after the last byte. A truncated or
  * damaged stream is PLUMB_E_FORMAT, more than PLUMB_READ_MAX bytes (inflated or not) PLUMB_E_DATA. size may be NULL. */
 #define PLUMB_READ_MAX ((size_t)16 << 30)

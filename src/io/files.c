@@ -35,6 +35,10 @@ plumb_status plumb_map_open(plumb_map *m, const char *path) {
     return status;
 }
 
+void plumb_map_release(const plumb_map *m) {
+    if (m->data) madvise((void *)(uintptr_t)m->data, m->size, MADV_DONTNEED);
+}
+
 void plumb_map_close(plumb_map *m) {
     if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
     *m = (plumb_map){0};

@@ -149,6 +149,7 @@ static plumb_status create(plumb_model *m, const plumb_source *s, const plumb_mo
     for (int view = 0; view < PLUMB_VIEW_COUNT && local == PLUMB_OK; view++) local = build_linears(m, (plumb_view)view);
     if (local == PLUMB_OK) local = plumb_model_attach_adapters(m, o, chosen);
     if (local == PLUMB_OK) local = plumb_backend_fault(m->be);
+    plumb_source_release(s);
     if (m->shared) plumb_shared_barrier(m->shared);
     return plumb_comm_agree(PLUMB_AXIS_WORLD, local);
 }

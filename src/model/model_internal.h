@@ -21,7 +21,9 @@ typedef struct workspace {
     plumb_buffer *buffers[16];
     int n_buffers;
     plumb_tensor *inputs;      /* [layers + 1] residual stream before each layer, and after the last */
-    layer_memory *layers;      /* [layers], or one with checkpointing */
+    plumb_buffer *pool;        /* what layers keep from forward to backward */
+    int64_t pool_floats, kept; /* the first `kept` layers of this pass have memory of their own; the others share one and are computed again */
+    int64_t pool_rows;         /* of this pass: the layout of the pool */
     plumb_tensor normed, branch, hidden, gradient, dbranch, dq, dk, dv, rows, rows_normed, rows_rstd, u, dlogp, stats;
     plumb_kv *kv;
     int64_t kv_slots;
@@ -69,6 +71,7 @@ plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_model_optio
 /* workspace.c */
 plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool training) PLUMB_CHECKED;
 void plumb_model_release(plumb_model *m);
+layer_memory plumb_model_layer_memory(const plumb_model *m, int64_t layer);
 
 static inline int64_t plumb_linear_index(int64_t layer, int which) { return layer * LINEARS + which; }
 static inline const plumb_weight *plumb_value_weight(const value *v, plumb_view view) {

@@ -188,6 +188,11 @@ plumb_status plumb_source_open(plumb_source **out, const char *path) {
     return status;
 }
 
+void plumb_source_release(const plumb_source *s) {
+    plumb_map_release(&s->gguf.map);
+    for (int i = 0; i < s->safetensors.n_maps; i++) plumb_map_release(&s->safetensors.maps[i]);
+}
+
 void plumb_source_close(plumb_source *s) {
     if (!s) return;
     if (s->safetensors.path || s->safetensors.tensors) plumb_safetensors_close(&s->safetensors);

@@ -23,12 +23,6 @@ static plumb_tensor norm_gain(const pass *p, plumb_role role, int32_t layer) {
     return plumb_value_vector(&p->m->values[plumb_params_find(&p->m->params, role, layer, false)], p->view);
 }
 static plumb_tensor norm_grad(const pass *p, plumb_role role, int32_t layer) { return p->m->values[plumb_params_find(&p->m->params, role, layer, false)].grad; }
-static layer_memory memory_of(const pass *p, int64_t layer) {
-    layer_memory x = p->m->space.layers[p->m->checkpointing ? 0 : layer];
-    plumb_tensor *all[] = {&x.q, &x.k, &x.v, &x.o, &x.lse, &x.middle, &x.rstd_attention, &x.rstd_mlp, &x.gate, &x.up};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) all[i]->rows = p->T;
-    return x;
-}
 /* The linears [first, first+count) of a layer, as a group that shares its input. */
 static void group_of(const pass *p, int64_t layer, int first, int count, plumb_linear **group) {
     for (int i = 0; i < count; i++) group[i] = &p->m->linears[p->view][plumb_linear_index(layer, first + i)];
@@ -38,7 +32,7 @@ static void layer_forward(const pass *p, int32_t layer) {
     plumb_model *m = p->m;
     plumb_backend *be = m->be;
     workspace *s = &m->space;
-    layer_memory x = memory_of(p, layer);
+    layer_memory x = plumb_model_layer_memory(m, layer);
     plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), output = first_rows(s->inputs[layer + 1], p->T);
     plumb_tensor normed = first_rows(s->normed, p->T), branch = first_rows(s->branch, p->T), hidden = first_rows(s->hidden, p->T);
     plumb_linear *group[PLUMB_MAX_GROUP];
@@ -68,7 +62,7 @@ static void layer_backward(const pass *p, int32_t layer, plumb_tensor d, bool wa
     plumb_model *m = p->m;
     plumb_backend *be = m->be;
     workspace *s = &m->space;
-    layer_memory x = memory_of(p, layer);
+    layer_memory x = plumb_model_layer_memory(m, layer);
     plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), normed = first_rows(s->normed, p->T), hidden = first_rows(s->hidden, p->T);
     plumb_tensor dhidden = hidden, dbranch = plumb_tensor_of(s->dbranch.buffer, s->dbranch.offset, p->T, m->arch.hidden);
     plumb_tensor d_o = plumb_tensor_of(s->dbranch.buffer, s->dbranch.offset, p->T, m->arch.heads * m->arch.head_dim);
@@ -223,7 +217,7 @@ plumb_status plumb_model_backward(plumb_model *m, const double *dlogp) {
 
     bool below = trains_below(m);
     for (int32_t layer = (int32_t)m->arch.layers - 1; layer >= 0; layer--) {
-        if (m->checkpointing) layer_forward(&p, layer);
+        if (layer >= s->kept) layer_forward(&p, layer); /* its memory has served other layers since */
         layer_backward(&p, layer, d, layer > 0 || below);
     }
     const value *embedding = &m->values[plumb_params_find(&m->params, PLUMB_ROLE_EMBED, -1, false)];

@@ -1,7 +1,8 @@
 /* Memory of a pass: sized for the largest micro-batch met so far, kept between passes, grown when a larger one comes.
  *
  * Kept per layer for backward: its input and middle residual, q, k, v, the attention's output and log-sum-exp, gate and up; norms, the gated product and packed
- * operands are made again. With checkpointing only the inputs are kept and one layer's memory serves all in turn. */
+ * operands are made again. The pool holds all layers of a usual micro-batch; a larger one keeps as many layers as fit and computes the others again in
+ * backward (the same operations, so the same bits), so that one long sample does not decide the memory of a run. gradient_checkpointing keeps none. */
 #include "model_internal.h"
 #include <math.h>
 #include <stdlib.h>
@@ -36,7 +37,6 @@ static void free_space(plumb_model *m) {
     for (int i = 0; i < m->space.n_buffers; i++) m->be->ops->buffer_free(m->be, m->space.buffers[i]);
     m->be->ops->kv_free(m->be, m->space.kv);
     free(m->space.inputs);
-    free(m->space.layers);
     m->space = (workspace){0};
     free_operands(m);
 }
@@ -75,32 +75,48 @@ static plumb_status create_operands(plumb_model *m, int64_t T) {
     return PLUMB_OK;
 }
 
-static plumb_status create_layers(plumb_model *m, int64_t T) {
+static int64_t layer_floats(const plumb_arch *a, int64_t T) {
+    int64_t Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim;
+    return plumb_round_up(T * a->hidden, 16) + 2 * plumb_round_up(T * Q, 16) + 2 * plumb_round_up(T * K, 16) + plumb_round_up(T * a->heads, 16) + 2 * plumb_round_up(T, 16) +
+           2 * plumb_round_up(T * a->intermediate, 16);
+}
+layer_memory plumb_model_layer_memory(const plumb_model *m, int64_t layer) {
+    const plumb_arch *a = &m->arch;
+    const workspace *s = &m->space;
+    int64_t T = s->pool_rows, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, at = plumb_min64(layer, s->kept) * layer_floats(a, T);
+    layer_memory x;
+    x.q = take(s->pool, &at, T, Q), x.k = take(s->pool, &at, T, K), x.v = take(s->pool, &at, T, K), x.o = take(s->pool, &at, T, Q);
+    x.lse = take(s->pool, &at, T, a->heads), x.middle = take(s->pool, &at, T, a->hidden);
+    x.rstd_attention = take(s->pool, &at, T, 1), x.rstd_mlp = take(s->pool, &at, T, 1);
+    x.gate = take(s->pool, &at, T, a->intermediate), x.up = take(s->pool, &at, T, a->intermediate);
+    return x;
+}
+/* Layout of the pool for a pass over T rows. */
+static void place_layers(plumb_model *m, int64_t T, bool training) {
+    workspace *s = &m->space;
+    s->pool_rows = T;
+    int64_t fit = T ? s->pool_floats / layer_floats(&m->arch, T) : 0;
+    s->kept = !training || m->checkpointing ? 0 : fit >= m->arch.layers ? m->arch.layers : fit - 1;
+}
+
+static plumb_status create_layers(plumb_model *m, int64_t T, bool training) {
     const plumb_arch *a = &m->arch;
     workspace *s = &m->space;
-    int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate, layers = m->checkpointing ? 1 : a->layers;
     PLUMB_TRY(plumb_alloc(&s->inputs, (size_t)(a->layers + 1), sizeof *s->inputs, "activations"));
-    PLUMB_TRY(plumb_alloc(&s->layers, (size_t)layers, sizeof *s->layers, "activations"));
-    int64_t per_layer = plumb_round_up(T * C, 16) * 1 + plumb_round_up(T * Q, 16) * 2 + plumb_round_up(T * K, 16) * 2 + plumb_round_up(T * a->heads, 16) +
-                        plumb_round_up(T, 16) * 2 + plumb_round_up(T * I, 16) * 2, at = 0;
+    int64_t at = 0, usual = m->usual_tokens ? m->usual_tokens : T, all = a->layers * layer_floats(a, usual);
+    s->pool_floats = plumb_max64(layer_floats(a, T), training && !m->checkpointing ? all : 0);
+    PLUMB_TRY(create_buffer(m, s->pool_floats, "activations", &s->pool));
     plumb_buffer *b;
-    PLUMB_TRY(create_buffer(m, per_layer * layers + (a->layers + 1) * plumb_round_up(T * C, 16), "activations", &b));
-    for (int64_t l = 0; l <= a->layers; l++) s->inputs[l] = take(b, &at, T, C);
-    for (int64_t l = 0; l < layers; l++) {
-        layer_memory *x = &s->layers[l];
-        x->q = take(b, &at, T, Q), x->k = take(b, &at, T, K), x->v = take(b, &at, T, K), x->o = take(b, &at, T, Q);
-        x->lse = take(b, &at, T, a->heads), x->middle = take(b, &at, T, C);
-        x->rstd_attention = take(b, &at, T, 1), x->rstd_mlp = take(b, &at, T, 1);
-        x->gate = take(b, &at, T, I), x->up = take(b, &at, T, I);
-    }
+    PLUMB_TRY(create_buffer(m, (a->layers + 1) * plumb_round_up(T * a->hidden, 16), "activations", &b));
+    for (int64_t l = 0; l <= a->layers; l++) s->inputs[l] = take(b, &at, T, a->hidden);
     if (!m->has_lora) return PLUMB_OK;
-    plumb_buffer *kept; /* A x of every adapter: small, so all layers keep it even with checkpointing */
-    PLUMB_TRY(create_buffer(m, a->layers * LINEARS * adapters_of(m) * plumb_round_up(T * m->lora.r, 16), "adapter activations", &kept));
+    plumb_buffer *products; /* A x of every adapter: small, so all layers keep it even with checkpointing */
+    PLUMB_TRY(create_buffer(m, a->layers * LINEARS * adapters_of(m) * plumb_round_up(T * m->lora.r, 16), "adapter activations", &products));
     at = 0;
     for (int view = 0; view < PLUMB_VIEW_COUNT; view++) {
         at = 0; /* the views never run at once */
         for (int64_t i = 0; i < a->layers * LINEARS; i++)
-            for (int j = 0; j < adapters_of(m); j++) m->linears[view][i].lora[j].xa = take(kept, &at, T, m->lora.r);
+            for (int j = 0; j < adapters_of(m); j++) m->linears[view][i].lora[j].xa = take(products, &at, T, m->lora.r);
     }
     return PLUMB_OK;
 }
@@ -170,12 +186,13 @@ plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool tra
     PLUMB_TRY(check_batch(m, f, &positions));
     if (positions > m->rope_positions) PLUMB_TRY(build_rope(m, plumb_min64(m->arch.max_positions, plumb_max64(512, 2 * positions))));
     workspace *s = &m->space;
+    bool now = training;
     if (T > s->tokens || R > s->targets || (training && !s->gradient.buffer)) {
         training = training || s->gradient.buffer != NULL;
         T = plumb_max64(plumb_max64(T, s->tokens), plumb_round_up(m->usual_tokens, 32)), R = plumb_max64(R, s->targets);
         if (training) R = plumb_max64(R, plumb_round_up(m->usual_tokens, 32));
         free_space(m);
-        plumb_status status = create_layers(m, T);
+        plumb_status status = create_layers(m, T, training);
         if (status == PLUMB_OK) status = create_shared(m, T, R, training);
         if (status == PLUMB_OK) status = create_operands(m, T);
         if (status != PLUMB_OK) {
@@ -190,13 +207,14 @@ plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool tra
         PLUMB_TRY(m->be->ops->kv_create(m->be, 1, f->n_slots, &m->attention, &s->kv));
         s->kv_slots = f->n_slots;
     }
+    place_layers(m, f->n_tokens, now);
     return PLUMB_OK;
 }
 
 size_t plumb_model_workspace_bytes(const plumb_model *m, int64_t T, int64_t R) {
     const plumb_arch *a = &m->arch;
     int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate, widest = plumb_max64(plumb_max64(C, I), Q);
-    int64_t layers = m->checkpointing ? 1 : a->layers, kept = layers * T * (C + 2 * Q + 2 * K + a->heads + 2 + 2 * I) + (a->layers + 1) * T * C;
+    int64_t usual = m->usual_tokens ? m->usual_tokens : T, kept = plumb_max64(layer_floats(a, T), m->checkpointing ? 0 : a->layers * layer_floats(a, usual)) + (a->layers + 1) * T * C;
     int64_t working = T * (3 * C + I + plumb_max64(C, Q) + Q + 2 * K) + R * (3 * C + 6), operands = T * widest * (1 + PLUMB_MAX_GROUP) * 2;
     int64_t adapters = a->layers * LINEARS * adapters_of(m) * T * m->lora.r;
     return (size_t)(kept + working + operands + adapters) * sizeof(float) + 2 * m->logits_budget;

@@ -8,6 +8,7 @@ model=$root/tests/data/models/stories260K
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$root"
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive
 
 fail() {
     echo "FAILED: $*" >&2
