@@ -53,12 +53,8 @@ static void scatter_lanes(plumb_tensor x, const float *from, const query_tile *t
 }
 
 /* c[rows][32] (+)= a[rows] x b, the rows of `a` blocked with `height` rows. */
-static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows, int64_t reduction, const float *b, bool load) {
-    int64_t n_tiles = tiles_of(rows);
-    for (int64_t i = 0; i < n_tiles; i++) {
-        int64_t r0 = tile_begin(rows, n_tiles, i), r1 = tile_begin(rows, n_tiles, i + 1);
-        tile_run(&(tile){a + r0 * BLOCK, height * BLOCK, b, c + r0 * LANES, LANES, reduction, load, NULL}, (int)(r1 - r0), LANES, false);
-    }
+static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows, int64_t reduction, const float *b, bool add) {
+    strip_run(&(strip){.a = a, .a_block = height * BLOCK, .b = b, .c = c, .ldc = LANES, .rows = rows, .lanes = LANES, .reduction = reduction, .add = add});
 }
 
 /* Lays key rows into [D/32][64][32] and value rows into [64/32][D][32]. */
@@ -173,12 +169,9 @@ INLINE page_view view_page(const backward_head *h, int64_t slot) {
 
 /* dk or dv of a page += (P or dS)^T of the tile x its rows of q or do; rows = keys, lanes = channels, the reduction runs over the tile's queries. */
 static void add_page_gradient(float *to, const float *probabilities, const float *rows, int64_t D, int64_t lanes) {
-    int64_t stride = plumb_round_up(D, BLOCK), n_tiles = tiles_of(PLUMB_PAGE);
-    for (int64_t d0 = 0; d0 < D; d0 += BLOCK)
-        for (int64_t i = 0; i < n_tiles; i++) {
-            int64_t r0 = tile_begin(PLUMB_PAGE, n_tiles, i), r1 = tile_begin(PLUMB_PAGE, n_tiles, i + 1);
-            tile_run(&(tile){probabilities + r0 * LANES, 0, rows + d0 * LANES, to + r0 * stride + d0, stride, lanes, true, NULL}, (int)(r1 - r0), BLOCK, false);
-        }
+    int64_t stride = plumb_round_up(D, BLOCK);
+    strip_run(&(strip){.a = probabilities, .b = rows, .b_panel = BLOCK * LANES, .c = to, .ldc = stride, .c_panel = BLOCK, .rows = PLUMB_PAGE, .lanes = stride,
+                       .reduction = lanes, .add = true});
 }
 /* to[D/32][lane][32] = the tile's rows, times factor: what add_page_gradient reads as vectors. */
 static void gather_rows(float *to, plumb_tensor x, const query_tile *t, int64_t D, float factor) {

@@ -5,15 +5,15 @@
  *   linear_gradient   dw[n][k] += sum_m dy[m][n] x[m][k]  rows n from dy by rows, lanes k from x by columns
  *
  * so that one copy of a frozen weight serves both directions, at the price of one transposition of dx. The reduction is walked in chunks of
- * at most 256, each a chain of its own that is added to the result: rows and lanes of a chunk fit the L1 cache together. Threads divide panels, never a reduction. */
+ * at most 128, each a chain of its own that is added to the result: rows and lanes of a chunk fit the L1 cache together. Threads divide panels, never a reduction. */
 #ifndef PLUMB_PRODUCT_H
 #define PLUMB_PRODUCT_H
 #include <omp.h>
 #include "tile.h"
 #include "pack.h"
 
-enum { CHUNK = 256 };
-/* Length of the chunks that a reduction of n is cut into: as few as 256 allows, alike, whole blocks. It depends on n alone. */
+enum { CHUNK = 128 };
+/* Length of the chunks that a reduction of n is cut into: as few as 128 allows, alike, whole blocks. It depends on n alone. */
 INLINE int64_t chunk_of(int64_t n) {
     int64_t count = (n + CHUNK - 1) / CHUNK;
     return plumb_round_up((n + count - 1) / count, BLOCK);
@@ -34,12 +34,12 @@ INLINE side operand_side(plumb_backend *be, const plumb_operand *o) {
 INLINE side weight_side(plumb_backend *be, const plumb_weight *w) { return (side){w->data, w->k, is_bf16(be) ? 2 : 4}; }
 INLINE int64_t words(int64_t elements, bool bf16) { return bf16 ? (elements + 1) / 2 : elements; }
 
-/* Panel `q` of a matrix read as vectors, elements [r0, r0+n) of the reduction; bf16 goes through `scratch`. */
-INLINE const float *vectors_at(side s, int64_t q, int64_t r0, int64_t n, bool bf16, uint32_t *scratch) {
-    const float *panel = side_at(s, q, r0);
-    if (!bf16) return panel;
-    interleave_panel(scratch, (const uint16_t *)panel, n);
-    return (const float *)scratch;
+/* Panels [q, q+count) of a matrix read as vectors, elements [r0, r0+n) of the reduction, `*apart` floats between panels; bf16 goes through `pairs`. */
+INLINE const float *vectors_at(side s, int64_t q, int64_t count, int64_t r0, int64_t n, bool bf16, uint32_t *pairs, int64_t *apart) {
+    *apart = bf16 ? words(n, true) * BLOCK : s.p * BLOCK;
+    if (!bf16) return side_at(s, q, r0);
+    for (int64_t p = 0; p < count; p++) interleave_panel(pairs + p * *apart, (const uint16_t *)side_at(s, q + p * BLOCK, r0), n);
+    return (const float *)pairs;
 }
 
 typedef struct share { int64_t first, last; } share;
@@ -89,25 +89,17 @@ static void op_weight_from(plumb_backend *be, plumb_weight *w, plumb_tensor from
 
 /* --- y = sum_t x_t w_t^T + bias -------------------------------------------------------------------------------------------------- */
 /* Sums grow in a small dense block [panel][M][32] that stays in L2, not in y, whose rows lie a page apart: that was half of the time. */
-enum { GROUP_FLOATS = 1 << 16, GROUP_PANELS = 8 };
+enum { GROUP_FLOATS = 1 << 16, GROUP_PANELS = 9 }; /* panels in threes make whole strips of 48 lanes */
 INLINE int64_t panels_in_group(int64_t M) { return plumb_max64(1, plumb_min64(GROUP_PANELS, GROUP_FLOATS / (M * BLOCK))); }
 
-/* One chunk of one term for panels [first, first+count): the rows of x stay in L2 while the weight streams by; each tile asks for a part of the panel after
- * this one. */
-static void forward_chunk(plumb_backend *be, float *sums, int64_t M, const plumb_term *term, int64_t first, int64_t count, int64_t r0, int64_t n, bool add, uint32_t *scratch) {
+/* One chunk of one term for panels [first, first+count): the rows of x stay in L2 while the weight streams by. */
+static void forward_chunk(plumb_backend *be, float *sums, int64_t M, const plumb_term *term, int64_t first, int64_t count, int64_t r0, int64_t n, bool add, uint32_t *pairs) {
     bool bf16 = is_bf16(be);
     side x = operand_side(be, term->x), w = weight_side(be, term->w);
-    int64_t n_tiles = tiles_of(M);
-    for (int64_t p = 0; p < count; p++) {
-        const float *b = vectors_at(w, (first + p) * BLOCK, r0, n, bf16, scratch);
-        const char *next = p + 1 < count ? (const char *)side_at(w, (first + p + 1) * BLOCK, r0) : NULL;
-        int64_t lanes = plumb_round_up(plumb_min64(BLOCK, term->w->n - (first + p) * BLOCK), REG);
-        for (int64_t i = 0; i < n_tiles; i++) {
-            int64_t m0 = tile_begin(M, n_tiles, i), m1 = tile_begin(M, n_tiles, i + 1);
-            const char *prefetch = next && i * 8 < BLOCK * w.element ? next + i * (words(n, bf16) / 8) * 64 : NULL;
-            tile_run(&(tile){side_at(x, r0, m0), x.p * (bf16 ? 16 : 32), b, sums + (p * M + m0) * BLOCK, BLOCK, words(n, bf16), add, prefetch}, (int)(m1 - m0), lanes, bf16);
-        }
-    }
+    int64_t apart, lanes = plumb_round_up(plumb_min64(count * BLOCK, term->w->n - first * BLOCK), HALF); /* the sums' lanes are padded */
+    const float *b = vectors_at(w, first * BLOCK, count, r0, n, bf16, pairs, &apart);
+    strip_run(&(strip){.a = side_at(x, r0, 0), .a_block = x.p * (bf16 ? 16 : 32), .b = b, .b_panel = apart, .c = sums, .ldc = BLOCK, .c_panel = M * BLOCK, .rows = M,
+                       .lanes = lanes, .reduction = words(n, bf16), .add = add, .bf16 = bf16});
 }
 /* Sums to rows of y, plus bias. */
 static void finish_group(plumb_tensor y, const float *sums, const float *bias, int64_t first, int64_t count) {
@@ -127,13 +119,13 @@ static void finish_group(plumb_tensor y, const float *sums, const float *bias, i
 }
 static void op_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, plumb_tensor bias) {
     int64_t M = y.rows, group = M ? panels_in_group(M) : 1, floats = group * M * BLOCK;
-    uint32_t *scratch = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)be->threads * CHUNK / 2 * BLOCK * sizeof(uint32_t));
+    uint32_t *scratch = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)be->threads * GROUP_PANELS * CHUNK / 2 * BLOCK * sizeof(uint32_t));
     float *sums = plumb_cpu_scratch(be, SCRATCH_RESULT, (size_t)(floats * be->threads) * sizeof(float));
     if (!scratch || !sums || !M) return;
 #pragma omp parallel num_threads(be->threads)
     {
         share panels = my_share((y.cols + BLOCK - 1) / BLOCK);
-        uint32_t *pairs = scratch + (int64_t)omp_get_thread_num() * CHUNK / 2 * BLOCK;
+        uint32_t *pairs = scratch + (int64_t)omp_get_thread_num() * GROUP_PANELS * CHUNK / 2 * BLOCK;
         float *mine = sums + (int64_t)omp_get_thread_num() * floats;
         for (int64_t first = panels.first; first < panels.last; first += group) {
             int64_t count = plumb_min64(group, panels.last - first);
@@ -148,29 +140,18 @@ static void op_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_ter
 
 /* --- dx^T[k][m] = sum_t sum_n w_t[n][k] dy_t[m][n], rows k of one thread ----------------------------------------------------------- */
 
-INLINE void prefetch_rows(const char *from, int64_t bytes) {
-    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
-}
 static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M, const plumb_term *terms, int n_terms, const uint32_t *pairs, share rows) {
     bool bf16 = is_bf16(be), add = false;
-    int64_t n_panels = (M + BLOCK - 1) / BLOCK, n_tiles = tiles_of(rows.last - rows.first);
+    int64_t n_panels = (M + BLOCK - 1) / BLOCK;
     for (int t = 0; t < n_terms; t++) {
         side dy = operand_side(be, terms[t].x), w = weight_side(be, terms[t].w);
         int64_t N = terms[t].w->n, half = (N + 1) / 2, chunk = chunk_of(N);
-        for (int64_t r0 = 0; r0 < N; r0 += chunk) {
+        for (int64_t r0 = 0; r0 < N; r0 += chunk, add = true) {
             int64_t n = plumb_min64(chunk, N - r0);
-            for (int64_t i = 0; i < n_tiles; i++) {
-                int64_t k0 = rows.first + tile_begin(rows.last - rows.first, n_tiles, i), k1 = rows.first + tile_begin(rows.last - rows.first, n_tiles, i + 1);
-                int64_t blocks = (n + BLOCK - 1) / BLOCK;
-                for (int64_t p = 0; p < n_panels; p++) {
-                    if (i + 1 < n_tiles) /* a share of the next rows, which lie in as many places as the chunk has blocks */
-                        for (int64_t q = blocks * p / n_panels; q < blocks * (p + 1) / n_panels; q++) prefetch_rows((const char *)side_at(w, r0 + q * BLOCK, k1), (k1 - k0) * BLOCK * w.element);
-                    const float *b = bf16 ? (const float *)(pairs + (p * half + r0 / 2) * BLOCK) : side_at(dy, p * BLOCK, r0);
-                    tile_run(&(tile){side_at(w, r0, k0), w.p * (bf16 ? 16 : 32), b, result + (p * K + k0) * BLOCK, BLOCK, words(n, bf16), add, NULL},
-                             (int)(k1 - k0), plumb_round_up(plumb_min64(BLOCK, M - p * BLOCK), REG), bf16); /* lanes are padded */
-                }
-            }
-            add = true;
+            const float *b = bf16 ? (const float *)(pairs + r0 / 2 * BLOCK) : side_at(dy, 0, r0);
+            strip_run(&(strip){.a = side_at(w, r0, rows.first), .a_block = w.p * (bf16 ? 16 : 32), .b = b, .b_panel = (bf16 ? half : N) * BLOCK,
+                               .c = result + rows.first * BLOCK, .ldc = BLOCK, .c_panel = K * BLOCK, .rows = rows.last - rows.first, .lanes = plumb_round_up(M, HALF),
+                               .reduction = words(n, bf16), .add = add, .bf16 = bf16, .cold = true}); /* the result's lanes are padded */
         }
         pairs += n_panels * half * BLOCK;
     }
@@ -232,7 +213,7 @@ static void op_linear_backward_packed(plumb_backend *be, plumb_operand *dx, cons
 /* --- dw[n][k] += sum_m dy[m][n] x[m][k] ------------------------------------------------------------------------------------------- */
 static void op_linear_gradient(plumb_backend *be, plumb_tensor dw, const plumb_operand *dy, const plumb_operand *x) {
     bool bf16 = is_bf16(be);
-    int64_t M = x->rows, panels = (dw.cols + BLOCK - 1) / BLOCK, n_tiles = tiles_of(dw.rows), half = (M + 1) / 2;
+    int64_t M = x->rows, panels = (dw.cols + BLOCK - 1) / BLOCK, half = (M + 1) / 2;
     if (!M) return;
     uint32_t *pairs = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)(bf16 ? panels * half * BLOCK : 0) * sizeof(uint32_t) + 64);
     if (!pairs) return;
@@ -244,15 +225,13 @@ static void op_linear_gradient(plumb_backend *be, plumb_tensor dw, const plumb_o
             for (int64_t p = s.first; p < s.last; p++) interleave_panel(pairs + p * half * BLOCK, (const uint16_t *)side_at(lanes, p * BLOCK, 0), M);
 #pragma omp barrier
         }
-        share s = dw.rows > dw.cols ? my_share(n_tiles) : (share){0, n_tiles};
-        share q = dw.rows > dw.cols ? (share){0, panels} : my_share(panels);
-        for (int64_t p = q.first; p < q.last; p++)
-            for (int64_t i = s.first; i < s.last; i++) {
-                int64_t n0 = tile_begin(dw.rows, n_tiles, i), n1 = tile_begin(dw.rows, n_tiles, i + 1);
-                const float *b = bf16 ? (const float *)(pairs + p * half * BLOCK) : side_at(lanes, p * BLOCK, 0);
-                tile_run(&(tile){side_at(rows, 0, n0), rows.p * (bf16 ? 16 : 32), b, plumb_cpu_at(dw, n0) + p * BLOCK, dw.stride, words(M, bf16), true, NULL},
-                         (int)(n1 - n0), plumb_min64(BLOCK, dw.cols - p * BLOCK), bf16);
-            }
+        bool tall = dw.rows > dw.cols;
+        share n = tall ? my_share(dw.rows) : (share){0, dw.rows}, p = tall ? (share){0, panels} : my_share(panels);
+        const float *b = bf16 ? (const float *)(pairs + p.first * half * BLOCK) : side_at(lanes, p.first * BLOCK, 0);
+        if (n.first < n.last && p.first < p.last)
+            strip_run(&(strip){.a = side_at(rows, 0, n.first), .a_block = rows.p * (bf16 ? 16 : 32), .b = b, .b_panel = (bf16 ? half : M) * BLOCK,
+                               .c = plumb_cpu_at(dw, n.first) + p.first * BLOCK, .ldc = dw.stride, .c_panel = BLOCK, .rows = n.last - n.first,
+                               .lanes = plumb_min64(p.last * BLOCK, dw.cols) - p.first * BLOCK, .reduction = words(M, bf16), .add = true, .bf16 = bf16});
     }
 }
 #endif
