@@ -19,7 +19,8 @@ plumb_status plumb_recipe_log(plumb_session *s, const plumb_recipe *recipe, cons
     m[n++] = (plumb_metric){"epoch", (double)s->step / (double)s->steps_per_epoch};
     m[n++] = (plumb_metric){"tokens_per_second", (double)s->plan.tokens / elapsed};
     m[n++] = (plumb_metric){"step_seconds", elapsed};
-    return plumb_log_step(s->log, s->step, m, n);
+    plumb_session_keep(s, plumb_log_step(s->log, s->step, m, n)); /* rank 0 alone writes: the others learn of it at the next agreement */
+    return PLUMB_OK;
 }
 
 static plumb_status evaluate(plumb_session *s, const plumb_recipe *recipe) {
@@ -32,7 +33,8 @@ static plumb_status evaluate(plumb_session *s, const plumb_recipe *recipe) {
     for (int i = 0; i < n && status == PLUMB_OK; i++) status = plumb_str_printf(&line, "  %s %.4f", m[i].name + 5, m[i].value);
     if (status == PLUMB_OK) plumb_log_line(s->log, "%s", line.data);
     plumb_str_free(&line);
-    return status == PLUMB_OK ? plumb_log_step(s->log, s->step, m, n) : status;
+    plumb_session_keep(s, status == PLUMB_OK ? plumb_log_step(s->log, s->step, m, n) : status);
+    return PLUMB_OK;
 }
 plumb_status plumb_recipe_evaluate_start(plumb_session *s, const plumb_recipe *recipe) {
     return s->eval.count && s->o->eval_at_start && s->step == 0 ? evaluate(s, recipe) : PLUMB_OK;
@@ -49,6 +51,7 @@ int plumb_recipe_run(const plumb_options *o, const plumb_recipe *recipe, plumb_s
     bool stopped = false;
     if (status == PLUMB_OK && !o->dry_run) {
         status = train(&s);
+        if (status == PLUMB_OK) status = plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_session_pending(&s));
         stopped = s.stopping;
         if (status == PLUMB_OK && !stopped) status = plumb_session_finish(&s);
     }

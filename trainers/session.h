@@ -50,6 +50,8 @@ typedef struct plumb_session {
     double began, step_began, stop_after;   /* seconds; plumb_clock */
     int64_t saved_step;                     /* -1: none */
     bool stopping;
+    plumb_status pending;                   /* a local failure between agreement points, kept for the next one */
+    char pending_message[512];
     plumb_signal signal;                    /* agreed on in the last step */
     float *gradient;                        /* [trainable]: gradients on their way out, new values on their way in */
     int64_t *order; int64_t order_epoch;
@@ -73,6 +75,9 @@ typedef struct plumb_step_result { bool updated; double grad_norm, learning_rate
 plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) PLUMB_CHECKED;
 /* Statistics of every sample of the plan, on every rank, after agreeing on faults: an evaluation. */
 plumb_status plumb_session_evaluate(plumb_session *s, plumb_micro_batch_work work) PLUMB_CHECKED;
+/* Keeps a local failure (a full disk under the log) for the next agreement; returns it as this thread's error, PLUMB_OK when there is none. Local. */
+void plumb_session_keep(plumb_session *s, plumb_status status);
+plumb_status plumb_session_pending(const plumb_session *s) PLUMB_CHECKED;
 /* Saves when it is time (save_steps, a signal, stop_after); sets s->stopping when the run must leave. Collective. */
 plumb_status plumb_session_after_step(plumb_session *s) PLUMB_CHECKED;
 /* The run's product: adapter/ or model/, written by rank 0. Collective. */

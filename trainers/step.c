@@ -22,11 +22,19 @@ plumb_status plumb_step_begin(plumb_session *s) {
     return plumb_plan_cut(&s->plan, &s->train, o->micro_batch_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
 }
 
+void plumb_session_keep(plumb_session *s, plumb_status status) {
+    if (status == PLUMB_OK || s->pending != PLUMB_OK) return;
+    s->pending = status;
+    strncpy(s->pending_message, plumb_error_message(), sizeof s->pending_message - 1);
+}
+plumb_status plumb_session_pending(const plumb_session *s) { return s->pending == PLUMB_OK ? PLUMB_OK : plumb_error(s->pending, "%s", s->pending_message); }
+
 /* This rank's micro-batches; in elastic mode each one's gradient is added in fixed point. */
 static plumb_status compute(plumb_session *s, plumb_micro_batch_work work, bool *overflow) {
     int64_t n = plumb_model_trainable_count(s->model);
     int rank = plumb_comm_rank(PLUMB_AXIS_DATA);
     *overflow = false;
+    PLUMB_TRY(plumb_session_pending(s));
     plumb_model_grads_zero(s->model);
     if (s->elastic) plumb_zero_clear(s->zero);
     memset(s->plan.stats, 0, (size_t)(s->plan.count * PLUMB_STATS) * sizeof *s->plan.stats);
