@@ -1,5 +1,5 @@
-/* The subcommands. argv[0] is the command's name; the return value is the exit code: 0 done, 1 failed, 2 not understood
- * (a bad configuration or command line), 75 (PLUMB_EXIT_RESUME) stopped and ready to be resumed. A command starts and
+/* The subcommands. argv[0] is the command's name; the return value is the exit code: 0 done, 1 failed (a bad configuration
+ * too), 2 a command line that was not understood, 75 (PLUMB_EXIT_RESUME) stopped and ready to be resumed. A command starts and
  * ends MPI itself where it needs it. */
 #ifndef PLUMB_CMD_H
 #define PLUMB_CMD_H
