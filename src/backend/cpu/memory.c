@@ -143,7 +143,7 @@ plumb_status plumb_cpu_kv_create(plumb_backend *be, int64_t layers, int64_t slot
     PLUMB_TRY(plumb_backend_fault(be));
     PLUMB_TRY(plumb_alloc(out, 1, sizeof **out, "key/value pages"));
     plumb_kv *kv = *out;
-    *kv = (plumb_kv){NULL, layers, slots, a->kv_heads, a->head_dim, plumb_kv_page_floats(a->head_dim)};
+    *kv = (plumb_kv){NULL, layers, slots, a->kv_heads, a->head_dim, plumb_kv_page_floats(a->head_dim, be->compute == PLUMB_COMPUTE_BF16)};
     plumb_status status = guarded(be, &kv->data, product_bytes(layers, slots, kv->kv_heads, kv->page_floats, sizeof(float)), "key/value pages");
     if (status != PLUMB_OK) free(kv), *out = NULL;
     return status;

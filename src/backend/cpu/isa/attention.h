@@ -6,8 +6,9 @@
  *   S^T[64 keys][32 queries] = K (rows) x Q^T (lanes)          m, l: running maximum and sum of each lane (Milakov & Gimelshein 2018)
  *   O^T[D][32]  += V^T (rows) x P^T (lanes)
  *
- * A page's sums run over its 64 places in order, pages along the path in order; places after a query's position add exactly 0. A query's result so depends on
- * its own path alone: not on the tile, its neighbours, or whether the keys came from this batch or from the store.
+ * A page's sums run over its 64 places in order, pages along the path in order; places after a query's position add exactly 0, and those after the tile's last
+ * position are left out, which is the same. A query's result so depends on its own path alone: not on the tile, its neighbours, or whether the keys came from this
+ * batch or from the store. In bf16 the operands of the four products are rounded (keys and values as they enter a page, q, P, do, dS); the soft-max stays fp32.
  * Backward (Dao et al. 2022) recomputes P from the log-sum-exp; dK and dV are gathered per page and added to the rows that the page holds, in page order. */
 #ifndef PLUMB_ATTENTION_H
 #define PLUMB_ATTENTION_H
@@ -31,14 +32,23 @@ static query_tile make_tile(const plumb_segment *s, int64_t first, int64_t group
     t.last_position = t.position[LANES - 1];
     return t;
 }
-/* to[D][32] = the tile's rows of x, times factor: 16 x 16 transposes. */
-static void gather_lanes(float *to, plumb_tensor x, const query_tile *t, int64_t D, float factor) {
+/* Two rows of what a tile reads as vectors: places r and r+1 of the reduction, lanes [l, l+16). */
+INLINE void put_vectors(float *to, int64_t r, int64_t l, v16 low, v16 high, bool bf16) {
+    if (bf16) {
+        v_store(to + r / 2 * LANES + l, v_pair_bf16(low, high));
+    } else {
+        v_store(to + r * LANES + l, low);
+        v_store(to + (r + 1) * LANES + l, high);
+    }
+}
+/* The tile's rows of x, times factor, as vectors [D][32 lanes]: 16 x 16 transposes. Room for D rounded up to 16. */
+static void gather_lanes(float *to, plumb_tensor x, const query_tile *t, int64_t D, float factor, bool bf16) {
     for (int64_t l0 = 0; l0 < LANES; l0 += 16)
         for (int64_t d0 = 0; d0 < D; d0 += 16) {
             v16 v[16];
             for (int i = 0; i < 16; i++) v[i] = part(plumb_cpu_at(x, t->row[l0 + i]) + t->head[l0 + i] * D, d0, D) * v_set(factor);
             v_transpose(v);
-            for (int64_t d = 0; d < plumb_min64(16, D - d0); d++) v_store(to + (d0 + d) * LANES + l0, v[d]);
+            for (int d = 0; d < 16; d += 2) put_vectors(to, d0 + d, l0, v[d], v[d + 1], bf16);
         }
 }
 /* The way back, lanes times their own factor; `=`. */
@@ -53,55 +63,85 @@ static void scatter_lanes(plumb_tensor x, const float *from, const query_tile *t
 }
 
 /* c[rows][32] (+)= a[rows] x b, the rows of `a` blocked with `height` rows. */
-static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows, int64_t reduction, const float *b, bool add) {
-    strip_run(&(strip){.a = a, .a_block = height * BLOCK, .b = b, .c = c, .ldc = LANES, .rows = rows, .lanes = LANES, .reduction = reduction, .add = add});
+static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows, int64_t reduction, const float *b, bool add, bool bf16) {
+    strip_run(&(strip){.a = a, .a_block = words(height * BLOCK, bf16), .b = b, .c = c, .ldc = LANES, .rows = rows, .lanes = LANES, .reduction = words(reduction, bf16),
+                       .add = add, .bf16 = bf16});
 }
 
-/* Lays key rows into [D/32][64][32] and value rows into [64/32][D][32]. */
-static void put_rows_blocked(float *to, int64_t place, const float *row, int64_t D) {
-    for (int64_t d0 = 0; d0 < D; d0 += BLOCK) {
-        float *at = to + (d0 / BLOCK * PLUMB_PAGE + place) * BLOCK;
-        int64_t n = plumb_min64(BLOCK, D - d0);
-        memcpy(at, row + d0, (size_t)n * sizeof(float));
-        if (n < BLOCK) memset(at + n, 0, (size_t)(BLOCK - n) * sizeof(float));
+/* Lays rows into a page as [D/32][64][32]: what a tile reads as rows when the reduction runs over D. */
+static void put_rows_blocked(float *to, int64_t slot, const float *row, int64_t D, bool bf16) {
+    for (int64_t d = 0; d < plumb_round_up(D, BLOCK); d += 16) store_16(to, (d / BLOCK * PLUMB_PAGE + slot) * BLOCK + d % BLOCK, part(row, d, D), bf16);
+}
+/* And as [64/32][D][32], for a reduction over places. */
+static void put_row_transposed(float *to, int64_t slot, const float *row, int64_t D, bool bf16) {
+    int64_t at = slot / BLOCK * D * BLOCK + slot % BLOCK;
+    if (!bf16) {
+        for (int64_t d = 0; d < D; d++) to[at + d * BLOCK] = row[d];
+        return;
+    }
+    for (int64_t d0 = 0; d0 < D; d0 += 16) {
+        uint16_t rounded[16];
+        v_store_bf16(rounded, part(row, d0, D));
+        for (int64_t d = 0; d < plumb_min64(16, D - d0); d++) ((uint16_t *)to)[at + (d0 + d) * BLOCK] = rounded[d];
     }
 }
-static void put_row_transposed(float *to, int64_t place, const float *row, int64_t D) {
-    float *at = to + place / BLOCK * D * BLOCK + place % BLOCK;
-    for (int64_t d = 0; d < D; d++) at[d * BLOCK] = row[d];
+static bool all_present(const int32_t rows[16]) {
+    for (int i = 0; i < 16; i++)
+        if (rows[i] < 0) return false;
+    return true;
+}
+/* All rows of one page of x [T, heads*D]; `column` is the head's first. What lies in places without a row stays: it is finite, since pages begin as zeros. */
+static void put_page_blocked(float *to, plumb_tensor x, int64_t column, const plumb_page *page, int64_t D, bool bf16) {
+    for (int64_t i = 0; i < PLUMB_PAGE; i++)
+        if (page->rows[i] >= 0) put_rows_blocked(to, i, plumb_cpu_at(x, page->rows[i]) + column, D, bf16);
+}
+static void put_page_transposed(float *to, plumb_tensor x, int64_t column, const plumb_page *page, int64_t D, bool bf16) {
+    for (int64_t i0 = 0; i0 < PLUMB_PAGE; i0 += 16) {
+        if (!all_present(page->rows + i0)) {
+            for (int64_t i = i0; i < i0 + 16; i++)
+                if (page->rows[i] >= 0) put_row_transposed(to, i, plumb_cpu_at(x, page->rows[i]) + column, D, bf16);
+            continue;
+        }
+        for (int64_t d0 = 0; d0 < D; d0 += 16) {
+            v16 v[16];
+            for (int i = 0; i < 16; i++) v[i] = part(plumb_cpu_at(x, page->rows[i0 + i]) + column, d0, D);
+            v_transpose(v);
+            for (int64_t d = 0; d < plumb_min64(16, D - d0); d++) store_16(to, (i0 / BLOCK * D + d0 + d) * BLOCK + i0 % BLOCK, v[d], bf16);
+        }
+    }
 }
 static void write_pages(plumb_backend *be, const plumb_attention *a, plumb_tensor k, plumb_tensor v, plumb_kv *kv, int64_t layer, const plumb_forest *f) {
-    int64_t D = a->head_dim, key_floats = PLUMB_PAGE * plumb_round_up(D, BLOCK);
+    int64_t D = a->head_dim;
+    bool bf16 = is_bf16(be);
 #pragma omp parallel for schedule(static) num_threads(be->threads)
-    for (int64_t p = 0; p < f->n_pages; p++)
-        for (int64_t h = 0; h < a->kv_heads; h++) {
-            float *page = plumb_kv_page(kv, layer, f->pages[p].slot, h);
-            for (int64_t i = 0; i < PLUMB_PAGE; i++) {
-                int32_t row = f->pages[p].rows[i];
-                if (row < 0) continue; /* what lies there is finite: pages begin as zeros */
-                put_rows_blocked(page, i, plumb_cpu_at(k, row) + h * D, D);
-                put_row_transposed(page + key_floats, i, plumb_cpu_at(v, row) + h * D, D);
-            }
-        }
+    for (int64_t job = 0; job < f->n_pages * a->kv_heads; job++) {
+        int64_t p = job / a->kv_heads, h = job % a->kv_heads;
+        float *page = plumb_kv_page(kv, layer, f->pages[p].slot, h);
+        put_page_blocked(page, k, h * D, &f->pages[p], D, bf16);
+        put_page_transposed(page + words(PLUMB_PAGE * plumb_round_up(D, BLOCK), bf16), v, h * D, &f->pages[p], D, bf16);
+    }
 }
+/* How many places of page p the tile needs: an even number, since bf16 takes pairs. */
+INLINE int64_t places_of(const query_tile *t, int64_t p) { return plumb_min64(PLUMB_PAGE, plumb_round_up(t->last_position + 1 - p * PLUMB_PAGE, 2)); }
 
 /* Scores of keys after a lane's position become minus infinity. */
-INLINE void mask_scores(float *scores, const query_tile *t, int64_t first_key) {
-    if (first_key + PLUMB_PAGE - 1 <= t->position[0]) return;
-    for (int64_t key = 0; key < PLUMB_PAGE; key++)
+INLINE void mask_scores(float *scores, const query_tile *t, int64_t first_key, int64_t places) {
+    if (first_key + places - 1 <= t->position[0]) return;
+    for (int64_t key = 0; key < places; key++)
         for (int64_t l = 0; l < LANES; l++)
             if (first_key + key > t->position[l]) scores[key * LANES + l] = -INFINITY;
 }
-/* One page of the running soft-max: scores become probabilities, o is rescaled. */
-static void softmax_page(float *scores, float *o, int64_t D, float *maximum, float *sum) {
+/* One page of the running soft-max: scores become probabilities, as vectors for the next product (in place); o is rescaled. */
+static void softmax_page(float *scores, int64_t places, float *o, int64_t D, float *maximum, float *sum, bool bf16) {
     for (int64_t l = 0; l < LANES; l += 16) {
         v16 old = v_load(maximum + l), m = old;
-        for (int64_t key = 0; key < PLUMB_PAGE; key++) m = v_max(v_load(scores + key * LANES + l), m);
+        for (int64_t key = 0; key < places; key++) m = v_max(v_load(scores + key * LANES + l), m);
         v16 shrink = v_exp(old - m), s = v_load(sum + l) * shrink;
-        for (int64_t key = 0; key < PLUMB_PAGE; key++) {
-            v16 p = v_exp(v_load(scores + key * LANES + l) - m);
-            s = s + p;
-            v_store(scores + key * LANES + l, p);
+        for (int64_t key = 0; key < places; key += 2) {
+            v16 low = v_exp(v_load(scores + key * LANES + l) - m), high = v_exp(v_load(scores + (key + 1) * LANES + l) - m);
+            s = s + low;
+            s = s + high;
+            put_vectors(scores, key, l, low, high, bf16);
         }
         for (int64_t d = 0; d < D; d++) v_store(o + d * LANES + l, v_load(o + d * LANES + l) * shrink);
         v_store(maximum + l, m);
@@ -109,19 +149,20 @@ static void softmax_page(float *scores, float *o, int64_t D, float *maximum, flo
     }
 }
 static void attend_tile(const plumb_attention *a, plumb_tensor o, plumb_tensor lse, plumb_tensor q, const plumb_kv *kv, int64_t layer, int64_t kv_head,
-                        const int32_t *path, const query_tile *t, float *work) {
-    int64_t D = a->head_dim, key_floats = PLUMB_PAGE * plumb_round_up(D, BLOCK);
-    float *queries = work, *result = queries + D * LANES, *scores = result + D * LANES;
+                        const int32_t *path, const query_tile *t, float *work, bool bf16) {
+    int64_t D = a->head_dim, D16 = plumb_round_up(D, 16), key_floats = words(PLUMB_PAGE * plumb_round_up(D, BLOCK), bf16);
+    float *queries = work, *result = queries + D16 * LANES, *scores = result + D16 * LANES;
     float maximum[LANES] __attribute__((aligned(64))), sum[LANES] __attribute__((aligned(64))) = {0};
     for (int l = 0; l < LANES; l++) maximum[l] = -1e30f; /* finite, so that old - new is never inf - inf */
-    gather_lanes(queries, q, t, D, (float)a->scale);
+    gather_lanes(queries, q, t, D, (float)a->scale, bf16);
     memset(result, 0, (size_t)(D * LANES) * sizeof(float));
     for (int64_t p = 0; p * PLUMB_PAGE <= t->last_position; p++) {
         const float *page = plumb_kv_page(kv, layer, path[p], kv_head);
-        rows_by_lanes(scores, page, PLUMB_PAGE, PLUMB_PAGE, D, queries, false);
-        mask_scores(scores, t, p * PLUMB_PAGE);
-        softmax_page(scores, result, D, maximum, sum);
-        rows_by_lanes(result, page + key_floats, D, D, PLUMB_PAGE, scores, true);
+        int64_t places = places_of(t, p);
+        rows_by_lanes(scores, page, PLUMB_PAGE, places, D, queries, false, bf16);
+        mask_scores(scores, t, p * PLUMB_PAGE, places);
+        softmax_page(scores, places, result, D, maximum, sum, bf16);
+        rows_by_lanes(result, page + key_floats, D, D, places, scores, true, bf16);
     }
     float inverse[LANES] __attribute__((aligned(64)));
     for (int64_t l = 0; l < LANES; l++) inverse[l] = 1.0f / sum[l];
@@ -133,7 +174,7 @@ static void attend_tile(const plumb_attention *a, plumb_tensor o, plumb_tensor l
 static void op_attention_forward(plumb_backend *be, const plumb_attention *a, plumb_tensor o, plumb_tensor lse, plumb_tensor q, plumb_tensor k, plumb_tensor v,
                                  plumb_kv *kv, int64_t layer, const plumb_batch *b) {
     const plumb_forest *f = &b->forest;
-    int64_t group = a->heads / a->kv_heads, work = a->head_dim * LANES * 2 + PLUMB_PAGE * LANES;
+    int64_t group = a->heads / a->kv_heads, work = plumb_round_up(a->head_dim, 16) * LANES * 2 + PLUMB_PAGE * LANES;
     float *memory = plumb_cpu_scratch(be, SCRATCH_ATTENTION, (size_t)(work * be->threads) * sizeof(float));
     if (!memory) return;
     write_pages(be, a, k, v, kv, layer, f);
@@ -146,7 +187,7 @@ static void op_attention_forward(plumb_backend *be, const plumb_attention *a, pl
 #pragma omp for schedule(dynamic, 1) nowait
             for (int64_t job = 0; job < n_tiles * a->kv_heads; job++) {
                 query_tile t = make_tile(segment, job / a->kv_heads * LANES, group, job % a->kv_heads);
-                attend_tile(a, o, lse, q, kv, layer, job % a->kv_heads, f->paths + segment->first_page, &t, mine);
+                attend_tile(a, o, lse, q, kv, layer, job % a->kv_heads, f->paths + segment->first_page, &t, mine, is_bf16(be));
             }
         }
     }
@@ -157,37 +198,64 @@ typedef struct backward_head {
     const plumb_attention *a;
     plumb_tensor dq, d_o, o, lse, q;
     int64_t kv_head, page_floats;
-    float *pages;  /* per slot: K and V as [D/32][64][32], K transposed [2][D][32], then dK and dV [64][Dp] */
+    float *pages;  /* per slot: K and V as [D/32][64][32], K transposed [2][D][32], all as the products take them; then dK and dV, floats [64][Dp] */
     float *work;
+    bool bf16;
 } backward_head;
 typedef struct page_view { float *k, *v, *kt, *dk, *dv; } page_view;
 INLINE page_view view_page(const backward_head *h, int64_t slot) {
-    int64_t D = h->a->head_dim, blocked = PLUMB_PAGE * plumb_round_up(D, BLOCK);
+    int64_t D = h->a->head_dim, sums = PLUMB_PAGE * plumb_round_up(D, BLOCK), blocked = words(sums, h->bf16), transposed = words(PLUMB_PAGE * D, h->bf16);
     float *p = h->pages + slot * h->page_floats;
-    return (page_view){p, p + blocked, p + 2 * blocked, p + 2 * blocked + PLUMB_PAGE * D, p + 3 * blocked + PLUMB_PAGE * D};
+    return (page_view){p, p + blocked, p + 2 * blocked, p + 2 * blocked + transposed, p + 2 * blocked + transposed + sums};
+}
+static int64_t backward_page_floats(int64_t D, bool bf16) {
+    int64_t sums = PLUMB_PAGE * plumb_round_up(D, BLOCK);
+    return 2 * words(sums, bf16) + words(PLUMB_PAGE * D, bf16) + 2 * sums;
 }
 
 /* dk or dv of a page += (P or dS)^T of the tile x its rows of q or do; rows = keys, lanes = channels, the reduction runs over the tile's queries. */
-static void add_page_gradient(float *to, const float *probabilities, const float *rows, int64_t D, int64_t lanes) {
-    int64_t stride = plumb_round_up(D, BLOCK);
-    strip_run(&(strip){.a = probabilities, .b = rows, .b_panel = BLOCK * LANES, .c = to, .ldc = stride, .c_panel = BLOCK, .rows = PLUMB_PAGE, .lanes = stride,
-                       .reduction = lanes, .add = true});
+static void add_page_gradient(float *to, const float *probabilities, int64_t places, const float *rows, int64_t D, bool bf16) {
+    int64_t stride = plumb_round_up(D, BLOCK), reduction = words(LANES, bf16);
+    strip_run(&(strip){.a = probabilities, .b = rows, .b_panel = BLOCK * reduction, .c = to, .ldc = stride, .c_panel = BLOCK, .rows = places, .lanes = stride,
+                       .reduction = reduction, .add = true, .bf16 = bf16});
 }
-/* to[D/32][lane][32] = the tile's rows, times factor: what add_page_gradient reads as vectors. */
-static void gather_rows(float *to, plumb_tensor x, const query_tile *t, int64_t D, float factor) {
-    for (int64_t l = 0; l < LANES; l++)
-        for (int64_t d = 0; d < plumb_round_up(D, BLOCK); d += 16)
-            v_store(to + d / BLOCK * BLOCK * LANES + l * BLOCK + d % BLOCK, part(plumb_cpu_at(x, t->row[l]) + t->head[l] * D, d, D) * v_set(factor));
+/* The tile's rows, times factor, as vectors [D/32][lane][32] for add_page_gradient; idle lanes are zeros. */
+static void gather_rows(float *to, plumb_tensor x, const query_tile *t, int64_t D, float factor, bool bf16) {
+    for (int64_t l = 0; l < LANES; l += 2)
+        for (int64_t d = 0; d < plumb_round_up(D, BLOCK); d += 16) {
+            v16 v[2];
+            for (int i = 0; i < 2; i++) v[i] = l + i < t->lanes ? part(plumb_cpu_at(x, t->row[l + i]) + t->head[l + i] * D, d, D) * v_set(factor) : v_set(0);
+            put_vectors(to + d / BLOCK * words(BLOCK * LANES, bf16), l, d % BLOCK, v[0], v[1], bf16);
+        }
 }
+/* P and dS = P (dP - delta) of two keys; `rows` and `vectors` may be one place for floats, since [key][lane] serves both. */
+typedef struct backward_products { float *p_rows, *ds_rows, *ds_vectors; } backward_products;
+static void soft_max_backward(const float *scores, const float *dscores, int64_t places, const float *lse, const float *delta, backward_products to, bool bf16) {
+    for (int64_t l = 0; l < LANES; l += 16)
+        for (int64_t key = 0; key < places; key += 2) {
+            v16 p[2], ds[2];
+            for (int i = 0; i < 2; i++) {
+                int64_t at = (key + i) * LANES + l;
+                p[i] = v_exp(v_load(scores + at) - v_load(lse + l));
+                ds[i] = p[i] * (v_load(dscores + at) - v_load(delta + l));
+                store_16(to.p_rows, at, p[i], bf16);
+                store_16(to.ds_rows, at, ds[i], bf16);
+            }
+            if (bf16) put_vectors(to.ds_vectors, key, l, ds[0], ds[1], true);
+        }
+}
+static int64_t backward_work_floats(int64_t D) { return 3 * plumb_round_up(D, 16) * LANES + 5 * PLUMB_PAGE * LANES + 2 * plumb_round_up(D, BLOCK) * LANES; }
 static void backward_tile(const backward_head *h, const int32_t *path, const query_tile *t) {
-    int64_t D = h->a->head_dim, Dp = plumb_round_up(D, BLOCK);
-    float *queries = h->work, *grads = queries + D * LANES, *dq = grads + D * LANES, *scores = dq + D * LANES, *dscores = scores + PLUMB_PAGE * LANES;
-    float *query_rows = dscores + PLUMB_PAGE * LANES, *grad_rows = query_rows + Dp * LANES;
+    int64_t D = h->a->head_dim, tile_floats = plumb_round_up(D, 16) * LANES, page_floats = PLUMB_PAGE * LANES;
+    bool bf16 = h->bf16;
+    float *queries = h->work, *grads = queries + tile_floats, *dq = grads + tile_floats, *scores = dq + tile_floats, *dscores = scores + page_floats;
+    float *more = dscores + page_floats, *query_rows = more + 3 * page_floats, *grad_rows = query_rows + plumb_round_up(D, BLOCK) * LANES;
+    backward_products products = bf16 ? (backward_products){more, more + page_floats, more + 2 * page_floats} : (backward_products){scores, dscores, dscores};
     float scale = (float)h->a->scale, delta[LANES] __attribute__((aligned(64))), lse[LANES] __attribute__((aligned(64))), factor[LANES] __attribute__((aligned(64)));
-    gather_lanes(queries, h->q, t, D, scale);
-    gather_lanes(grads, h->d_o, t, D, 1);
-    gather_rows(query_rows, h->q, t, D, scale);
-    gather_rows(grad_rows, h->d_o, t, D, 1);
+    gather_lanes(queries, h->q, t, D, scale, bf16);
+    gather_lanes(grads, h->d_o, t, D, 1, bf16);
+    gather_rows(query_rows, h->q, t, D, scale, bf16);
+    gather_rows(grad_rows, h->d_o, t, D, 1, bf16);
     memset(dq, 0, (size_t)(D * LANES) * sizeof(float));
     for (int64_t l = 0; l < LANES; l++) { /* delta = sum_d do o of each lane */
         const float *o = plumb_cpu_at(h->o, t->row[l]) + t->head[l] * D, *d_o = plumb_cpu_at(h->d_o, t->row[l]) + t->head[l] * D;
@@ -199,17 +267,14 @@ static void backward_tile(const backward_head *h, const int32_t *path, const que
     }
     for (int64_t p = 0; p * PLUMB_PAGE <= t->last_position; p++) {
         page_view page = view_page(h, path[p]);
-        rows_by_lanes(scores, page.k, PLUMB_PAGE, PLUMB_PAGE, D, queries, false);
-        mask_scores(scores, t, p * PLUMB_PAGE);
-        rows_by_lanes(dscores, page.v, PLUMB_PAGE, PLUMB_PAGE, D, grads, false);
-        for (int64_t i = 0; i < PLUMB_PAGE * LANES; i += 16) {
-            v16 probability = v_exp(v_load(scores + i) - v_load(lse + i % LANES));
-            v_store(scores + i, probability);
-            v_store(dscores + i, probability * (v_load(dscores + i) - v_load(delta + i % LANES)));
-        }
-        rows_by_lanes(dq, page.kt, D, D, PLUMB_PAGE, dscores, true);
-        add_page_gradient(page.dv, scores, grad_rows, D, t->lanes);
-        add_page_gradient(page.dk, dscores, query_rows, D, t->lanes);
+        int64_t places = places_of(t, p);
+        rows_by_lanes(scores, page.k, PLUMB_PAGE, places, D, queries, false, bf16);
+        mask_scores(scores, t, p * PLUMB_PAGE, places);
+        rows_by_lanes(dscores, page.v, PLUMB_PAGE, places, D, grads, false, bf16);
+        soft_max_backward(scores, dscores, places, lse, delta, products, bf16);
+        rows_by_lanes(dq, page.kt, D, D, places, products.ds_vectors, true, bf16);
+        add_page_gradient(page.dv, products.p_rows, places, grad_rows, D, bf16);
+        add_page_gradient(page.dk, products.ds_rows, places, query_rows, D, bf16);
     }
     scatter_lanes(h->dq, dq, t, D, factor);
 }
@@ -229,8 +294,8 @@ static void op_attention_backward(plumb_backend *be, const plumb_attention *a, p
                                   plumb_tensor lse, plumb_tensor q, plumb_tensor k, plumb_tensor v, plumb_kv *kv, const plumb_batch *b) {
     (void)kv;
     const plumb_forest *f = &b->forest;
-    int64_t D = a->head_dim, Dp = plumb_round_up(D, BLOCK), group = a->heads / a->kv_heads;
-    int64_t page_floats = PLUMB_PAGE * (4 * Dp + D), work = D * LANES * 3 + PLUMB_PAGE * LANES * 2 + Dp * LANES * 2;
+    bool bf16 = is_bf16(be);
+    int64_t D = a->head_dim, group = a->heads / a->kv_heads, page_floats = backward_page_floats(D, bf16), work = backward_work_floats(D);
     float *memory = plumb_cpu_scratch(be, SCRATCH_ATTENTION, (size_t)(work * be->threads) * sizeof(float));
     float *pages = plumb_cpu_scratch(be, SCRATCH_PAGES, (size_t)(page_floats * f->n_slots * be->threads) * sizeof(float));
     if (!memory || !pages) return;
@@ -239,17 +304,14 @@ static void op_attention_backward(plumb_backend *be, const plumb_attention *a, p
 #pragma omp parallel for schedule(dynamic, 1) num_threads(be->threads)
     for (int64_t kv_head = 0; kv_head < a->kv_heads; kv_head++) {
         int thread = omp_get_thread_num();
-        backward_head h = {a, dq, d_o, o, lse, q, kv_head, page_floats, pages + page_floats * f->n_slots * thread, memory + work * thread};
+        backward_head h = {a, dq, d_o, o, lse, q, kv_head, page_floats, pages + page_floats * f->n_slots * thread, memory + work * thread, bf16};
         memset(h.pages, 0, (size_t)(page_floats * f->n_slots) * sizeof(float));
-        for (int64_t p = 0; p < f->n_pages; p++)
-            for (int64_t i = 0; i < PLUMB_PAGE; i++) {
-                int32_t row = f->pages[p].rows[i];
-                if (row < 0) continue;
-                page_view page = view_page(&h, f->pages[p].slot);
-                put_rows_blocked(page.k, i, plumb_cpu_at(k, row) + kv_head * D, D);
-                put_rows_blocked(page.v, i, plumb_cpu_at(v, row) + kv_head * D, D);
-                put_row_transposed(page.kt, i, plumb_cpu_at(k, row) + kv_head * D, D);
-            }
+        for (int64_t p = 0; p < f->n_pages; p++) {
+            page_view page = view_page(&h, f->pages[p].slot);
+            put_page_blocked(page.k, k, kv_head * D, &f->pages[p], D, bf16);
+            put_page_blocked(page.v, v, kv_head * D, &f->pages[p], D, bf16);
+            put_page_transposed(page.kt, k, kv_head * D, &f->pages[p], D, bf16);
+        }
         for (int32_t s = 0; s < f->n_segments; s++)
             for (int64_t first = 0; first < f->segments[s].count * group; first += LANES) {
                 query_tile t = make_tile(&f->segments[s], first, group, kv_head);

@@ -72,9 +72,18 @@ static void unpack_by_rows(float *x, int64_t stride, const void *from, int64_t f
 
 /* bf16 vectors are read as pairs along the reduction: rows r, r+1 of a panel [reduction][32] become words [r/2][32]. */
 static void interleave_panel(uint32_t *to, const uint16_t *panel, int64_t reduction) {
-    for (int64_t r = 0; r < reduction; r += 2) {
-        const uint16_t *low = panel + r * BLOCK, *high = r + 1 < reduction ? low + BLOCK : NULL;
-        for (int l = 0; l < BLOCK; l++) to[r / 2 * BLOCK + l] = (uint32_t)low[l] | (high ? (uint32_t)high[l] << 16 : 0);
+    static const uint16_t zeros[BLOCK];
+    for (int64_t r = 0; r < reduction; r += 2, to += BLOCK) {
+        const uint16_t *low = panel + r * BLOCK, *high = r + 1 < reduction ? low + BLOCK : zeros;
+#ifdef __AVX512BW__
+        const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+        const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+        __m512i l = _mm512_loadu_si512(low), h = _mm512_loadu_si512(high);
+        _mm512_storeu_si512(to, _mm512_permutex2var_epi16(l, first, h));
+        _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(l, second, h));
+#else
+        for (int l = 0; l < BLOCK; l++) to[l] = (uint32_t)low[l] | (uint32_t)high[l] << 16;
+#endif
     }
 }
 #endif

@@ -32,7 +32,7 @@ INLINE side operand_side(plumb_backend *be, const plumb_operand *o) {
     return (side){o->data, o->packing == PLUMB_BY_COLUMNS ? o->rows : o->cols, is_bf16(be) ? 2 : 4};
 }
 INLINE side weight_side(plumb_backend *be, const plumb_weight *w) { return (side){w->data, w->k, is_bf16(be) ? 2 : 4}; }
-INLINE int64_t words(int64_t elements, bool bf16) { return bf16 ? (elements + 1) / 2 : elements; }
+INLINE int64_t words(int64_t elements, bool bf16) { return plumb_floats_of(elements, bf16); }
 
 /* Panels [q, q+count) of a matrix read as vectors, elements [r0, r0+n) of the reduction, `*apart` floats between panels; bf16 goes through `pairs`. */
 INLINE const float *vectors_at(side s, int64_t q, int64_t count, int64_t r0, int64_t n, bool bf16, uint32_t *pairs, int64_t *apart) {
@@ -92,14 +92,32 @@ static void op_weight_from(plumb_backend *be, plumb_weight *w, plumb_tensor from
 enum { GROUP_FLOATS = 1 << 16, GROUP_PANELS = 9 }; /* panels in threes make whole strips of 48 lanes */
 INLINE int64_t panels_in_group(int64_t M) { return plumb_max64(1, plumb_min64(GROUP_PANELS, GROUP_FLOATS / (M * BLOCK))); }
 
-/* One chunk of one term for panels [first, first+count): the rows of x stay in L2 while the weight streams by. */
-static void forward_chunk(plumb_backend *be, float *sums, int64_t M, const plumb_term *term, int64_t first, int64_t count, int64_t r0, int64_t n, bool add, uint32_t *pairs) {
+/* Where a thread stands in its walk over groups of panels, terms and chunks. */
+typedef struct place { int64_t first, count; int term; int64_t r0, n; } place;
+static place place_at(const plumb_term *terms, share panels, int64_t group, int64_t first, int term, int64_t r0) {
+    int64_t k = terms[term].w->k;
+    return (place){first, plumb_min64(group, panels.last - first), term, r0, plumb_min64(chunk_of(k), k - r0)};
+}
+/* False at the end. */
+static bool place_next(place *p, const plumb_term *terms, int n_terms, share panels, int64_t group) {
+    bool same_term = p->r0 + p->n < terms[p->term].w->k, same_group = same_term || p->term + 1 < n_terms;
+    int64_t first = same_group ? p->first : p->first + group;
+    if (first >= panels.last) return false;
+    *p = place_at(terms, panels, group, first, same_term ? p->term : same_group ? p->term + 1 : 0, same_term ? p->r0 + p->n : 0);
+    return true;
+}
+static ahead weight_ahead(plumb_backend *be, const plumb_term *terms, const place *p) {
+    side w = weight_side(be, terms[p->term].w);
+    return (ahead){(const char *)side_at(w, p->first * BLOCK, p->r0), p->count, p->n * BLOCK * w.element, w.p * BLOCK * w.element};
+}
+/* One chunk of one term for a group of panels: the rows of x stay in L2 while the weight streams by, fetched one place ahead. */
+static void forward_chunk(plumb_backend *be, float *sums, int64_t M, const plumb_term *term, const place *p, uint32_t *pairs, ahead next) {
     bool bf16 = is_bf16(be);
     side x = operand_side(be, term->x), w = weight_side(be, term->w);
-    int64_t apart, lanes = plumb_round_up(plumb_min64(count * BLOCK, term->w->n - first * BLOCK), HALF); /* the sums' lanes are padded */
-    const float *b = vectors_at(w, first * BLOCK, count, r0, n, bf16, pairs, &apart);
-    strip_run(&(strip){.a = side_at(x, r0, 0), .a_block = x.p * (bf16 ? 16 : 32), .b = b, .b_panel = apart, .c = sums, .ldc = BLOCK, .c_panel = M * BLOCK, .rows = M,
-                       .lanes = lanes, .reduction = words(n, bf16), .add = add, .bf16 = bf16});
+    int64_t apart, lanes = plumb_round_up(plumb_min64(p->count * BLOCK, term->w->n - p->first * BLOCK), HALF); /* the sums' lanes are padded */
+    const float *b = vectors_at(w, p->first * BLOCK, p->count, p->r0, p->n, bf16, pairs, &apart);
+    strip_run(&(strip){.a = side_at(x, p->r0, 0), .a_block = x.p * (bf16 ? 16 : 32), .b = b, .b_panel = apart, .c = sums, .ldc = BLOCK, .c_panel = M * BLOCK, .rows = M,
+                       .lanes = lanes, .reduction = words(p->n, bf16), .add = p->term > 0 || p->r0 > 0, .bf16 = bf16, .next = next});
 }
 /* Sums to rows of y, plus bias. */
 static void finish_group(plumb_tensor y, const float *sums, const float *bias, int64_t first, int64_t count) {
@@ -127,13 +145,12 @@ static void op_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_ter
         share panels = my_share((y.cols + BLOCK - 1) / BLOCK);
         uint32_t *pairs = scratch + (int64_t)omp_get_thread_num() * GROUP_PANELS * CHUNK / 2 * BLOCK;
         float *mine = sums + (int64_t)omp_get_thread_num() * floats;
-        for (int64_t first = panels.first; first < panels.last; first += group) {
-            int64_t count = plumb_min64(group, panels.last - first);
-            for (int t = 0; t < n_terms; t++) {
-                int64_t k = terms[t].w->k, chunk = chunk_of(k);
-                for (int64_t r0 = 0; r0 < k; r0 += chunk) forward_chunk(be, mine, M, &terms[t], first, count, r0, plumb_min64(chunk, k - r0), t > 0 || r0 > 0, pairs);
-            }
-            finish_group(y, mine, bias.buffer ? plumb_cpu_at(bias, 0) : NULL, first, count);
+        place p = place_at(terms, panels, group, panels.first, 0, 0);
+        for (bool more = panels.first < panels.last; more;) {
+            place now = p;
+            more = place_next(&p, terms, n_terms, panels, group);
+            forward_chunk(be, mine, M, &terms[now.term], &now, pairs, more ? weight_ahead(be, terms, &p) : (ahead){0});
+            if (!more || p.first != now.first) finish_group(y, mine, bias.buffer ? plumb_cpu_at(bias, 0) : NULL, now.first, now.count);
         }
     }
 }

@@ -137,6 +137,17 @@ INLINE void v_store_bf16(uint16_t *p, v16 v) {
     memcpy(p, &h, 32);
 #endif
 }
+/* Sixteen words, each a pair of bf16 values: low[l] | high[l] << 16. */
+INLINE v16 v_pair_bf16(v16 low, v16 high) {
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return (v16)_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
+#else
+    typedef uint32_t v16u __attribute__((vector_size(64)));
+    v16u l = (v16u)low, h = (v16u)high;
+    return (v16)((l + 0x7fff + ((l >> 16) & 1)) >> 16 | ((h + 0x7fff + ((h >> 16) & 1)) & 0xffff0000u));
+#endif
+}
 INLINE v16 v_load_bf16(const uint16_t *p) {
     typedef uint32_t v16u __attribute__((vector_size(64)));
     typedef uint16_t h16 __attribute__((vector_size(32)));

@@ -118,6 +118,11 @@ static __attribute__((noinline)) void tile_bf16(const tile *t, int rows, int hal
     switch (4 * rows + halves) { TILE_CASES(tile_bf16_shape) }
 }
 
+typedef struct ahead { /* `count` runs of `bytes`, `apart` bytes from each other */
+    const char *at;
+    int64_t count, bytes, apart;
+} ahead;
+
 typedef struct strip { /* any number of rows and lanes; see the head of this file */
     const float *a;
     int64_t a_block;
@@ -128,6 +133,7 @@ typedef struct strip { /* any number of rows and lanes; see the head of this fil
     int64_t rows, lanes, reduction; /* reduction: elements, or words */
     bool add, bf16;
     bool cold;              /* rows come from far away and serve all lanes: the first lanes ask for the next rows while they compute */
+    ahead next;             /* what will be read after this strip: fetched a little with each tile */
 } strip;
 
 INLINE void tile_run(const tile *t, int rows, int halves, bool bf16) {
@@ -155,10 +161,10 @@ INLINE void prefetch_rows(const strip *s, int64_t first, int64_t last) {
     for (int64_t b = 0; b < blocks; b++)
         for (int64_t at = first * (s->bf16 ? 16 : 32); at < last * (s->bf16 ? 16 : 32); at += line) __builtin_prefetch(s->a + b * s->a_block + at, 0, 2);
 }
-/* A share of the lanes that come after these: one line for each half and step. */
-INLINE void prefetch_lanes(const float *const *b, int halves, int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; r++)
-        for (int h = 0; h < halves; h++) __builtin_prefetch(b[h] + r * BLOCK, 0, 2);
+/* The share of lines [from/of, to/of) of what comes next, into the second cache. */
+INLINE void prefetch_ahead(const ahead *n, int64_t from, int64_t to, int64_t of) {
+    int64_t lines = n->bytes / 64, all = n->count * lines;
+    for (int64_t l = all * from / of, end = all * to / of; l < end; l++) __builtin_prefetch(n->at + l / lines * n->apart + l % lines * 64, 0, 2);
 }
 
 static void strip_run(const strip *s) {
@@ -171,9 +177,6 @@ static void strip_run(const strip *s) {
         corner = corner && whole == 0;
         int64_t height = taken == HALVES ? MR_WIDE : MR, n_tiles = (s->rows + height - 1) / height;
         tile t = {.a_block = s->a_block, .ldc = s->ldc, .reduction = s->reduction, .add = s->add};
-        const float *next[HALVES] = {0};
-        int ahead = (int)plumb_max64(0, plumb_min64(HALVES, halves - h0 - taken));
-        for (int h = 0; h < ahead; h++) next[h] = s->b + (h0 + taken + h) / 2 * s->b_panel + (h0 + taken + h) % 2 * HALF;
         for (int64_t i = 0; i < n_tiles; i++) {
             int64_t r0 = tile_begin(s->rows, n_tiles, i), r1 = tile_begin(s->rows, n_tiles, i + 1);
             t.a = s->a + r0 * (s->bf16 ? 16 : 32);
@@ -181,8 +184,8 @@ static void strip_run(const strip *s) {
                 t.b[h] = s->b + (h0 + h) / 2 * s->b_panel + (h0 + h) % 2 * HALF;
                 t.c[h] = s->c + (h0 + h) / 2 * s->c_panel + (h0 + h) % 2 * HALF + r0 * s->ldc;
             }
-            if (!s->cold) prefetch_lanes(next, ahead, s->reduction * i / n_tiles, s->reduction * (i + 1) / n_tiles);
-            else if (h0 == 0 && i + 1 < n_tiles) prefetch_rows(s, r1, tile_begin(s->rows, n_tiles, i + 2));
+            if (s->next.count) prefetch_ahead(&s->next, h0 * n_tiles + i * taken, h0 * n_tiles + (i + 1) * taken, halves * n_tiles);
+            if (s->cold && h0 == 0 && i + 1 < n_tiles) prefetch_rows(s, r1, tile_begin(s->rows, n_tiles, i + 2));
             if (corner) tile_corner(&t, (int)(r1 - r0), s->lanes % HALF, s->bf16);
             else tile_run(&t, (int)(r1 - r0), taken, s->bf16);
         }
