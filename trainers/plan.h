@@ -3,8 +3,9 @@
 #define PLUMB_PLAN_H
 #include "session.h"
 
-/* Cuts plan->samples (filled by the caller) by the data and the token budget alone, then deals to `ranks` ranks, longest first to the least loaded. */
-plumb_status plumb_plan_cut(plumb_plan *p, const plumb_dataset *d, int64_t budget, int ranks) PLUMB_CHECKED;
+/* Cuts plan->samples (filled by the caller) by the data and the token budget alone, then deals to `ranks` ranks. target_tokens: what the LM head costs for
+ * one target, in tokens through the layers. */
+plumb_status plumb_plan_cut(plumb_plan *p, const plumb_dataset *d, int64_t budget, double target_tokens, int ranks) PLUMB_CHECKED;
 void plumb_plan_free(plumb_plan *p);
 /* Tokens of a sample as computed (a shared prompt once) and as users count them (once for each branch). */
 int64_t plumb_sample_cost(const plumb_sample *s);

@@ -123,6 +123,16 @@ static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
     return PLUMB_OK;
 }
 
+/* The head's weights beside those of the layers: a target costs that part of a token. */
+static double target_tokens(const plumb_source *source) {
+    const plumb_params *p = plumb_source_params(source);
+    const plumb_arch *a = plumb_source_arch(source);
+    double layers = 0;
+    for (int i = 0; i < p->count; i++)
+        if (p->items[i].layer >= 0) layers += (double)p->items[i].rows * (double)p->items[i].cols;
+    return (double)a->vocab * (double)a->hidden / layers;
+}
+
 static plumb_model_options model_options(plumb_session *s) {
     const plumb_options *o = s->o;
     bool trains = s->command == PLUMB_FOR_SFT || s->command == PLUMB_FOR_DPO;
@@ -286,6 +296,7 @@ static void say_plan(const plumb_session *s) {
 static plumb_status open_session(plumb_session *s, plumb_data_kind kind) {
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, open_inputs(s, kind)));
     plumb_model_options m = model_options(s);
+    s->target_tokens = target_tokens(s->source);
     PLUMB_TRY(plumb_model_create(&s->model, s->be, s->source, &m));
     if (s->command == PLUMB_FOR_EVAL || s->command == PLUMB_FOR_GENERATE) return PLUMB_OK;
     plumb_status local = set_schedule(s);

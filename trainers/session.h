@@ -17,7 +17,8 @@ enum { PLUMB_STATS = 8 }; /* numbers that a recipe keeps per sample */
 
 typedef struct plumb_micro_batch { /* samples [first, first+count) of step.members */
     int32_t first, count;
-    int64_t tokens;
+    int64_t tokens, weight;
+    uint64_t path; /* its place in the tree of halves */
     int32_t rank;
 } plumb_micro_batch;
 
@@ -47,6 +48,7 @@ typedef struct plumb_session {
     char *dir, *checkpoints, *identity;
     bool elastic;
     int64_t step, total_steps, steps_per_epoch, tokens_seen;
+    double target_tokens;                   /* what the LM head costs for one target, in tokens through the layers */
     double began, step_began, stop_after;   /* seconds; plumb_clock */
     int64_t saved_step;                     /* -1: none */
     bool stopping;

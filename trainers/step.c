@@ -19,7 +19,7 @@ plumb_status plumb_step_begin(plumb_session *s) {
     s->plan.count = plumb_min64(o->batch_size, s->train.count - first);
     PLUMB_TRY(plumb_grow(&s->plan.samples, &s->plan.cap_samples, (size_t)s->plan.count, sizeof *s->plan.samples));
     memcpy(s->plan.samples, s->order + first, (size_t)s->plan.count * sizeof *s->order);
-    return plumb_plan_cut(&s->plan, &s->train, o->micro_batch_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
+    return plumb_plan_cut(&s->plan, &s->train, o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
 }
 
 void plumb_session_keep(plumb_session *s, plumb_status status) {
@@ -89,7 +89,7 @@ plumb_status plumb_session_evaluate(plumb_session *s, plumb_micro_batch_work wor
     p->count = s->eval.count;
     PLUMB_TRY(plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples));
     for (int64_t i = 0; i < p->count; i++) p->samples[i] = i;
-    PLUMB_TRY(plumb_plan_cut(p, &s->eval, s->o->micro_batch_tokens, plumb_comm_size(PLUMB_AXIS_DATA)));
+    PLUMB_TRY(plumb_plan_cut(p, &s->eval, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA)));
     plumb_status local = PLUMB_OK;
     for (int32_t b = 0; b < p->n_batches && local == PLUMB_OK && plumb_comm_signal() != PLUMB_SIGNAL_TERM; b++)
         if (p->batches[b].rank == rank) local = work(s, p, &p->batches[b], false);
