@@ -14,7 +14,7 @@
  * others through PLUMB_RUN. In guard mode memory from plumb_guarded_alloc is inaccessible to the slots that create, too, unless they enter.
  *
  * Order of summation (what makes bits independent of batch size, threads and neighbours): a product sums over its reduction index from first to last in
- * chains of at most 128 that are added in order, term after term, whatever the tile (linear_gradient: one chain over the rows); attention runs over key pages of 64 along the path; norms sum fixed lanes (index modulo 16) and then
+ * chains of at most 128 (bf16: 320) that are added in order, term after term, whatever the tile (linear_gradient: one chain over the rows); attention runs over key pages of 64 along the path; norms sum fixed lanes (index modulo 16) and then
  * a fixed tree; the LM head's log-sum-exp runs over blocks of 512 vocabulary entries. (bf16: pairs of adjacent elements, as vdpbf16ps.) Rows are independent.
  *
  * Products. Both operands of a product are stored "blocked": a matrix M[p][q] as [q/32][p][32]. A weight W[n,k] is blocked along n: read as vectors it

@@ -5,17 +5,18 @@
  *   linear_gradient   dw[n][k] += sum_m dy[m][n] x[m][k]  rows n from dy by rows, lanes k from x by columns
  *
  * so that one copy of a frozen weight serves both directions, at the price of one transposition of dx. The reduction is walked in chunks of
- * at most 128, each a chain of its own that is added to the result: rows and lanes of a chunk fit the L1 cache together. Threads divide panels, never a reduction. */
+ * at most 128 (bf16: 320), each a chain of its own that is added to the result: rows and lanes of a chunk fit the L1 cache together, and the products of fp32 stay
+ * exact enough. Threads divide panels, never a reduction. */
 #ifndef PLUMB_PRODUCT_H
 #define PLUMB_PRODUCT_H
 #include <omp.h>
 #include "tile.h"
 #include "pack.h"
 
-enum { CHUNK = 128 };
-/* Length of the chunks that a reduction of n is cut into: as few as 128 allows, alike, whole blocks. It depends on n alone. */
-INLINE int64_t chunk_of(int64_t n) {
-    int64_t count = (n + CHUNK - 1) / CHUNK;
+enum { CHUNK = 128, CHUNK_BF16 = 320 };
+/* Length of the chunks that a reduction of n is cut into: as few as the limit allows, alike, whole blocks. It depends on n and the type alone. */
+INLINE int64_t chunk_of(int64_t n, bool bf16) {
+    int64_t limit = bf16 ? CHUNK_BF16 : CHUNK, count = (n + limit - 1) / limit;
     return plumb_round_up((n + count - 1) / count, BLOCK);
 }
 
@@ -93,25 +94,25 @@ enum { GROUP_FLOATS = 1 << 16, GROUP_PANELS = 9 }; /* panels in threes make whol
 INLINE int64_t panels_in_group(int64_t M) { return plumb_max64(1, plumb_min64(GROUP_PANELS, GROUP_FLOATS / (M * BLOCK))); }
 
 /* Where a thread stands in its walk over groups of panels, terms and chunks. */
-typedef struct place { int64_t first, count; int term; int64_t r0, n; } place;
-static place place_at(const plumb_term *terms, share panels, int64_t group, int64_t first, int term, int64_t r0) {
+typedef struct walk { int64_t first, count; int term; int64_t r0, n; } walk;
+static walk walk_at(const plumb_term *terms, bool bf16, share panels, int64_t group, int64_t first, int term, int64_t r0) {
     int64_t k = terms[term].w->k;
-    return (place){first, plumb_min64(group, panels.last - first), term, r0, plumb_min64(chunk_of(k), k - r0)};
+    return (walk){first, plumb_min64(group, panels.last - first), term, r0, plumb_min64(chunk_of(k, bf16), k - r0)};
 }
 /* False at the end. */
-static bool place_next(place *p, const plumb_term *terms, int n_terms, share panels, int64_t group) {
+static bool walk_next(walk *p, const plumb_term *terms, int n_terms, bool bf16, share panels, int64_t group) {
     bool same_term = p->r0 + p->n < terms[p->term].w->k, same_group = same_term || p->term + 1 < n_terms;
     int64_t first = same_group ? p->first : p->first + group;
     if (first >= panels.last) return false;
-    *p = place_at(terms, panels, group, first, same_term ? p->term : same_group ? p->term + 1 : 0, same_term ? p->r0 + p->n : 0);
+    *p = walk_at(terms, bf16, panels, group, first, same_term ? p->term : same_group ? p->term + 1 : 0, same_term ? p->r0 + p->n : 0);
     return true;
 }
-static ahead weight_ahead(plumb_backend *be, const plumb_term *terms, const place *p) {
+static ahead weight_ahead(plumb_backend *be, const plumb_term *terms, const walk *p) {
     side w = weight_side(be, terms[p->term].w);
-    return (ahead){(const char *)side_at(w, p->first * BLOCK, p->r0), p->count, p->n * BLOCK * w.element, w.p * BLOCK * w.element};
+    return (ahead){(const char *)side_at(w, p->first * BLOCK, p->r0), p->count, p->n * BLOCK * w.element / 64, w.p * BLOCK * w.element};
 }
 /* One chunk of one term for a group of panels: the rows of x stay in L2 while the weight streams by, fetched one place ahead. */
-static void forward_chunk(plumb_backend *be, float *sums, int64_t M, const plumb_term *term, const place *p, uint32_t *pairs, ahead next) {
+static void forward_chunk(plumb_backend *be, float *sums, int64_t M, const plumb_term *term, const walk *p, uint32_t *pairs, ahead next) {
     bool bf16 = is_bf16(be);
     side x = operand_side(be, term->x), w = weight_side(be, term->w);
     int64_t apart, lanes = plumb_round_up(plumb_min64(p->count * BLOCK, term->w->n - p->first * BLOCK), HALF); /* the sums' lanes are padded */
@@ -121,34 +122,31 @@ static void forward_chunk(plumb_backend *be, float *sums, int64_t M, const plumb
 }
 /* Sums to rows of y, plus bias. */
 static void finish_group(plumb_tensor y, const float *sums, const float *bias, int64_t first, int64_t count) {
-    for (int64_t p = 0; p < count; p++) {
-        int64_t n0 = (first + p) * BLOCK, lanes = plumb_min64(BLOCK, y.cols - n0);
-        for (int64_t m = 0; m < y.rows; m++) {
-            float *out = plumb_cpu_at(y, m) + n0;
-            const float *from = sums + (p * y.rows + m) * BLOCK;
-            for (int64_t c = 0; c < lanes; c += 16) {
-                v16 v = v_load(from + c);
-                if (bias) v = v + load_row_part(bias + n0, c, lanes);
-                if (c + 16 <= lanes) v_store(out + c, v);
-                else v_store_n(out + c, v, lanes - c);
-            }
+    int64_t begin = first * BLOCK, end = plumb_min64(begin + count * BLOCK, y.cols);
+    for (int64_t m = 0; m < y.rows; m++) {
+        float *out = plumb_cpu_at(y, m);
+        for (int64_t c = begin; c < end; c += 16) {
+            v16 v = v_load(sums + (((c - begin) / BLOCK) * y.rows + m) * BLOCK + c % BLOCK);
+            if (bias) v = v + load_row_part(bias, c, y.cols);
+            if (c + 16 <= end) v_store(out + c, v);
+            else v_store_n(out + c, v, end - c);
         }
     }
 }
 static void op_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, plumb_tensor bias) {
     int64_t M = y.rows, group = M ? panels_in_group(M) : 1, floats = group * M * BLOCK;
-    uint32_t *scratch = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)be->threads * GROUP_PANELS * CHUNK / 2 * BLOCK * sizeof(uint32_t));
+    uint32_t *scratch = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)be->threads * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK * sizeof(uint32_t));
     float *sums = plumb_cpu_scratch(be, SCRATCH_RESULT, (size_t)(floats * be->threads) * sizeof(float));
     if (!scratch || !sums || !M) return;
 #pragma omp parallel num_threads(be->threads)
     {
         share panels = my_share((y.cols + BLOCK - 1) / BLOCK);
-        uint32_t *pairs = scratch + (int64_t)omp_get_thread_num() * GROUP_PANELS * CHUNK / 2 * BLOCK;
+        uint32_t *pairs = scratch + (int64_t)omp_get_thread_num() * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK;
         float *mine = sums + (int64_t)omp_get_thread_num() * floats;
-        place p = place_at(terms, panels, group, panels.first, 0, 0);
+        walk p = walk_at(terms, is_bf16(be), panels, group, panels.first, 0, 0);
         for (bool more = panels.first < panels.last; more;) {
-            place now = p;
-            more = place_next(&p, terms, n_terms, panels, group);
+            walk now = p;
+            more = walk_next(&p, terms, n_terms, is_bf16(be), panels, group);
             forward_chunk(be, mine, M, &terms[now.term], &now, pairs, more ? weight_ahead(be, terms, &p) : (ahead){0});
             if (!more || p.first != now.first) finish_group(y, mine, bias.buffer ? plumb_cpu_at(bias, 0) : NULL, now.first, now.count);
         }
@@ -162,7 +160,7 @@ static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M
     int64_t n_panels = (M + BLOCK - 1) / BLOCK;
     for (int t = 0; t < n_terms; t++) {
         side dy = operand_side(be, terms[t].x), w = weight_side(be, terms[t].w);
-        int64_t N = terms[t].w->n, half = (N + 1) / 2, chunk = chunk_of(N);
+        int64_t N = terms[t].w->n, half = (N + 1) / 2, chunk = chunk_of(N, bf16);
         for (int64_t r0 = 0; r0 < N; r0 += chunk, add = true) {
             int64_t n = plumb_min64(chunk, N - r0);
             const float *b = bf16 ? (const float *)(pairs + r0 / 2 * BLOCK) : side_at(dy, 0, r0);

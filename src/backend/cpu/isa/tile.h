@@ -118,9 +118,9 @@ static __attribute__((noinline)) void tile_bf16(const tile *t, int rows, int hal
     switch (4 * rows + halves) { TILE_CASES(tile_bf16_shape) }
 }
 
-typedef struct ahead { /* `count` runs of `bytes`, `apart` bytes from each other */
+typedef struct ahead { /* what will be read soon: `count` runs of `lines` cache lines, `apart` bytes from each other */
     const char *at;
-    int64_t count, bytes, apart;
+    int64_t count, lines, apart;
 } ahead;
 
 typedef struct strip { /* any number of rows and lanes; see the head of this file */
@@ -161,14 +161,18 @@ INLINE void prefetch_rows(const strip *s, int64_t first, int64_t last) {
     for (int64_t b = 0; b < blocks; b++)
         for (int64_t at = first * (s->bf16 ? 16 : 32); at < last * (s->bf16 ? 16 : 32); at += line) __builtin_prefetch(s->a + b * s->a_block + at, 0, 2);
 }
-/* The share of lines [from/of, to/of) of what comes next, into the second cache. */
-INLINE void prefetch_ahead(const ahead *n, int64_t from, int64_t to, int64_t of) {
-    int64_t lines = n->bytes / 64, all = n->count * lines;
-    for (int64_t l = all * from / of, end = all * to / of; l < end; l++) __builtin_prefetch(n->at + l / lines * n->apart + l % lines * 64, 0, 2);
+/* The next `n` lines of what lies ahead, into the second cache; `line` is where the last call stopped in its run. */
+INLINE void prefetch_ahead(ahead *n, int64_t *line, int64_t count) {
+    for (; count > 0 && n->count > 0; count--) {
+        __builtin_prefetch(n->at + *line * 64, 0, 2);
+        if (++*line < n->lines) continue;
+        *line = 0, n->count--, n->at += n->apart;
+    }
 }
 
 static void strip_run(const strip *s) {
-    int64_t halves = (s->lanes + HALF - 1) / HALF;
+    int64_t halves = (s->lanes + HALF - 1) / HALF, line = 0, share = s->next.count * s->next.lines * MR_WIDE / plumb_max64(1, s->rows * halves / HALVES) + 1;
+    ahead next = s->next;
     int taken;
     for (int64_t h0 = 0; h0 < halves; h0 += taken) {
         bool corner = s->lanes % HALF && h0 + HALVES >= halves; /* the last half goes alone when it is not whole */
@@ -184,7 +188,7 @@ static void strip_run(const strip *s) {
                 t.b[h] = s->b + (h0 + h) / 2 * s->b_panel + (h0 + h) % 2 * HALF;
                 t.c[h] = s->c + (h0 + h) / 2 * s->c_panel + (h0 + h) % 2 * HALF + r0 * s->ldc;
             }
-            if (s->next.count) prefetch_ahead(&s->next, h0 * n_tiles + i * taken, h0 * n_tiles + (i + 1) * taken, halves * n_tiles);
+            prefetch_ahead(&next, &line, share);
             if (s->cold && h0 == 0 && i + 1 < n_tiles) prefetch_rows(s, r1, tile_begin(s->rows, n_tiles, i + 2));
             if (corner) tile_corner(&t, (int)(r1 - r0), s->lanes % HALF, s->bf16);
             else tile_run(&t, (int)(r1 - r0), taken, s->bf16);
