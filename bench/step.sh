@@ -42,7 +42,7 @@ while kill -0 $launcher 2>/dev/null; do # PSS shares a page among those who map 
     sum=$((sum + ${pss:-0}))
   done
   [ $sum -le $peak ] || peak=$sum
-  sleep 0.2
+  sleep 1
 done
 wait $launcher || { cat "$work/log"; exit 1; }
 
@@ -59,12 +59,13 @@ tensors = json.load(open(model))["tensors"]
 count = lambda t: eval("*".join(map(str, t["shape"])) or "1")
 head = max(count(t) for t in tensors if re.search(r"embd|embed", t["name"]))
 layers = sum(count(t) for t in tensors if len(t["shape"]) == 2) - head * sum(bool(re.search(r"embd|embed|^output.weight|lm_head", t["name"])) for t in tensors)
-samples, tokens, targets = map(int, re.search(r"training: (\d+) samples, (\d+) tokens, (\d+) targets", text).groups())
+tokens, twice, targets = re.search(r"training: \d+ samples, (\d+) tokens(?: \((\d+) with [^)]*\))?, (\d+) targets", text).groups()
+computed, targets, real = int(tokens), int(targets), int(twice or tokens)
 lora = float(re.search(r"training ([\d.]+)M", text).group(1)) * 1e6
-share = targets / tokens
-# 2 operations per weight and token: forward and dX of the frozen layers, LoRA three times, the head forward and back on target rows, attention
-flops = (2 * 2 * layers + 3 * 2 * lora + 15e6) + 2 * 2 * head * share
-if mode == "dpo": flops = (3 * 2 * layers + 3 * 2 * lora + 1.5 * 15e6) * float(re.search(r"computed once: ([\d.]+)", text).group(1) if "computed once:" in text else 1) + 3 * 2 * head * share
+# Operations per real token. 2 for each weight and computed token: forward and dX of the frozen layers, LoRA three times, the head forward and back on target rows;
+# attention about 15 MFLOP. DPO: the reference's forward too.
+policy, reference = (2 * 2 * layers + 3 * 2 * lora + 15e6) * computed + 2 * 2 * head * targets, (2 * layers + 5e6) * computed + 2 * head * targets
+flops = (policy + (reference if mode == "dpo" else 0)) / real
 print(f"plumb {mode}: loss of step 1 {steps[0]['loss']:.4f}; {rate:.1f} real tokens/s; ceiling {used:.0f} GFLOP/s = {used * 1e9 / flops:.0f} tokens/s: {100 * rate * flops / used / 1e9:.0f} %; PSS of all ranks {int(peak) / 1024:.0f} MiB")
 open(log + ".rate", "w").write(str(rate))
 P

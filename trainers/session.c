@@ -41,8 +41,12 @@ static plumb_status data_options(const plumb_options *o, plumb_data_kind kind, p
 }
 static void say_counts(const plumb_session *s, const char *what, const plumb_dataset *d) {
     const plumb_data_counts *c = &d->counts;
-    say(s, "%s: %lld samples, %lld tokens, %lld targets (of %lld records: %lld truncated, %lld dropped as too long, %lld without targets, %lld bad, %lld with a token across the prompt's end)",
-        what, (long long)d->count, (long long)c->tokens, (long long)c->targets, (long long)c->records, (long long)c->truncated, (long long)c->dropped_long,
+    char twice[64] = "";
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < d->count; i++) tokens += plumb_sample_tokens(&d->samples[i]);
+    if (tokens != c->tokens) snprintf(twice, sizeof twice, " (%lld with the prompt of a pair twice)", (long long)tokens);
+    say(s, "%s: %lld samples, %lld tokens%s, %lld targets (of %lld records: %lld truncated, %lld dropped as too long, %lld without targets, %lld bad, %lld with a token across the prompt's end)",
+        what, (long long)d->count, (long long)c->tokens, twice, (long long)c->targets, (long long)c->records, (long long)c->truncated, (long long)c->dropped_long,
         (long long)c->dropped_empty, (long long)c->bad, (long long)c->merged_border);
     if (c->bad) say(s, "first bad record: %s", d->first_bad);
 }

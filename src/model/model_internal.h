@@ -25,6 +25,7 @@ typedef struct workspace {
     int64_t pool_floats, kept; /* the first `kept` layers of this pass have memory of their own; the others share one and are computed again */
     int64_t pool_rows;         /* of this pass: the layout of the pool */
     plumb_tensor normed, branch, hidden, gradient, dbranch, dq, dk, dv, rows, rows_normed, rows_rstd, u, dlogp, stats;
+    plumb_tensor listed_input, listed_o, listed_do, listed_scale[PLUMB_MAX_ADAPTERS]; /* of the last layer, on the listed rows: see transformer.c */
     plumb_kv *kv;
     int64_t kv_slots;
 } workspace;
@@ -60,6 +61,7 @@ struct plumb_model {
     plumb_batch *batch;        /* of the last training forward */
     plumb_view view;
     int64_t rows, targets;     /* of the last forward */
+    bool narrow;               /* the last forward's last layer went over the listed rows only */
     bool trained_forward;
 };
 

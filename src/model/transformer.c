@@ -4,6 +4,9 @@
  *    └─────────────────────────────────────────┘ └──────────────────────────────────────┘
  * then, on the listed rows only: norm ─ LM head ─ log-probability of each target.
  *
+ * Nothing after the last layer's attention looks at other rows, so that from there on a pass over few listed rows (a prompt of a preference pair, a prefill)
+ * goes over those alone: `narrow`. Rows are independent, so the numbers are the same.
+ *
  * Backward walks the same picture from right to left; what is cheap to make again (norms, the gated product) is not kept. */
 #include "model_internal.h"
 #include <stdlib.h>
@@ -15,6 +18,7 @@ typedef struct pass { /* what a layer needs to know */
     int64_t T;
     plumb_kv *kv;
     bool cached; /* kv holds every layer */
+    bool narrow; /* the last layer ends on the listed rows */
     const plumb_batch *batch;
 } pass;
 
@@ -28,13 +32,33 @@ static void group_of(const pass *p, int64_t layer, int first, int count, plumb_l
     for (int i = 0; i < count; i++) group[i] = &p->m->linears[p->view][plumb_linear_index(layer, first + i)];
 }
 
+/* What a layer does after its attention, and on which rows. */
+typedef struct tail {
+    bool narrow;
+    int64_t rows;
+    plumb_tensor input, o, output; /* residual before the layer, attention, residual after it */
+    plumb_linear_work work;
+} tail;
+static tail tail_of(const pass *p, int32_t layer, const layer_memory *x) {
+    plumb_model *m = p->m;
+    workspace *s = &m->space;
+    tail t = {.narrow = p->narrow && layer == m->arch.layers - 1, .work = m->work};
+    t.rows = t.narrow ? m->targets : p->T;
+    if (!t.narrow) {
+        t.input = first_rows(s->inputs[layer], p->T), t.o = x->o, t.output = first_rows(s->inputs[layer + 1], p->T);
+        return t;
+    }
+    t.input = first_rows(s->listed_input, t.rows), t.o = first_rows(s->listed_o, t.rows), t.output = first_rows(s->rows, t.rows);
+    for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++) t.work.row_scale[j] = first_rows(s->listed_scale[j], t.rows);
+    return t;
+}
+
 static void layer_forward(const pass *p, int32_t layer) {
     plumb_model *m = p->m;
     plumb_backend *be = m->be;
     workspace *s = &m->space;
     layer_memory x = plumb_model_layer_memory(m, layer);
-    plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), output = first_rows(s->inputs[layer + 1], p->T);
-    plumb_tensor normed = first_rows(s->normed, p->T), branch = first_rows(s->branch, p->T), hidden = first_rows(s->hidden, p->T);
+    plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), normed = first_rows(s->normed, p->T);
     plumb_linear *group[PLUMB_MAX_GROUP];
 
     PLUMB_RUN(be, rmsnorm_forward, normed, input, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention, m->arch.norm_eps);
@@ -43,46 +67,64 @@ static void layer_forward(const pass *p, int32_t layer) {
     PLUMB_RUN(be, rope_forward, x.q, m->rope_table, m->arch.head_dim, p->batch);
     PLUMB_RUN(be, rope_forward, x.k, m->rope_table, m->arch.head_dim, p->batch);
     PLUMB_RUN(be, attention_forward, &m->attention, x.o, x.lse, x.q, x.k, x.v, p->kv, p->cached ? layer : 0, p->batch);
-    group_of(p, layer, L_O, 1, group);
-    plumb_linear_forward(be, &m->work, group, 1, x.o, &branch, p->batch);
 
-    PLUMB_RUN(be, copy, x.middle, input);
-    PLUMB_RUN(be, rmsnorm_forward, normed, x.middle, branch, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), x.rstd_mlp, m->arch.norm_eps);
+    tail t = tail_of(p, layer, &x);
+    plumb_tensor branch = first_rows(s->branch, t.rows), hidden = first_rows(s->hidden, t.rows), middle = first_rows(x.middle, t.rows);
+    plumb_tensor gate = first_rows(x.gate, t.rows), up = first_rows(x.up, t.rows);
+    normed = first_rows(s->normed, t.rows);
+    if (t.narrow) {
+        PLUMB_RUN(be, gather_forward, t.input, input, p->batch);
+        PLUMB_RUN(be, gather_forward, t.o, x.o, p->batch);
+    }
+    group_of(p, layer, L_O, 1, group);
+    plumb_linear_forward(be, &t.work, group, 1, t.o, &branch, p->batch);
+    PLUMB_RUN(be, copy, middle, t.input);
+    PLUMB_RUN(be, rmsnorm_forward, normed, middle, branch, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), first_rows(x.rstd_mlp, t.rows), m->arch.norm_eps);
     group_of(p, layer, L_GATE, 2, group);
-    plumb_linear_forward(be, &m->work, group, 2, normed, (plumb_tensor[]){x.gate, x.up}, p->batch);
-    PLUMB_RUN(be, swiglu_forward, hidden, x.gate, x.up);
+    plumb_linear_forward(be, &t.work, group, 2, normed, (plumb_tensor[]){gate, up}, p->batch);
+    PLUMB_RUN(be, swiglu_forward, hidden, gate, up);
     group_of(p, layer, L_DOWN, 1, group);
-    plumb_linear_forward(be, &m->work, group, 1, hidden, &branch, p->batch);
-    PLUMB_RUN(be, copy, output, x.middle);
-    PLUMB_RUN(be, add, output, branch);
+    plumb_linear_forward(be, &t.work, group, 1, hidden, &branch, p->batch);
+    PLUMB_RUN(be, copy, t.output, middle);
+    PLUMB_RUN(be, add, t.output, branch);
 }
 
-/* d holds the gradient by the layer's output on entry and by its input on return (not for a first layer below which nothing trains). */
-static void layer_backward(const pass *p, int32_t layer, plumb_tensor d, bool wants_input) {
+/* d holds the gradient by the layer's output on entry (of a narrow layer: `listed` does) and by its input on return (not for a first layer below which nothing trains). */
+static void layer_backward(const pass *p, int32_t layer, plumb_tensor d, plumb_tensor listed, bool wants_input) {
     plumb_model *m = p->m;
     plumb_backend *be = m->be;
     workspace *s = &m->space;
     layer_memory x = plumb_model_layer_memory(m, layer);
-    plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), normed = first_rows(s->normed, p->T), hidden = first_rows(s->hidden, p->T);
-    plumb_tensor dhidden = hidden, dbranch = plumb_tensor_of(s->dbranch.buffer, s->dbranch.offset, p->T, m->arch.hidden);
+    tail t = tail_of(p, layer, &x);
+    plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), normed = first_rows(s->normed, t.rows), hidden = first_rows(s->hidden, t.rows), dhidden = hidden;
+    plumb_tensor upper = t.narrow ? listed : d, middle = first_rows(x.middle, t.rows), gate = first_rows(x.gate, t.rows), up = first_rows(x.up, t.rows);
+    plumb_tensor dbranch = plumb_tensor_of(s->dbranch.buffer, s->dbranch.offset, t.rows, m->arch.hidden), rstd = first_rows(x.rstd_mlp, t.rows);
     plumb_tensor d_o = plumb_tensor_of(s->dbranch.buffer, s->dbranch.offset, p->T, m->arch.heads * m->arch.head_dim);
+    plumb_tensor upper_do = t.narrow ? first_rows(s->listed_do, t.rows) : d_o;
     plumb_tensor dq = first_rows(s->dq, p->T), dk = first_rows(s->dk, p->T), dv = first_rows(s->dv, p->T);
     plumb_linear *group[PLUMB_MAX_GROUP];
 
-    PLUMB_RUN(be, swiglu_forward, hidden, x.gate, x.up);
+    PLUMB_RUN(be, swiglu_forward, hidden, gate, up);
     group_of(p, layer, L_DOWN, 1, group);
-    plumb_linear_backward(be, &m->work, group, 1, dhidden, &d, hidden, p->batch); /* hidden is packed before dhidden is written */
-    PLUMB_RUN(be, swiglu_backward, x.gate, x.up, dhidden, x.gate, x.up);
-    PLUMB_RUN(be, rmsnorm_forward, normed, x.middle, none, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), x.rstd_mlp, m->arch.norm_eps);
+    plumb_linear_backward(be, &t.work, group, 1, dhidden, &upper, hidden, p->batch); /* hidden is packed before dhidden is written */
+    PLUMB_RUN(be, swiglu_backward, gate, up, dhidden, gate, up);
+    PLUMB_RUN(be, rmsnorm_forward, normed, middle, none, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), rstd, m->arch.norm_eps);
     group_of(p, layer, L_GATE, 2, group);
-    plumb_linear_backward(be, &m->work, group, 2, dbranch, (plumb_tensor[]){x.gate, x.up}, normed, p->batch);
-    PLUMB_RUN(be, rmsnorm_backward, d, norm_grad(p, PLUMB_ROLE_MLP_NORM, layer), dbranch, x.middle, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), x.rstd_mlp);
-
+    plumb_linear_backward(be, &t.work, group, 2, dbranch, (plumb_tensor[]){gate, up}, normed, p->batch);
+    PLUMB_RUN(be, rmsnorm_backward, upper, norm_grad(p, PLUMB_ROLE_MLP_NORM, layer), dbranch, middle, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), rstd);
     group_of(p, layer, L_O, 1, group);
-    plumb_linear_backward(be, &m->work, group, 1, d_o, &d, x.o, p->batch);
+    plumb_linear_backward(be, &t.work, group, 1, upper_do, &upper, t.o, p->batch);
+    if (t.narrow) { /* back to all rows: the others have no gradient */
+        PLUMB_RUN(be, zero, d);
+        PLUMB_RUN(be, gather_backward, d, upper, p->batch);
+        PLUMB_RUN(be, zero, d_o);
+        PLUMB_RUN(be, gather_backward, d_o, upper_do, p->batch);
+    }
+
     PLUMB_RUN(be, attention_backward, &m->attention, dq, dk, dv, d_o, x.o, x.lse, x.q, x.k, x.v, p->kv, p->batch);
     PLUMB_RUN(be, rope_backward, dq, m->rope_table, m->arch.head_dim, p->batch);
     PLUMB_RUN(be, rope_backward, dk, m->rope_table, m->arch.head_dim, p->batch);
+    normed = first_rows(s->normed, p->T), dbranch.rows = p->T;
     PLUMB_RUN(be, rmsnorm_forward, normed, input, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention, m->arch.norm_eps);
     group_of(p, layer, L_Q, 3, group);
     plumb_linear_backward(be, &m->work, group, 3, wants_input ? dbranch : none, (plumb_tensor[]){dq, dk, dv}, normed, p->batch);
@@ -129,7 +171,10 @@ static plumb_status begin(plumb_model *m, pass *p, const plumb_forest *f, plumb_
     m->work.seed = dropout ? dropout->seed : 0;
     m->work.step = dropout ? dropout->step : 0;
     m->view = view, m->rows = f->n_tokens, m->targets = f->n_targets;
-    *p = (pass){m, view, f->n_tokens, kv ? kv : m->space.kv, kv != NULL, m->batch};
+    m->narrow = m->work.dropout == 0 && m->targets < m->rows; /* dropout numbers belong to rows of the batch */
+    for (int j = 0; j < PLUMB_MAX_ADAPTERS && m->narrow; j++)
+        if (m->work.used[j]) PLUMB_RUN(m->be, gather_forward, first_rows(m->space.listed_scale[j], m->targets), m->work.row_scale[j], m->batch);
+    *p = (pass){m, view, f->n_tokens, kv ? kv : m->space.kv, kv != NULL, m->narrow, m->batch};
     return PLUMB_OK;
 }
 
@@ -142,7 +187,7 @@ static void run_layers(const pass *p) {
     PLUMB_RUN(m->be, embedding_forward, first_rows(s->inputs[0], p->T), plumb_value_weight(embedding, p->view), p->batch);
     for (int32_t layer = 0; layer < m->arch.layers; layer++) layer_forward(p, layer);
     plumb_tensor rows = first_rows(s->rows, m->targets);
-    PLUMB_RUN(m->be, gather_forward, rows, first_rows(s->inputs[m->arch.layers], p->T), p->batch);
+    if (!p->narrow) PLUMB_RUN(m->be, gather_forward, rows, first_rows(s->inputs[m->arch.layers], p->T), p->batch);
     PLUMB_RUN(m->be, rmsnorm_forward, first_rows(s->rows_normed, m->targets), rows, none, norm_gain(p, PLUMB_ROLE_FINAL_NORM, -1),
               first_rows(s->rows_rstd, m->targets), m->arch.norm_eps);
 }
@@ -195,7 +240,7 @@ plumb_status plumb_model_backward(plumb_model *m, const double *dlogp) {
     if (!m->trained_forward) return plumb_error(PLUMB_E_CONFIG, "backward without a training forward");
     workspace *s = &m->space;
     plumb_backend *be = m->be;
-    pass p = {m, m->view, m->rows, s->kv, false, m->batch};
+    pass p = {m, m->view, m->rows, s->kv, false, m->narrow, m->batch};
     int64_t T = m->rows, R = m->targets;
     plumb_tensor dlogp_device = first_rows(s->dlogp, R), rows = first_rows(s->rows, R), u = first_rows(s->u, R), d = first_rows(s->gradient, T);
     float *host;
@@ -212,13 +257,14 @@ plumb_status plumb_model_backward(plumb_model *m, const double *dlogp) {
     plumb_tensor drows = first_rows(s->rows_normed, R); /* the normed rows have served */
     PLUMB_RUN(be, zero, drows);
     PLUMB_RUN(be, rmsnorm_backward, drows, norm_grad(&p, PLUMB_ROLE_FINAL_NORM, -1), u, rows, norm_gain(&p, PLUMB_ROLE_FINAL_NORM, -1), first_rows(s->rows_rstd, R));
-    PLUMB_RUN(be, zero, d);
-    PLUMB_RUN(be, gather_backward, d, drows, m->batch);
-
+    if (!p.narrow) {
+        PLUMB_RUN(be, zero, d);
+        PLUMB_RUN(be, gather_backward, d, drows, m->batch);
+    }
     bool below = trains_below(m);
     for (int32_t layer = (int32_t)m->arch.layers - 1; layer >= 0; layer--) {
         if (layer >= s->kept) layer_forward(&p, layer); /* its memory has served other layers since */
-        layer_backward(&p, layer, d, layer > 0 || below);
+        layer_backward(&p, layer, d, drows, layer > 0 || below);
     }
     const value *embedding = &m->values[plumb_params_find(&m->params, PLUMB_ROLE_EMBED, -1, false)];
     if (embedding->grad.buffer) PLUMB_RUN(be, embedding_backward, embedding->grad, d, m->batch);
