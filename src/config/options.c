@@ -190,7 +190,7 @@ const plumb_option plumb_option_table[] = {
      "instruction set of the CPU kernels; auto = the best there is"},
     {"threads", "Machine", INT, AT(threads), "0", NULL, 0, 4096, NULL, RUNS, 0,
      "threads of each rank; 0 = the node's cores divided by its ranks"},
-    {"logits_budget_mb", "Machine", INT, AT(logits_budget_mb), "16", NULL, 1, 1 << 20, NULL, DATA, 0,
+    {"logits_budget_mb", "Machine", INT, AT(logits_budget_mb), "24", NULL, 1, 1 << 20, NULL, DATA, 0,
      "MiB of logits held at a time"},
     {"determinism", "Machine", CHOICE, AT(determinism), "fixed", NULL, 0, 0, "fixed|elastic", TRAIN, 0,
      "fixed = the same bits on the same number of ranks; elastic = on any number"},

@@ -56,9 +56,10 @@ static void finish_row(float *row, int64_t V, int32_t target, float inverse_temp
     EACH_16(c, V) set_part(row, c, V, part(row, c, V) * f);
     row[target] += inverse_temperature;
 }
-static int64_t rows_in_budget(int64_t V, size_t budget) {
-    int64_t rows = (int64_t)(budget / ((size_t)V * sizeof(float))) / BLOCK * BLOCK;
-    return rows < BLOCK ? BLOCK : rows;
+/* Rows of a chunk: as few chunks as the budget allows, alike, whole blocks. */
+static int64_t chunk_rows(int64_t rows, int64_t V, size_t budget) {
+    int64_t most = plumb_max64(BLOCK, (int64_t)(budget / ((size_t)V * sizeof(float))) / BLOCK * BLOCK), chunks = plumb_max64(1, (rows + most - 1) / most);
+    return plumb_round_up(plumb_max64(1, (rows + chunks - 1) / chunks), BLOCK);
 }
 /* Latches a fault unless every target is below V. */
 static bool known_targets(plumb_backend *be, const plumb_batch *b, int64_t V) {
@@ -72,7 +73,7 @@ static bool known_targets(plumb_backend *be, const plumb_batch *b, int64_t V) {
 static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor h, const plumb_weight *w, double temperature, size_t budget,
                             const plumb_batch *b) {
     plumb_cpu_state *state = be->private_data;
-    int64_t V = w->n, chunk = plumb_min64(rows_in_budget(V, budget), plumb_round_up(h.rows, BLOCK));
+    int64_t V = w->n, chunk = chunk_rows(h.rows, V, budget);
     if (!known_targets(be, b, V)) return;
     float *logits = plumb_cpu_scratch(be, SCRATCH_LOGITS, (size_t)(chunk * V) * sizeof(float));
     if (!h.rows || !logits || !plumb_cpu_operand_reserve(be, &state->head_operand, chunk, h.cols)) return;
@@ -96,7 +97,7 @@ static void op_head_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dl
                              size_t budget, const plumb_batch *b) {
     plumb_cpu_state *state = be->private_data;
     (void)stats;
-    int64_t V = w->n, chunk = plumb_min64(rows_in_budget(V, budget), plumb_round_up(h.rows, BLOCK));
+    int64_t V = w->n, chunk = chunk_rows(h.rows, V, budget);
     if (!known_targets(be, b, V)) return;
     float *logits = plumb_cpu_scratch(be, SCRATCH_LOGITS, (size_t)(chunk * V) * sizeof(float));
     if (!h.rows || !logits || !plumb_cpu_operand_reserve(be, &state->head_operand, chunk, h.cols) || !plumb_cpu_operand_reserve(be, &state->head_rows, chunk, V))
