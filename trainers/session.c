@@ -91,19 +91,20 @@ static uint64_t values_hash(plumb_session *s) {
     uint64_t h = 0xcbf29ce484222325ull;
     return mix(h, s->gradient, (size_t)plumb_model_trainable_count(s->model) * sizeof *s->gradient);
 }
+enum { NUMERICS = 2 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
 static plumb_status identify(plumb_session *s) {
     const plumb_options *o = s->o;
     plumb_str text = {0};
     plumb_status status = plumb_str_printf(
         &text,
-        "trainer=%s\nmodel=%016llx\nstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\nbatch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
+        "trainer=%s\nnumerics=%d\nmodel=%016llx\nstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\nbatch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
         "learning_rate=%.17g\nlr_scheduler_type=%s\nwarmup_steps=%lld\nweight_decay=%.17g\nadam=%.17g,%.17g,%.17g\nmax_grad_norm=%.17g\nprecision=%s\ndeterminism=%s\n"
-        "loss=%s,%.17g,%.17g\ndropout=%.17g\n",
-        s->name, (unsigned long long)plumb_source_identity(s->source), (unsigned long long)values_hash(s), (long long)plumb_model_trainable_count(s->model),
+        "loss=%s,%.17g,%.17g\ndropout=%.17g\nlogits_budget_mb=%lld\n",
+        s->name, NUMERICS, (unsigned long long)plumb_source_identity(s->source), (unsigned long long)values_hash(s), (long long)plumb_model_trainable_count(s->model),
         (unsigned long long)data_hash(&s->train), (long long)o->seed, o->shuffle, (long long)o->batch_size, (long long)o->micro_batch_tokens, (long long)s->total_steps,
         s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
         s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing,
-        o->lora ? o->lora_dropout : 0.0);
+        o->lora ? o->lora_dropout : 0.0, (long long)o->logits_budget_mb);
     s->identity = text.data;
     return status;
 }

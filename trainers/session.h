@@ -27,7 +27,7 @@ typedef struct plumb_plan { /* one set of samples, cut by data and budget alone,
     int32_t *members;                       /* positions in `samples`, micro-batch after micro-batch */
     plumb_micro_batch *batches; int32_t n_batches;
     double *stats;                          /* [count][PLUMB_STATS] */
-    int64_t tokens;                         /* as the user counts them: a pair counts its prompt twice */
+    int64_t tokens, targets;                /* tokens as the user counts them: a pair counts its prompt twice */
     size_t cap_samples, cap_members, cap_batches, cap_stats;
 } plumb_plan;
 

@@ -12,12 +12,6 @@
 
 enum { NLL, TARGETS, CORRECT, ENTROPY };
 
-static int64_t targets_of(const plumb_plan *p, const plumb_dataset *d) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < p->count; i++) n += plumb_branch_targets(&d->samples[p->samples[i]].branch[0]);
-    return n;
-}
-
 /* Every sample is a root; a target is predicted by the row before it. */
 static plumb_status pack(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, const plumb_dataset *d) {
     plumb_forest *f = &s->forest;
@@ -34,7 +28,6 @@ static plumb_status pack(plumb_session *s, const plumb_plan *p, const plumb_micr
 
 static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     const plumb_dataset *d = training ? &s->train : &s->eval;
-    double targets = (double)targets_of(p, d);
     plumb_dropout dropout = plumb_recipe_dropout(s);
     PLUMB_TRY(pack(s, p, b, d));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, PLUMB_VIEW_POLICY, training, &dropout, 1.0, &s->policy));
@@ -47,7 +40,7 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
         for (int64_t t = at; t < at + n; t++) {
             stats[CORRECT] += s->policy.is_argmax[t];
             stats[ENTROPY] += s->policy.entropy[t];
-            s->derivatives[t] /= targets;
+            s->derivatives[t] /= (double)p->targets;
         }
         at += n;
     }

@@ -127,7 +127,7 @@ static plumb_status create_shared(plumb_model *m, int64_t T, int64_t R, bool tra
     int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate, at = 0;
     int64_t widest = plumb_max64(C, Q);
     plumb_buffer *b;
-    int64_t count = 2 * plumb_round_up(T * C, 16) + plumb_round_up(T * I, 16) + 5 * plumb_round_up(R * C, 16) + 2 * plumb_round_up(R * Q, 16) + 3 * plumb_round_up(R * 4, 16) +
+    int64_t count = 2 * plumb_round_up(T * C, 16) + plumb_round_up(T * I, 16) + 4 * plumb_round_up(R * C, 16) + 2 * plumb_round_up(R * Q, 16) + 3 * plumb_round_up(R * 4, 16) +
                     PLUMB_MAX_ADAPTERS * plumb_round_up(R, 16);
     if (training) count += plumb_round_up(T * C, 16) + plumb_round_up(T * widest, 16) + plumb_round_up(T * Q, 16) + 2 * plumb_round_up(T * K, 16);
     PLUMB_TRY(create_buffer(m, count, "working activations", &b));

@@ -138,16 +138,56 @@ static void check_decoding(const char *where, plumb_backend *be, verify_function
     }
 }
 
+/* Values with all 24 bits: they are not representable in bf16. */
+static float full_value(int64_t r, int64_t c) {
+    return (float)(sin(1.7 * (double)r + 0.3 * (double)c) * exp(0.1 * (double)(c % 40)));
+}
+
+/* --- soft-max of one key
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
+/* A token alone has P = 1 whatever its score, so that q and k have no gradient. The gradient of o has bits that bf16 drops. */
+static void check_lone_token(const char *where, plumb_backend *be, verify_function verify) {
+    enum { O, LSE, Q, K, V, DO, DQ, DK, DV, COUNT };
+    const plumb_attention a = {3, 1, 64, 0.125};
+    plumb_buffer *buffers[COUNT];
+    plumb_tensor t[COUNT];
+    plumb_forest f = {0};
+    plumb_batch *batch;
+    plumb_kv *kv;
+    add_segment(&f, -1, 1);
+    must(plumb_forest_finish(&f), "forest_finish");
+    must(be->ops->batch_create(be, &f, &batch), "batch_create");
+    must(be->ops->kv_create(be, 1, f.n_slots, &a, &kv), "kv_create");
+    for (int i = 0; i < COUNT; i++) {
+        int64_t cols = i == LSE ? 3 : i == K || i == V || i == DK || i == DV ? 64 : 192;
+        float value[192] = {0};
+        for (int64_t c = 0; c < cols && i >= Q && i <= DO; c++) value[c] = full_value(i, c);
+        must(be->ops->buffer_create(be, cols, "lone token", &buffers[i]), "buffer_create");
+        t[i] = plumb_tensor_of(buffers[i], 0, 1, cols);
+        PLUMB_RUN(be, write, t[i], value);
+    }
+    PLUMB_RUN(be, attention_forward, &a, t[O], t[LSE], t[Q], t[K], t[V], kv, 0, batch);
+    PLUMB_RUN(be, attention_backward, &a, t[DQ], t[DK], t[DV], t[DO], t[O], t[LSE], t[Q], t[K], t[V], kv, batch);
+    double dq[192], dk[64], worst = 0;
+    PLUMB_RUN(be, read_f64, t[DQ], dq);
+    PLUMB_RUN(be, read_f64, t[DK], dk);
+    must(plumb_backend_fault(be), "attention of one token");
+    for (int c = 0; c < 192; c++) worst = fmax(worst, fmax(fabs(dq[c]), fabs(dk[c % 64])));
+    char what[120];
+    snprintf(what, sizeof what, "a token alone has a gradient of %.1e by its query or key", worst);
+    verify(worst < 1e-2, where, what);
+    for (int i = 0; i < COUNT; i++) be->ops->buffer_free(be, buffers[i]);
+    be->ops->kv_free(be, kv);
+    be->ops->batch_free(be, batch);
+    plumb_forest_free(&f);
+}
+
 /* --- weights
  * ---------------------------------------------------------------------------------------------------------------------------
  */
 static float as_stored(const plumb_backend *be, float v) {
     return be->compute == PLUMB_COMPUTE_BF16 ? plumb_bf16_float(plumb_bf16(v)) : v;
-}
-
-/* Values with all 24 bits: they are not representable in bf16. */
-static float full_value(int64_t r, int64_t c) {
-    return (float)(sin(1.7 * (double)r + 0.3 * (double)c) * exp(0.1 * (double)(c % 40)));
 }
 
 static bool weight_holds(plumb_backend *be, const plumb_weight *w, int64_t first, int64_t rows, int64_t k) {
@@ -233,6 +273,7 @@ void check_special(const char *where, plumb_backend *be, verify_function verify)
     check_known(where, be, verify);
     int64_t before = be->bytes; /* a back end may keep working memory */
     check_decoding(where, be, verify);
+    check_lone_token(where, be, verify);
     for (int own = 0; own < 2; own++) {
         check_weight(where, be, 131, 48, own, verify);
         check_weight(where, be, 1, 1, own, verify);

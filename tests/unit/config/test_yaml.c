@@ -37,7 +37,7 @@ static void has_defaults_of_the_command(void **state) {
         assert_ok(load_yaml(&o, PLUMB_FOR_SFT, nothing[i]));
         assert_true(o.learning_rate == 1e-4 && o.weight_decay == 0 && o.adam_beta1 == 0.9 && o.adam_beta2 == 0.999);
         assert_true(o.adam_eps == 1e-8 && o.max_grad_norm == 1 && o.epochs == 1 && o.lora && o.shuffle && !o.dry_run);
-        assert_true(o.batch_size == 8 && o.micro_batch_tokens == 256 && o.logits_budget_mb == 24 && o.seed == 42);
+        assert_true(o.batch_size == 8 && o.micro_batch_tokens == 320 && o.logits_budget_mb == 16 && o.seed == 42);
         assert_true(o.lora_r == 16 && o.lora_alpha == 32 && o.save_total_limit == 2 && o.threads == 0);
         assert_int_equal(o.n_lora_target_modules, 1);
         assert_string_equal(o.lora_target_modules[0], "all-linear");

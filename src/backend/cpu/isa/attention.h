@@ -82,7 +82,7 @@ static void put_row_transposed(float *to, int64_t slot, const float *row, int64_
     for (int64_t d0 = 0; d0 < D; d0 += 16) {
         uint16_t rounded[16];
         v_store_bf16(rounded, part(row, d0, D));
-        for (int64_t d = 0; d < plumb_min64(16, D - d0); d++) ((uint16_t *)to)[at + (d0 + d) * BLOCK] = rounded[d];
+        for (int64_t d = 0; d < plumb_min64(16, D - d0); d++) memcpy((char *)to + 2 * (at + (d0 + d) * BLOCK), &rounded[d], 2);
     }
 }
 static bool all_present(const int32_t rows[16]) {
@@ -257,10 +257,10 @@ static void backward_tile(const backward_head *h, const int32_t *path, const que
     gather_rows(query_rows, h->q, t, D, scale, bf16);
     gather_rows(grad_rows, h->d_o, t, D, 1, bf16);
     memset(dq, 0, (size_t)(D * LANES) * sizeof(float));
-    for (int64_t l = 0; l < LANES; l++) { /* delta = sum_d do o of each lane */
+    for (int64_t l = 0; l < LANES; l++) { /* delta = sum_d do o of each lane, do as the products see it: where one key has all of P, P (dP - delta) must vanish */
         const float *o = plumb_cpu_at(h->o, t->row[l]) + t->head[l] * D, *d_o = plumb_cpu_at(h->d_o, t->row[l]) + t->head[l] * D;
         v16 sum = v_set(0);
-        EACH_16(d, D) sum = v_fma(part(o, d, D), part(d_o, d, D), sum);
+        EACH_16(d, D) sum = v_fma(part(o, d, D), rounded_as(part(d_o, d, D), bf16), sum);
         delta[l] = v_sum(sum);
         lse[l] = plumb_cpu_at(h->lse, t->row[l])[t->head[l]];
         factor[l] = scale;

@@ -19,6 +19,14 @@ INLINE v16 load_row_part(const float *row, int64_t at, int64_t end) {
     return at + 16 <= end ? v_load(row + at) : at < end ? v_load_n(row + at, end - at) : v_set(0);
 }
 
+/* What a product sees of v. */
+INLINE v16 rounded_as(v16 v, bool bf16) {
+    if (!bf16) return v;
+    uint16_t b[16];
+    v_store_bf16(b, v);
+    return v_load_bf16(b);
+}
+
 /* Rows [first, last) of the operand; `scale` NULL or one factor per row (stride 1). */
 static void pack_by_columns(void *to, const float *x, int64_t rows, int64_t cols, int64_t stride, const float *scale, int64_t scale_stride, bool bf16,
                             int64_t first, int64_t last) {

@@ -171,7 +171,8 @@ INLINE void prefetch_ahead(ahead *n, int64_t *line, int64_t count) {
 }
 
 static void strip_run(const strip *s) {
-    int64_t halves = (s->lanes + HALF - 1) / HALF, line = 0, share = s->next.count * s->next.lines * MR_WIDE / plumb_max64(1, s->rows * halves / HALVES) + 1;
+    int64_t halves = (s->lanes + HALF - 1) / HALF, line = 0, tiles = plumb_max64(1, (s->rows + MR_WIDE - 1) / MR_WIDE * ((halves + HALVES - 1) / HALVES));
+    int64_t share = s->next.count * s->next.lines / tiles + 1;
     ahead next = s->next;
     int taken;
     for (int64_t h0 = 0; h0 < halves; h0 += taken) {
