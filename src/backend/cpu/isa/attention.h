@@ -69,12 +69,12 @@ static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows
 }
 
 /* Lays rows into a page as [D/32][64][32]: what a tile reads as rows when the reduction runs over D. */
-static void put_rows_blocked(float *to, int64_t slot, const float *row, int64_t D, bool bf16) {
-    for (int64_t d = 0; d < plumb_round_up(D, BLOCK); d += 16) store_16(to, (d / BLOCK * PLUMB_PAGE + slot) * BLOCK + d % BLOCK, part(row, d, D), bf16);
+static void put_rows_blocked(float *to, int64_t place, const float *row, int64_t D, bool bf16) {
+    for (int64_t d = 0; d < plumb_round_up(D, BLOCK); d += 16) store_16(to, (d / BLOCK * PLUMB_PAGE + place) * BLOCK + d % BLOCK, part(row, d, D), bf16);
 }
 /* And as [64/32][D][32], for a reduction over places. */
-static void put_row_transposed(float *to, int64_t slot, const float *row, int64_t D, bool bf16) {
-    int64_t at = slot / BLOCK * D * BLOCK + slot % BLOCK;
+static void put_row_transposed(float *to, int64_t place, const float *row, int64_t D, bool bf16) {
+    int64_t at = place / BLOCK * D * BLOCK + place % BLOCK;
     if (!bf16) {
         for (int64_t d = 0; d < D; d++) to[at + d * BLOCK] = row[d];
         return;
