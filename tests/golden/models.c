@@ -80,7 +80,7 @@ static plumb_status check_logits(fixture *x, plumb_forest *f, const char *prefix
     return status;
 }
 
-static void check_gradients(fixture *x, const char *prefix) {
+static void check_gradients(fixture *x, const char *prefix, const char *rows) {
     int n;
     const plumb_trainable *t = plumb_model_trainables(x->model, &n);
     const plumb_params *p = plumb_source_params(x->source);
@@ -103,7 +103,7 @@ static void check_gradients(fixture *x, const char *prefix) {
         free(expected);
         free(got);
     }
-    golden_result(x->g, worst, 1e-4, "cases/%s %sgrad", x->name, prefix);
+    golden_result(x->g, worst, 1e-4, "cases/%s %sgrad%s", x->name, prefix, rows);
 }
 
 static plumb_status check_loss(fixture *x, plumb_forest *f, const char *prefix) {
@@ -119,7 +119,7 @@ static plumb_status check_loss(fixture *x, plumb_forest *f, const char *prefix) 
     golden_result(x->g, fabs(loss - (double)expected[0]) / (double)expected[0], 1e-5, "cases/%s %sloss", x->name, prefix);
     plumb_model_grads_zero(x->model);
     PLUMB_TRY(plumb_model_backward(x->model, d));
-    check_gradients(x, prefix);
+    check_gradients(x, prefix, "");
     free(expected);
     free(d);
     plumb_forward_result_free(&r);
@@ -135,26 +135,48 @@ static double against(const fixture *x, const char *key, const double *got) {
     return worst / largest;
 }
 
-static plumb_status pair_forest(const fixture *x, plumb_forest *f, int32_t adapter) {
+/* The pair once for each adapter of the list, side by side. */
+static plumb_status pair_forest(const fixture *x, plumb_forest *f, const int32_t *adapters, int n_adapters) {
     int64_t np, nc, nr;
     int32_t *prompt = ids(x, "pair.prompt", &np), *chosen = ids(x, "pair.chosen", &nc), *rejected = ids(x, "pair.rejected", &nr), root, branch;
     plumb_forest_reset(f);
-    PLUMB_TRY(plumb_forest_add(f, -1, prompt, np, adapter, 0, &root));
-    for (int b = 0; b < 2; b++) {
-        PLUMB_TRY(plumb_forest_add(f, root, b ? rejected : chosen, b ? nr : nc, adapter, 0, &branch));
-        for (int64_t i = 0; i < (b ? nr : nc); i++) PLUMB_TRY(plumb_forest_target(f, plumb_forest_row_before(f, branch, i), (b ? rejected : chosen)[i], branch));
+    for (int a = 0; a < n_adapters; a++) {
+        PLUMB_TRY(plumb_forest_add(f, -1, prompt, np, adapters[a], a, &root));
+        for (int b = 0; b < 2; b++) {
+            PLUMB_TRY(plumb_forest_add(f, root, b ? rejected : chosen, b ? nr : nc, adapters[a], a, &branch));
+            for (int64_t i = 0; i < (b ? nr : nc); i++) PLUMB_TRY(plumb_forest_target(f, plumb_forest_row_before(f, branch, i), (b ? rejected : chosen)[i], branch));
+        }
     }
     free(prompt), free(chosen), free(rejected);
     return plumb_forest_finish(f);
+}
+
+/* Rows without and with the adapter in one batch: reference and policy at once. d: derivatives of the pair's loss; the rows without have none. */
+static plumb_status check_mixed(fixture *x, plumb_forest *f, const double *d, int64_t nc, int64_t nr) {
+    plumb_forward_result r = {0};
+    PLUMB_TRY(pair_forest(x, f, (const int32_t[]){PLUMB_NO_ADAPTER, 0}, 2));
+    PLUMB_TRY(plumb_model_forward(x->model, f, PLUMB_VIEW_POLICY, true, NULL, 1.0, &r));
+    const double *policy = r.logp + nc + nr;
+    double worst = fmax(fmax(against(x, "pair.ref.chosen", r.logp), against(x, "pair.ref.rejected", r.logp + nc)),
+                        fmax(against(x, "pair.logp.chosen", policy), against(x, "pair.logp.rejected", policy + nc)));
+    golden_result(x->g, worst, 1e-5, "cases/%s pair.logp of mixed rows", x->name);
+    double *both = calloc((size_t)(2 * (nc + nr)), sizeof *both);
+    memcpy(both + nc + nr, d, (size_t)(nc + nr) * sizeof *d);
+    plumb_model_grads_zero(x->model);
+    plumb_status status = plumb_model_backward(x->model, both);
+    check_gradients(x, "pair.", " of mixed rows");
+    free(both);
+    plumb_forward_result_free(&r);
+    return status;
 }
 
 static plumb_status check_pair(fixture *x, plumb_forest *f) {
     plumb_forward_result policy = {0}, reference = {0};
     int64_t nc, nr;
     free(ids(x, "pair.chosen", &nc)), free(ids(x, "pair.rejected", &nr));
-    PLUMB_TRY(pair_forest(x, f, PLUMB_NO_ADAPTER));
+    PLUMB_TRY(pair_forest(x, f, (const int32_t[]){PLUMB_NO_ADAPTER}, 1));
     PLUMB_TRY(plumb_model_forward(x->model, f, PLUMB_VIEW_REFERENCE, false, NULL, 1.0, &reference));
-    PLUMB_TRY(pair_forest(x, f, 0));
+    PLUMB_TRY(pair_forest(x, f, (const int32_t[]){0}, 1));
     PLUMB_TRY(plumb_model_forward(x->model, f, PLUMB_VIEW_POLICY, true, NULL, 1.0, &policy));
     double worst = fmax(fmax(against(x, "pair.logp.chosen", policy.logp), against(x, "pair.logp.rejected", policy.logp + nc)),
                         fmax(against(x, "pair.ref.chosen", reference.logp), against(x, "pair.ref.rejected", reference.logp + nc)));
@@ -165,7 +187,8 @@ static plumb_status check_pair(fixture *x, plumb_forest *f) {
     golden_result(x->g, against(x, "pair.loss", &loss), 1e-5, "cases/%s pair.loss", x->name);
     plumb_model_grads_zero(x->model);
     PLUMB_TRY(plumb_model_backward(x->model, d));
-    check_gradients(x, "pair.");
+    check_gradients(x, "pair.", "");
+    PLUMB_TRY(check_mixed(x, f, d, nc, nr));
     free(d);
     plumb_forward_result_free(&policy), plumb_forward_result_free(&reference);
     return PLUMB_OK;
