@@ -23,7 +23,7 @@ for argument in "$@"; do
 done
 
 packages=(build-essential cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libprotobuf-c-dev protobuf-c-compiler
-    libpcre2-dev libyaml-dev libjansson-dev libutf8proc-dev zlib1g-dev libxxhash-dev)
+    libpcre2-dev libyaml-dev libjansson-dev libutf8proc-dev zlib1g-dev libxxhash-dev libhdf5-dev)
 if [ $tests = yes ]; then packages+=(libcmocka-dev clang libclang-rt-14-dev slurm-wlm munge procps); fi
 if [ $model = yes ]; then packages+=(python3-pip unzip); fi
 
@@ -86,6 +86,7 @@ report() {
     library libutf8proc utf8proc
     library zlib zlib
     library libxxhash xxhash
+    library hdf5-serial 'hdf5 ~mpi'
     if [ $tests = yes ]; then
         echo "for the tests"
         library cmocka cmocka

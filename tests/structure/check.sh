@@ -15,18 +15,19 @@ slots=$(grep -c '(\*attention[a-z_]*forward[a-z_]*)' include/plumb/backend.h)
 # MPI in comm/ only; each library in one folder.
 only_in() { # PATTERN FOLDER
   local others
-  others=$(grep -rlE "$1" src trainers comm include --include='*.c' --include='*.h' | grep -v "^$2" || true)
+  others=$(grep -rlE "$1" src trainers comm include --include='*.c' --include='*.h' | grep -vE "^$2" || true)
   [ -z "$others" ] || complain "$1 outside $2: $others"
 }
 only_in '\bMPI_[A-Z][a-z]|<mpi\.h>' comm/
 only_in '<yaml\.h>' src/config/
 only_in '<pcre2\.h>|<utf8proc\.h>' src/text/
 only_in '<immintrin\.h>' src/backend/cpu/
-only_in 'pb-c\.h' src/checkpoint/
+only_in 'pb-c\.h' 'src/(checkpoint|rollout)/'
+only_in '<hdf5\.h>' src/io/
 
 # Includes point one way: a folder may include the public headers of folders at its own level or below.
 declare -A level=([base]=0 [forest]=0 [status]=0 [io]=1 [comm]=1 [backend]=1 [nn]=2 [text]=2 [log]=2 [config]=2 [arch]=3 [model]=3 [objective]=3 [optim]=3 [zero]=3 [data]=3
-  [metrics]=3 [rollout]=4 [checkpoint]=4)
+  [metrics]=3 [sampling]=4 [trajectory]=4 [reward]=4 [rollout]=4 [checkpoint]=4)
 for file in $(git ls-files 'src/*/*.c' 'src/*/*.h' 'comm/*' 2>/dev/null || find src comm -name '*.[ch]'); do
   folder=$(echo "$file" | sed -E 's#^src/([^/]+)/.*#\1#; s#^comm/.*#comm#')
   own=${level[$folder]:-9}

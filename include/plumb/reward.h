@@ -1,0 +1,32 @@
+/* Where rewards come from, beside a reward model: built-in verifiable functions, an external program.  Local.
+ *
+ * A source is made from its specification, NAME or NAME:ARGUMENT:
+ *   exact_match         1 when the completion equals the answer, both stripped of white space at the ends, else 0
+ *   number              1 when the last number in the completion equals the answer's (1,000 = 1000 = 1000.0), else 0
+ *   regex:PATTERN       1 when the PCRE2 pattern matches anywhere in the completion, else 0
+ *   length:N            -|tokens - N| / N
+ *   json                1 when the completion is valid JSON as a whole (a ```json fence around it is allowed), else 0
+ *   program:COMMAND     COMMAND runs under /bin/sh; per completion it reads one JSON line {"prompt","completion","answer","record"} and writes one line: a number, or
+ *                       {"reward": number}. One process per rank, started at first use, killed and restarted when it dies, when an answer takes longer than
+ *                       the limit, or when a line makes no sense; after `retries` failures in a row that is the caller's error
+ * A reward that is not finite is an error that names the source and the record. */
+#ifndef PLUMB_REWARD_H
+#define PLUMB_REWARD_H
+#include "plumb/base.h"
+
+typedef struct plumb_reward_item { /* borrowed */
+    const char *prompt, *completion; /* UTF-8, without special tokens */
+    const char *answer;              /* the record's answer field; NULL when it has none */
+    int64_t record, tokens;          /* of the completion */
+} plumb_reward_item;
+
+typedef struct plumb_reward_source plumb_reward_source;
+typedef struct plumb_reward_limits { double seconds; int retries; } plumb_reward_limits; /* of a program: per completion; restarts in a row */
+/* PLUMB_E_CONFIG for an unknown name (with the nearest), a bad pattern, a missing argument. */
+plumb_status plumb_reward_source_create(plumb_reward_source **out, const char *spec, const plumb_reward_limits *limits) PLUMB_CHECKED;
+void plumb_reward_source_free(plumb_reward_source *s); /* ends its program */
+const char *plumb_reward_source_name(const plumb_reward_source *s); /* "exact_match", "program", … */
+bool plumb_reward_source_needs_answer(const plumb_reward_source *s);
+/* rewards [n]. An item without an answer where one is needed: PLUMB_E_DATA with its record. */
+plumb_status plumb_reward_source_score(plumb_reward_source *s, const plumb_reward_item *items, int64_t n, double *rewards) PLUMB_CHECKED;
+#endif
