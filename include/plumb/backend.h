@@ -141,6 +141,12 @@ typedef struct plumb_backend_ops {
     void (*attention_backward)(plumb_backend *be, const plumb_attention *a, plumb_tensor dq, plumb_tensor dk, plumb_tensor dv, plumb_tensor d_o, plumb_tensor o,
                                plumb_tensor lse, plumb_tensor q, plumb_tensor k, plumb_tensor v, plumb_kv *kv, const plumb_batch *b);
 
+    /* --- scalar head (rewards, values), in fp32 for every compute type -------------------------------------------------------------- */
+    /* y[R,1] = h w^T; h [R, C], w [1, C]. Sums over 16 lanes and a fixed tree, as norms. */
+    void (*score_forward)(plumb_backend *be, plumb_tensor y, plumb_tensor h, plumb_tensor w);
+    /* dh += dy w;  dw [1, C] += sum_j dy_j h_j, j in order (when present). */
+    void (*score_backward)(plumb_backend *be, plumb_tensor dh, plumb_tensor dw, plumb_tensor dy, plumb_tensor h, plumb_tensor w);
+
     /* --- LM head, on listed rows, never more than `budget` bytes of logits ------------------------------------------------------ */
     /* h [R, C] in the batch's target order, w [V, C]: stats[R, 4] = log-probability of the target, log-sum-exp, entropy, 1 if the target is the argmax.
      * u [R, C], when present: d logp / d h = w[target] - sum_v softmax_v w[v], so that the backward pass is a scaling of rows.
@@ -149,6 +155,8 @@ typedef struct plumb_backend_ops {
     /* For a trained head: dw [V, C] += sum_j dlogp[j] * (onehot - softmax)_j h_j / temperature, from the stats of head_forward. dlogp [R,1]. */
     void (*head_backward)(plumb_backend *be, plumb_tensor dw, plumb_tensor dlogp, plumb_tensor stats, plumb_tensor h, const plumb_weight *w, double temperature,
                           size_t budget, const plumb_batch *b);
+    /* The statistics of head_forward for tokens [R] that were drawn from logits [R, V] = h w^T: the same bits. The logits are divided by the temperature. */
+    void (*token_stats)(plumb_backend *be, plumb_tensor stats, plumb_tensor logits, const int32_t *tokens, double temperature);
 } plumb_backend_ops;
 
 struct plumb_backend {

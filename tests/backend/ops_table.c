@@ -158,6 +158,23 @@ static void gather_backward(device *d) {
     PLUMB_RUN(d->be, gather_backward, d->t[GDX], d->t[GDY], d->batch);
 }
 
+/* --- score: the scalar head */
+enum { SCH, SCW, SCY, SCDY, SCDH, SCDW };
+static void score_describe(context *x) {
+    add_arg(x, "h", ROLE_INPUT, AXIS_TARGETS, 0, x->c->k, -1, true);
+    add_arg(x, "w", ROLE_INPUT, AXIS_FIXED, 1, x->c->k, -1, true);
+    add_arg(x, "y", ROLE_OUTPUT, AXIS_TARGETS, 0, 1, -1, true);
+    add_arg(x, "dy", ROLE_COTANGENT, AXIS_TARGETS, 0, 1, SCY, true);
+    add_arg(x, "dh", ROLE_GRADIENT_SUM, AXIS_TARGETS, 0, x->c->k, SCH, true);
+    add_arg(x, "dw", ROLE_GRADIENT_SUM, AXIS_FIXED, 1, x->c->k, SCW, true);
+}
+static void score_forward(device *d) {
+    PLUMB_RUN(d->be, score_forward, d->t[SCY], d->t[SCH], d->t[SCW]);
+}
+static void score_backward(device *d) {
+    PLUMB_RUN(d->be, score_backward, d->t[SCDH], d->t[SCDW], d->t[SCDY], d->t[SCH], d->t[SCW]);
+}
+
 /* --- rmsnorm
  * ----------------------------------------------------------------------------------------------------------------------------
  */
@@ -343,6 +360,7 @@ const operation operations[] = {
     {"lora", lora_describe, lora_forward, lora_backward, 3e-6, 1e-2, lora_flops},
     {"embedding", embedding_describe, embedding_forward, embedding_backward, 1e-6, 1e-6, NULL},
     {"gather", gather_describe, gather_forward, gather_backward, 1e-6, 1e-6, NULL},
+    {"score", score_describe, score_forward, score_backward, 2e-6, 2e-6, NULL},
     {"rmsnorm", rmsnorm_describe, rmsnorm_forward, rmsnorm_backward, 2e-6, 2e-6, NULL},
     {"rope", rope_describe, rope_forward, rope_backward, 1e-6, 1e-6, NULL},
     {"swiglu", swiglu_describe, swiglu_forward, swiglu_backward, 2e-6, 2e-6, NULL},

@@ -147,6 +147,48 @@ static float full_value(int64_t r, int64_t c) {
  * -----------------------------------------------------------------------------------------------------------------------
  */
 /* A token alone has P = 1 whatever its score, so that q and k have no gradient. The gradient of o has bits that bf16 drops. */
+/* Statistics of drawn tokens have the bits that the head gives them as targets: the sampler's log-probabilities are the trainer's. */
+static void check_token_stats(const char *where, plumb_backend *be, verify_function verify) {
+    enum { R = 5, C = 80, V = 1100, H = 0, Z, DRAWN, GIVEN, COUNT };
+    const int64_t sizes[COUNT] = {R * C, R * V, R * 4, R * 4};
+    plumb_buffer *buffers[COUNT];
+    plumb_weight *w;
+    plumb_operand *x;
+    plumb_batch *batch;
+    plumb_forest f = {0};
+    float values[V * C];
+    int32_t tokens[R];
+    plumb_tensor none = {0};
+    for (int64_t i = 0; i < V * C; i++) values[i] = full_value(0, i) * 0.3f;
+    for (int i = 0; i < COUNT; i++) must(be->ops->buffer_create(be, sizes[i], "drawn tokens", &buffers[i]), "buffer_create");
+    must(be->ops->weight_create(be, V, C, NULL, &w), "weight_create");
+    must(be->ops->operand_create(be, R, C, &x), "operand_create");
+    PLUMB_RUN(be, weight_write, w, 0, V, values);
+    add_segment(&f, -1, R);
+    for (int32_t j = 0; j < R; j++) {
+        tokens[j] = (j * 397 + 11) % V;
+        must(plumb_forest_target(&f, j, tokens[j], 0), "forest_target");
+    }
+    must(plumb_forest_finish(&f), "forest_finish");
+    must(be->ops->batch_create(be, &f, &batch), "batch_create");
+    plumb_tensor h = plumb_tensor_of(buffers[H], 0, R, C), z = plumb_tensor_of(buffers[Z], 0, R, V);
+    plumb_tensor drawn = plumb_tensor_of(buffers[DRAWN], 0, R, 4), given = plumb_tensor_of(buffers[GIVEN], 0, R, 4);
+    PLUMB_RUN(be, write, h, values + 3);
+    PLUMB_RUN(be, head_forward, given, none, h, w, 0.7, (size_t)1 << 20, batch);
+    PLUMB_RUN(be, operand_pack, x, h, PLUMB_BY_COLUMNS, none);
+    PLUMB_RUN(be, linear_forward, z, &(plumb_term){x, w}, 1, none);
+    PLUMB_RUN(be, token_stats, drawn, z, tokens, 0.7);
+    float a[R * 4], b[R * 4];
+    PLUMB_RUN(be, read, drawn, a);
+    PLUMB_RUN(be, read, given, b);
+    must(plumb_backend_fault(be), "statistics of tokens");
+    verify(a[0] < 0 && memcmp(a, b, sizeof a) == 0, where, "statistics of drawn tokens differ from those of targets");
+    for (int i = 0; i < COUNT; i++) be->ops->buffer_free(be, buffers[i]);
+    be->ops->weight_free(be, w);
+    be->ops->operand_free(be, x);
+    be->ops->batch_free(be, batch);
+    plumb_forest_free(&f);
+}
 static void check_lone_token(const char *where, plumb_backend *be, verify_function verify) {
     enum { O, LSE, Q, K, V, DO, DQ, DK, DV, COUNT };
     const plumb_attention a = {3, 1, 64, 0.125};
@@ -273,6 +315,7 @@ void check_special(const char *where, plumb_backend *be, verify_function verify)
     check_known(where, be, verify);
     int64_t before = be->bytes; /* a back end may keep working memory */
     check_decoding(where, be, verify);
+    check_token_stats(where, be, verify);
     check_lone_token(where, be, verify);
     for (int own = 0; own < 2; own++) {
         check_weight(where, be, 131, 48, own, verify);

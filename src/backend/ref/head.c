@@ -84,3 +84,40 @@ void plumb_ref_head_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dl
     }
     free(z);
 }
+
+void plumb_ref_token_stats(plumb_backend *be, plumb_tensor stats, plumb_tensor logits, const int32_t *tokens, double temperature) {
+    const char *name = "token_stats";
+    int64_t R = logits.rows, V = logits.cols;
+    if (!plumb_ref_shaped(be, logits, R, V, name, "logits") || !plumb_ref_shaped(be, stats, R, 4, name, "stats")) return;
+    if (!plumb_ref_check(be, temperature > 0, name, "the temperature is not positive")) return;
+    for (int64_t j = 0; j < R; j++) {
+        double *z = row_of(logits, j);
+        if (!plumb_ref_check(be, tokens[j] >= 0 && tokens[j] < V, name, "a token is outside the vocabulary")) return;
+        for (int64_t v = 0; v < V; v++) z[v] /= temperature;
+        row_stats(row_of(stats, j), z, V, tokens[j]);
+    }
+}
+
+/* y = h w^T */
+void plumb_ref_score_forward(plumb_backend *be, plumb_tensor y, plumb_tensor h, plumb_tensor w) {
+    const char *name = "score_forward";
+    if (!plumb_ref_shaped(be, y, h.rows, 1, name, "y") || !plumb_ref_shaped(be, h, h.rows, h.cols, name, "h") || !plumb_ref_shaped(be, w, 1, h.cols, name, "w")) return;
+    for (int64_t j = 0; j < h.rows; j++) {
+        double sum = 0;
+        for (int64_t c = 0; c < h.cols; c++) sum += row_of(h, j)[c] * row_of(w, 0)[c];
+        *row_of(y, j) = sum;
+    }
+}
+
+/* dh += dy w; dw += dy^T h */
+void plumb_ref_score_backward(plumb_backend *be, plumb_tensor dh, plumb_tensor dw, plumb_tensor dy, plumb_tensor h, plumb_tensor w) {
+    const char *name = "score_backward";
+    int64_t R = h.rows, C = h.cols;
+    if (!plumb_ref_shaped(be, dy, R, 1, name, "dy") || !plumb_ref_shaped(be, dh, R, C, name, "dh") || !plumb_ref_shaped(be, w, 1, C, name, "w")) return;
+    if (!absent_or_shaped(be, dw, 1, C, name, "dw")) return;
+    for (int64_t j = 0; j < R; j++)
+        for (int64_t c = 0; c < C; c++) {
+            row_of(dh, j)[c] += *row_of(dy, j) * row_of(w, 0)[c];
+            if (dw.buffer) row_of(dw, 0)[c] += *row_of(dy, j) * row_of(h, j)[c];
+        }
+}

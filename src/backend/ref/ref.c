@@ -67,6 +67,8 @@ const plumb_backend_ops plumb_ref_ops = {
     .bias_gradient = plumb_ref_bias_gradient,
     .embedding_forward = plumb_ref_embedding_forward,
     .embedding_backward = plumb_ref_embedding_backward,
+    .score_forward = plumb_ref_score_forward,
+    .score_backward = plumb_ref_score_backward,
     .gather_forward = plumb_ref_gather_forward,
     .gather_backward = plumb_ref_gather_backward,
     .rmsnorm_forward = plumb_ref_rmsnorm_forward,
@@ -82,4 +84,5 @@ const plumb_backend_ops plumb_ref_ops = {
     .attention_backward = plumb_ref_attention_backward,
     .head_forward = plumb_ref_head_forward,
     .head_backward = plumb_ref_head_backward,
+    .token_stats = plumb_ref_token_stats,
 };

@@ -117,6 +117,9 @@ void plumb_ref_attention_backward(plumb_backend *be, const plumb_attention *a, p
 /* head.c */
 void plumb_ref_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor h,
                             const plumb_weight *w, double temperature, size_t budget, const plumb_batch *b);
+void plumb_ref_token_stats(plumb_backend *be, plumb_tensor stats, plumb_tensor logits, const int32_t *tokens, double temperature);
+void plumb_ref_score_forward(plumb_backend *be, plumb_tensor y, plumb_tensor h, plumb_tensor w);
+void plumb_ref_score_backward(plumb_backend *be, plumb_tensor dh, plumb_tensor dw, plumb_tensor dy, plumb_tensor h, plumb_tensor w);
 void plumb_ref_head_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dlogp, plumb_tensor stats, plumb_tensor h,
                              const plumb_weight *w, double temperature, size_t budget, const plumb_batch *b);
 #endif

@@ -92,6 +92,16 @@ static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor 
         op_linear_backward(be, plumb_tensor_rows(u, first, rows), &(plumb_term){state->head_rows, w}, 1);
     }
 }
+static void op_token_stats(plumb_backend *be, plumb_tensor stats, plumb_tensor logits, const int32_t *tokens, double temperature) {
+    for (int64_t j = 0; j < logits.rows; j++)
+        if (tokens[j] < 0 || tokens[j] >= logits.cols) {
+            plumb_backend_set_fault(be, PLUMB_E_DATA, "row %lld: token %d is outside the vocabulary of %lld", (long long)j, tokens[j], (long long)logits.cols);
+            return;
+        }
+#pragma omp parallel for schedule(static) num_threads(be->threads)
+    for (int64_t j = 0; j < logits.rows; j++)
+        finish_row(plumb_cpu_at(logits, j), logits.cols, tokens[j], (float)(1.0 / temperature), plumb_cpu_at(stats, j), false);
+}
 /* Logits again, then dw += dz^T h with dz = dlogp (onehot - p)/temperature. */
 static void op_head_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dlogp, plumb_tensor stats, plumb_tensor h, const plumb_weight *w, double temperature,
                              size_t budget, const plumb_batch *b) {

@@ -47,6 +47,9 @@ const plumb_backend_ops JOIN(plumb_cpu_ops_, PLUMB_ISA) = {
     .dropout = op_dropout,
     .attention_forward = op_attention_forward,
     .attention_backward = op_attention_backward,
+    .score_forward = op_score_forward,
+    .score_backward = op_score_backward,
     .head_forward = op_head_forward,
     .head_backward = op_head_backward,
+    .token_stats = op_token_stats,
 };

@@ -57,6 +57,23 @@ static void op_scale_rows(plumb_backend *be, plumb_tensor y, plumb_tensor x, plu
         EACH_16(c, y.cols) set_part(plumb_cpu_at(y, i), c, y.cols, part(plumb_cpu_at(x, i), c, y.cols) * f);
     }
 }
+static void op_score_forward(plumb_backend *be, plumb_tensor y, plumb_tensor h, plumb_tensor w) {
+    (void)be;
+    for (int64_t j = 0; j < h.rows; j++) {
+        v16 sum = v_set(0);
+        EACH_16(c, h.cols) sum = v_fma(part(plumb_cpu_at(h, j), c, h.cols), part(plumb_cpu_at(w, 0), c, h.cols), sum);
+        plumb_cpu_at(y, j)[0] = v_sum(sum);
+    }
+}
+static void op_score_backward(plumb_backend *be, plumb_tensor dh, plumb_tensor dw, plumb_tensor dy, plumb_tensor h, plumb_tensor w) {
+    (void)be;
+    for (int64_t j = 0; j < h.rows; j++) {
+        v16 d = v_set(plumb_cpu_at(dy, j)[0]);
+        EACH_16(c, h.cols) set_part(plumb_cpu_at(dh, j), c, h.cols, v_fma(d, part(plumb_cpu_at(w, 0), c, h.cols), part(plumb_cpu_at(dh, j), c, h.cols)));
+        if (!dw.buffer) continue;
+        EACH_16(c, h.cols) set_part(plumb_cpu_at(dw, 0), c, h.cols, v_fma(d, part(plumb_cpu_at(h, j), c, h.cols), part(plumb_cpu_at(dw, 0), c, h.cols)));
+    }
+}
 static void op_bias_gradient(plumb_backend *be, plumb_tensor dbias, plumb_tensor dy) {
     (void)be;
     for (int64_t i = 0; i < dy.rows; i++) add_row(plumb_cpu_at(dbias, 0), plumb_cpu_at(dy, i), dy.cols);
