@@ -40,9 +40,9 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     const plumb_dataset *d = training ? &s->train : &s->eval;
     plumb_dpo_options options = {(plumb_dpo_loss)plumb_dpo_loss_from_name(s->o->loss_type), s->o->beta, s->o->label_smoothing};
     PLUMB_TRY(pack(s, p, b, d, PLUMB_VIEW_REFERENCE));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, PLUMB_VIEW_REFERENCE, false, NULL, 1.0, &s->reference));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_REFERENCE, .logprobs = true}, &s->reference));
     PLUMB_TRY(pack(s, p, b, d, PLUMB_VIEW_POLICY));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, PLUMB_VIEW_POLICY, training, NULL, 1.0, &s->policy));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true}, &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, s->policy.count));
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
         const plumb_sample *sample = plumb_plan_sample(p, d, p->members[i]);
@@ -58,7 +58,7 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
             s->derivatives[at] /= (double)p->count;
         }
     }
-    return training ? plumb_model_backward(s->model, s->derivatives) : PLUMB_OK;
+    return training ? plumb_model_backward(s->model, s->derivatives, NULL) : PLUMB_OK;
 }
 
 static int metrics_of(const plumb_plan *p, bool evaluation, plumb_metric *m) {

@@ -166,7 +166,7 @@ static plumb_status create_optimizer(plumb_session *s) {
     plumb_status status = plumb_alloc(&s->gradient, (size_t)total, sizeof *s->gradient, "gradients");
     if (status == PLUMB_OK) {
         plumb_model_values_read(s->model, 0, total, s->gradient);
-        plumb_zero_options o = {PLUMB_AXIS_DATA, s->elastic, parts, n, (int)plumb_model_arch(s->model)->layers + 2, total};
+        plumb_zero_options o = {PLUMB_AXIS_DATA, s->elastic, parts, n, plumb_model_units(s->model), total};
         status = plumb_zero_create(&s->zero, &o, s->gradient);
     }
     free(parts);
@@ -357,7 +357,7 @@ static plumb_status fetch(void *user, int param, float *out) {
 }
 /* The adapter as trained, with the settings it was made or loaded with. */
 static plumb_status trained_adapter(plumb_session *s, plumb_adapter *a) {
-    PLUMB_TRY(plumb_model_adapter(s->model, a));
+    PLUMB_TRY(plumb_model_adapter(s->model, PLUMB_VIEW_POLICY, a));
     const plumb_lora_config *c = s->has_adapter ? &s->adapter.config : &s->lora;
     a->config.target_modules = c->target_modules, a->config.n_target_modules = c->n_target_modules, a->config.target_regex = c->target_regex;
     a->config.base_model = s->o->model;

@@ -30,7 +30,7 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     const plumb_dataset *d = training ? &s->train : &s->eval;
     plumb_dropout dropout = plumb_recipe_dropout(s);
     PLUMB_TRY(pack(s, p, b, d));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, PLUMB_VIEW_POLICY, training, &dropout, 1.0, &s->policy));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .dropout = &dropout}, &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, s->policy.count));
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
         int64_t n = plumb_branch_targets(&plumb_plan_sample(p, d, p->members[i])->branch[0]);
@@ -44,7 +44,7 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
         }
         at += n;
     }
-    return training ? plumb_model_backward(s->model, s->derivatives) : PLUMB_OK;
+    return training ? plumb_model_backward(s->model, s->derivatives, NULL) : PLUMB_OK;
 }
 
 static int metrics_of(const plumb_plan *p, bool evaluation, plumb_metric *m) {

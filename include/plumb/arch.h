@@ -73,9 +73,10 @@ plumb_status plumb_lora_match(const plumb_lora_config *c, const plumb_params *p,
 typedef struct plumb_adapter { /* host copy; A [r, cols], B [rows, r] for every chosen parameter, NULL elsewhere */
     plumb_lora_config config;
     int n_params; float **a, **b;
+    float *score; int64_t n_score;             /* [n_score = hidden] weight of a scalar head (PEFT: task_type SEQ_CLS, `score` in modules_to_save); NULL without one */
 } plumb_adapter;
 /* Reads adapter_config.json + adapter_model.safetensors as PEFT 0.21 (and older) writes them. What changes the mathematics and is not known (DoRA, lora_bias,
- * modules_to_save, rank_pattern, alpha_pattern, other peft_type, …) is refused by name. Keys that fit no parameter, missing halves, wrong shapes, NaN: errors. */
+ * modules_to_save other than a score head of one label, rank_pattern, alpha_pattern, other peft_type, …) is refused by name. Keys that fit no parameter, missing halves, wrong shapes, NaN: errors. */
 plumb_status plumb_adapter_load(plumb_adapter *a, const char *dir, const plumb_params *p) PLUMB_CHECKED;
 void plumb_adapter_free(plumb_adapter *a);
 /* Writes dir (created; both files atomically) so that PEFT 0.21 loads it. */

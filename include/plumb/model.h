@@ -9,21 +9,32 @@
 #include "plumb/comm.h"
 #include "plumb/nn.h"
 
-typedef enum plumb_part { PLUMB_PART_FULL, PLUMB_PART_LORA_A, PLUMB_PART_LORA_B } plumb_part;
+typedef enum plumb_part { PLUMB_PART_FULL, PLUMB_PART_LORA_A, PLUMB_PART_LORA_B, PLUMB_PART_SCORE } plumb_part;
 typedef struct plumb_trainable {
-    int32_t param;          /* row of the parameter table */
+    int32_t param;          /* row of the parameter table; -1: a scalar head */
     plumb_part part;
+    int32_t view;           /* whose adapter or head (plumb_view) */
     int64_t offset, rows, cols; /* in the flat arrays */
-    int32_t unit;           /* layer + 1; 0 = embedding, layers + 1 = final norm and head */
+    int32_t unit;           /* layer + 1; 0 = embedding, layers + 1 = final norm and heads; further units for the value model's adapter */
     bool decay;
 } plumb_trainable;
 
+/* A view says which values a forward pass sees: the policy (adapter 0, trained weights); the reference, the policy as it was when training began (no adapter,
+ * or the frozen copy of the starting adapter; base weights where those train in full); the reward model and the value model, adapters and scalar heads of their own on
+ * the base. */
+typedef enum plumb_view { PLUMB_VIEW_POLICY, PLUMB_VIEW_REFERENCE, PLUMB_VIEW_REWARD, PLUMB_VIEW_VALUE, PLUMB_VIEW_COUNT } plumb_view;
+
 typedef struct plumb_model plumb_model;
+typedef enum plumb_head_start { PLUMB_HEAD_NONE, PLUMB_HEAD_ZERO, PLUMB_HEAD_RANDOM /* normal, std 1/sqrt(hidden + 1), by seed */ } plumb_head_start;
 typedef struct plumb_model_options {
     const plumb_lora_config *lora;  /* NULL = none */
-    const plumb_adapter *adapter;   /* initial values of LoRA (NULL: A Kaiming-uniform(sqrt 5) by seed, B zero) */
+    const plumb_adapter *adapter;   /* initial values of LoRA (NULL: A Kaiming-uniform(sqrt 5) by seed, B zero), and of the policy's scalar head if it has one */
     bool freeze_adapter;            /* load the adapter for inference only */
     bool reference;                 /* keep what PLUMB_VIEW_REFERENCE needs */
+    plumb_head_start head;          /* a scalar head on the policy, trained unless freeze_adapter; an adapter's own head comes first */
+    const plumb_adapter *reward;    /* frozen, with a head: PLUMB_VIEW_REWARD */
+    const plumb_lora_config *value_lora; /* PLUMB_VIEW_VALUE, trained: a fresh adapter, */
+    const plumb_adapter *value;     /* or one that starts here, with its head; without one the head starts at zero */
     char **train_modules; int n_train_modules; /* patterns (fnmatch) of parameter names trained in full; "all" = every parameter */
     uint64_t seed;
     bool checkpointing;
@@ -44,30 +55,36 @@ void plumb_model_values_write(plumb_model *m, int64_t first, int64_t count, cons
 void plumb_model_grads_read(plumb_model *m, int64_t first, int64_t count, float *out);
 void plumb_model_grads_zero(plumb_model *m);
 void plumb_model_refresh(plumb_model *m); /* packed copies from values */
-/* The adapter as it stands, for saving; borrows nothing. */
-plumb_status plumb_model_adapter(plumb_model *m, plumb_adapter *out) PLUMB_CHECKED;
+/* A view's adapter and scalar head as they stand, for saving; borrows nothing. */
+plumb_status plumb_model_adapter(plumb_model *m, plumb_view view, plumb_adapter *out) PLUMB_CHECKED;
+bool plumb_model_has_head(const plumb_model *m, plumb_view view);
+int plumb_model_units(const plumb_model *m); /* of the trainables */
 /* Present value of a parameter [rows, cols]: of the base, or as trained in full; with `merge` (may be NULL) an adapter is merged in and rounded for `type`. */
 plumb_status plumb_model_param(plumb_model *m, const plumb_source *s, int param, const plumb_adapter *merge, plumb_file_type type, float *out) PLUMB_CHECKED;
-/* A view says which values a forward pass sees: the policy (adapter 0, trained weights) or the reference, the policy as it was when training began
- * (no adapter, or the frozen copy of the starting adapter; base weights where those train in full). */
-typedef enum plumb_view { PLUMB_VIEW_POLICY, PLUMB_VIEW_REFERENCE, PLUMB_VIEW_COUNT } plumb_view;
 int32_t plumb_model_adapter_of(const plumb_model *m, plumb_view view); /* for the segments of its forests */
 
 typedef struct plumb_forward_result { /* host, [n_targets] each; owned by the caller of plumb_model_forward (see below) */
-    double *logp, *entropy;
+    double *logp, *entropy;  /* of the targets' tokens */
     uint8_t *is_argmax;
+    double *values;          /* of the scalar head on the targets' rows */
     int64_t count, capacity;
 } plumb_forward_result;
 void plumb_forward_result_free(plumb_forward_result *r);
 
 typedef struct plumb_dropout { double p; uint64_t seed; uint32_t step; } plumb_dropout;
 
-/* Log-probabilities of the forest's targets into *r (grown as needed). training keeps what backward needs until the next forward.
- * dropout NULL = none. temperature divides logits. */
-plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, plumb_view view, bool training, const plumb_dropout *dropout, double temperature,
-                                 plumb_forward_result *r) PLUMB_CHECKED;
-/* Gradients of sum_j dlogp[j]*logp[j] accumulate in the flat array. Right after a training forward of the same forest. */
-plumb_status plumb_model_backward(plumb_model *m, const double *dlogp) PLUMB_CHECKED;
+typedef struct plumb_pass {
+    plumb_view view;
+    bool training;                  /* keep what backward needs until the next forward */
+    bool logprobs, values;          /* what to compute: log-probabilities of the targets' tokens, the view's scalar head on the targets' rows, or both */
+    double temperature;             /* divides logits; 0 = 1 */
+    const plumb_dropout *dropout;   /* NULL = none */
+} plumb_pass;
+/* Into *r, grown as needed; what is not asked for keeps its memory and has no meaning. */
+plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const plumb_pass *pass, plumb_forward_result *r) PLUMB_CHECKED;
+/* Gradients of sum_j dlogp[j]*logp[j] + dvalue[j]*value[j] accumulate in the flat array; NULL for what the forward pass did not compute. Right after a training forward
+ * of the same forest. */
+plumb_status plumb_model_backward(plumb_model *m, const double *dlogp, const double *dvalues) PLUMB_CHECKED;
 /* Logits [n_targets, V] of the listed rows (the targets' tokens are ignored), to host memory, policy view.
  * kv NULL: pages of this batch alone; otherwise keys and values of all layers persist there (decoding). */
 plumb_status plumb_model_logits(plumb_model *m, const plumb_forest *f, plumb_kv *kv, float *out) PLUMB_CHECKED;

@@ -25,6 +25,16 @@ static bool is_one_of(const char *key, const char *const *list, size_t count) {
     return false;
 }
 
+/* PEFT adds both names to a sequence classifier's list; the one that the model has is `score`. */
+static bool saves_score_only(const json_t *list) {
+    static const char *const heads[] = {"score", "classifier"};
+    size_t i;
+    json_t *item;
+    json_array_foreach(list, i, item)
+        if (!json_is_string(item) || !is_one_of(json_string_value(item), heads, 2)) return false;
+    return json_is_array(list);
+}
+
 static plumb_status check_options(const json_t *root, const char *path) {
     static const char *const read_or_harmless[] = {"peft_type",
                                                    "r",
@@ -73,6 +83,7 @@ static plumb_status check_options(const json_t *root, const char *path) {
     json_object_foreach((json_t *)root, key, value) {
         if (is_off(value) || is_one_of(key, read_or_harmless, sizeof read_or_harmless / sizeof *read_or_harmless))
             continue;
+        if (!strcmp(key, "modules_to_save") && saves_score_only(value)) continue;
         if (is_one_of(key, refused, sizeof refused / sizeof *refused))
             return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s is not supported", path, key);
         if (json_is_true(value) || json_is_object(value) || json_is_array(value))
@@ -89,7 +100,7 @@ static plumb_status check_text(const json_t *root, const char *path, const char 
     const char *text = json_string_value(v);
     if (text && is_one_of(text, allowed, count)) return PLUMB_OK;
     return plumb_error(PLUMB_E_UNSUPPORTED, "%s: %s '%.100s' is not supported; supported: %s", path, key,
-                       text ? text : "(not a string)", allowed[0]);
+                       text ? text : "(not a string)", count > 1 ? "CAUSAL_LM, SEQ_CLS" : allowed[0]);
 }
 
 /* Initialisations that subtract the start from the base weights (PiSSA, OLoRA, CorDA, LoftQ, ...) need a base that the
@@ -169,11 +180,11 @@ static plumb_status read_numbers(plumb_lora_config *c, const json_t *root, const
 }
 
 plumb_status plumb_lora_config_read(plumb_lora_config *c, bool *tensors_decide, const json_t *root, const char *path) {
-    static const char *const types[] = {"LORA"}, *const tasks[] = {"CAUSAL_LM"}, *const biases[] = {"none"};
+    static const char *const types[] = {"LORA"}, *const tasks[] = {"CAUSAL_LM", "SEQ_CLS"}, *const biases[] = {"none"};
     *c = (plumb_lora_config){0};
     if (!json_is_object(root)) return plumb_error(PLUMB_E_FORMAT, "%s: expected an object", path);
     PLUMB_TRY(check_text(root, path, "peft_type", types, 1, true));
-    PLUMB_TRY(check_text(root, path, "task_type", tasks, 1, false));
+    PLUMB_TRY(check_text(root, path, "task_type", tasks, 2, false));
     PLUMB_TRY(check_text(root, path, "bias", biases, 1, false));
     PLUMB_TRY(check_initialisation(root, path));
     PLUMB_TRY(check_options(root, path));

@@ -23,6 +23,7 @@ void plumb_adapter_free(plumb_adapter *a) {
     }
     free(a->a);
     free(a->b);
+    free(a->score);
     plumb_lora_config_free(&a->config);
     *a = (plumb_adapter){0};
 }
@@ -75,6 +76,18 @@ static plumb_status read_pair(plumb_adapter *a, int i, const plumb_safetensors *
     return PLUMB_OK;
 }
 
+/* The head of a model with one label: [1, hidden]. */
+static plumb_status read_score(plumb_adapter *a, const plumb_safetensors *file, const plumb_params *p, int64_t *used) {
+    const plumb_file_tensor *t = plumb_safetensors_find(file, PLUMB_SCORE_KEY);
+    if (!t) return PLUMB_OK;
+    if (t->n_dims == 2 && t->shape[0] != 1)
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: tensor %s has %lld labels; supported: a head of one", file->path, t->name, (long long)t->shape[0]);
+    a->n_score = p->items[plumb_params_find(p, PLUMB_ROLE_EMBED, -1, false)].cols;
+    PLUMB_TRY(read_tensor(&a->score, t, 1, a->n_score, file->path));
+    (*used)++;
+    return PLUMB_OK;
+}
+
 /* The first tensor of the file that fits no parameter. */
 static plumb_status report_stranger(const plumb_safetensors *file, const plumb_params *p) {
     for (int64_t t = 0; t < file->count; t++) {
@@ -87,7 +100,7 @@ static plumb_status report_stranger(const plumb_safetensors *file, const plumb_p
                 known = !strcmp(key, file->tensors[t].name);
             }
         }
-        if (!known)
+        if (!known && strcmp(file->tensors[t].name, PLUMB_SCORE_KEY) != 0)
             return plumb_error(PLUMB_E_FORMAT,
                                "%s: tensor %.200s fits no linear layer of the model; expected names like "
                                "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
@@ -168,6 +181,7 @@ plumb_status plumb_adapter_load(plumb_adapter *a, const char *dir, const plumb_p
     status = plumb_alloc(&a->a, (size_t)p->count, sizeof *a->a, "an adapter");
     if (status == PLUMB_OK) status = plumb_alloc(&a->b, (size_t)p->count, sizeof *a->b, "an adapter");
     for (int i = 0; i < p->count && status == PLUMB_OK; i++) status = read_pair(a, i, &file, p, &used);
+    if (status == PLUMB_OK) status = read_score(a, &file, p, &used);
     if (status == PLUMB_OK && used != file.count) status = report_stranger(&file, p);
     if (status == PLUMB_OK && used == 0) status = plumb_error(PLUMB_E_FORMAT, "%s: the adapter is empty", file.path);
     if (status == PLUMB_OK) status = check_targets(a, tensors_decide, &file, p, path);

@@ -35,14 +35,15 @@ static json_t *alpha_json(double alpha) { /* PEFT's own type is int */
     return json_real(alpha);
 }
 
-static plumb_status save_config(const plumb_lora_config *c, const char *path, const plumb_params *p) {
+static plumb_status save_config(const plumb_lora_config *c, bool scored, const char *path, const plumb_params *p) {
+    json_t *to_save = scored ? json_pack("[s]", "score") : json_null();
     json_t *base = c->base_model ? json_string(c->base_model) : json_null();
     json_t *root = json_pack(
-        "{s:s, s:s, s:n, s:o, s:n, s:b, s:b, s:b, s:s, s:I, s:o, s:f, s:b, s:b, s:o?, s:n, s:n, s:n, s:{}, s:{}}",
-        "peft_type", "LORA", "task_type", "CAUSAL_LM", "auto_mapping", "base_model_name_or_path", base, "revision",
+        "{s:s, s:s, s:n, s:o, s:n, s:b, s:b, s:b, s:s, s:I, s:o, s:f, s:b, s:b, s:o?, s:o, s:n, s:n, s:{}, s:{}}",
+        "peft_type", "LORA", "task_type", scored ? "SEQ_CLS" : "CAUSAL_LM", "auto_mapping", "base_model_name_or_path", base, "revision",
         "inference_mode", 1, "fan_in_fan_out", 0, "init_lora_weights", 1, "bias", "none", "r", (json_int_t)c->r,
         "lora_alpha", alpha_json(c->alpha), "lora_dropout", c->dropout, "use_rslora", c->rslora ? 1 : 0, "use_dora", 0,
-        "target_modules", targets_json(c, p), "modules_to_save", "layers_to_transform", "layers_pattern",
+        "target_modules", targets_json(c, p), "modules_to_save", to_save, "layers_to_transform", "layers_pattern",
         "rank_pattern", "alpha_pattern");
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
     plumb_status status =
@@ -58,7 +59,7 @@ static plumb_status save_tensors(const plumb_adapter *a, const char *path, const
     int64_t count = 0;
     plumb_st_item *items;
     char(*names)[PLUMB_LORA_KEY] = NULL;
-    PLUMB_TRY(plumb_alloc(&items, 2 * (size_t)p->count, sizeof *items, "the adapter's tensors"));
+    PLUMB_TRY(plumb_alloc(&items, 2 * (size_t)p->count + 1, sizeof *items, "the adapter's tensors"));
     plumb_status status = plumb_alloc(&names, 2 * (size_t)p->count, sizeof *names, "the adapter's tensors");
     for (int i = 0; i < a->n_params && status == PLUMB_OK; i++) {
         const plumb_param *item = &p->items[i];
@@ -70,6 +71,7 @@ static plumb_status save_tensors(const plumb_adapter *a, const char *path, const
         items[count] = (plumb_st_item){names[count], 2, {item->rows, a->config.r}, a->b[i], PLUMB_FT_F32};
         count++;
     }
+    if (a->score) items[count++] = (plumb_st_item){PLUMB_SCORE_KEY, 2, {1, a->n_score}, a->score, PLUMB_FT_F32};
     if (status == PLUMB_OK) status = plumb_safetensors_write(path, items, count, NULL, NULL);
     free(names);
     free(items);
@@ -85,7 +87,7 @@ plumb_status plumb_adapter_save(const plumb_adapter *a, const char *dir, const p
     free(path);
     path = NULL;
     if (status == PLUMB_OK) status = plumb_path_join(&path, dir, "adapter_config.json");
-    if (status == PLUMB_OK) status = save_config(&a->config, path, p);
+    if (status == PLUMB_OK) status = save_config(&a->config, a->score != NULL, path, p);
     free(path);
     return status;
 }

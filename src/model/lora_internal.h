@@ -15,6 +15,7 @@ plumb_status plumb_lora_config_read(plumb_lora_config *c, bool *tensors_decide, 
 /* Replaces target_modules by copies of `names`. */
 plumb_status plumb_lora_set_targets(plumb_lora_config *c, const char *const *names, int count) PLUMB_CHECKED;
 /* "base_model.model.<module>.lora_A.weight"; half is 'A' or 'B'. */
+#define PLUMB_SCORE_KEY "base_model.model.score.weight"
 enum { PLUMB_LORA_KEY = 160 };
 void plumb_lora_key(char out[PLUMB_LORA_KEY], const plumb_param *p, char half);
 #endif

@@ -121,13 +121,14 @@ static plumb_status load_vectors(plumb_model *m, const plumb_source *s) {
 /* --- layers --------------------------------------------------------------------------------------------------------------------------- */
 static const plumb_role linear_roles[LINEARS] = {PLUMB_ROLE_Q, PLUMB_ROLE_K, PLUMB_ROLE_V, PLUMB_ROLE_O, PLUMB_ROLE_GATE, PLUMB_ROLE_UP, PLUMB_ROLE_DOWN};
 
-/* A view's linears: its weights and biases; gradients in the policy's view only. LoRA is attached by trainable.c. */
+/* A view's linears: its weights and biases; gradients in the policy's view only. LoRA is attached by adapters.c. */
 static plumb_status build_linears(plumb_model *m, plumb_view view) {
-    PLUMB_TRY(plumb_alloc(&m->linears[view], (size_t)(m->arch.layers * LINEARS), sizeof **m->linears, "the layers"));
+    int side = plumb_linears_of(view);
+    PLUMB_TRY(plumb_alloc(&m->linears[side], (size_t)(m->arch.layers * LINEARS), sizeof **m->linears, "the layers"));
     for (int32_t layer = 0; layer < m->arch.layers; layer++)
         for (int which = 0; which < LINEARS; which++) {
             int w = plumb_params_find(&m->params, linear_roles[which], layer, false), b = plumb_params_find(&m->params, linear_roles[which], layer, true);
-            plumb_linear *l = &m->linears[view][plumb_linear_index(layer, which)];
+            plumb_linear *l = &m->linears[side][plumb_linear_index(layer, which)];
             *l = (plumb_linear){.n = m->params.items[w].rows, .k = m->params.items[w].cols, .site = (uint32_t)(1 + w) << 16};
             l->w = (plumb_weight *)plumb_value_weight(&m->values[w], view);
             if (b >= 0) l->bias = plumb_value_vector(&m->values[b], view);
@@ -138,16 +139,17 @@ static plumb_status build_linears(plumb_model *m, plumb_view view) {
     return PLUMB_OK;
 }
 
-static plumb_status create(plumb_model *m, const plumb_source *s, const plumb_model_options *o, bool *full, bool *chosen) {
+static plumb_status create(plumb_model *m, const plumb_source *s, const plumb_model_options *o, bool *full) {
     PLUMB_TRY(plumb_params_build(&m->params, &m->arch));
     PLUMB_TRY(plumb_alloc(&m->values, (size_t)m->params.count, sizeof *m->values, "the parameters"));
-    PLUMB_TRY(plumb_model_plan_trainables(m, o, full, chosen));
+    PLUMB_TRY(plumb_model_plan_trainables(m, o, full));
     plumb_status local = create_weights(m, full); /* agreed below, since the others wait at the barrier */
     if (local == PLUMB_OK) local = load_weights(m, s);
     if (local == PLUMB_OK) local = load_vectors(m, s);
-    if (local == PLUMB_OK) local = plumb_model_attach_trainables(m, s, o, full, chosen);
-    for (int view = 0; view < PLUMB_VIEW_COUNT && local == PLUMB_OK; view++) local = build_linears(m, (plumb_view)view);
-    if (local == PLUMB_OK) local = plumb_model_attach_adapters(m, o, chosen);
+    if (local == PLUMB_OK) local = plumb_model_attach_trainables(m, s, o);
+    if (local == PLUMB_OK) local = build_linears(m, PLUMB_VIEW_POLICY);
+    if (local == PLUMB_OK) local = build_linears(m, PLUMB_VIEW_REFERENCE);
+    if (local == PLUMB_OK) local = plumb_model_attach_adapters(m, o);
     if (local == PLUMB_OK) local = plumb_backend_fault(m->be);
     plumb_source_release(s);
     if (m->shared) plumb_shared_barrier(m->shared);
@@ -166,24 +168,25 @@ plumb_status plumb_model_create(plumb_model **out, plumb_backend *be, const plum
     m->usual_tokens = o->tokens;
     m->logits_budget = o->logits_budget ? o->logits_budget : (size_t)32 << 20;
     int count = plumb_source_params(s)->count;
-    bool *full = NULL, *chosen = NULL;
+    bool *full = NULL;
     plumb_status status = plumb_alloc(&full, (size_t)count, sizeof *full, "the parameters");
-    if (status == PLUMB_OK) status = plumb_alloc(&chosen, (size_t)count, sizeof *chosen, "the parameters");
-    if (status == PLUMB_OK) status = create(m, s, o, full, chosen);
+    if (status == PLUMB_OK) status = create(m, s, o, full);
     free(full);
-    free(chosen);
     if (status != PLUMB_OK) plumb_model_free(m), *out = NULL;
     return status;
 }
 
 static void free_linears(plumb_model *m) {
     plumb_backend *be = m->be;
-    for (int64_t i = 0; m->linears[PLUMB_VIEW_POLICY] && i < m->arch.layers * LINEARS; i++)
-        for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++) { /* the reference view borrows these */
-            be->ops->weight_free(be, m->linears[PLUMB_VIEW_POLICY][i].lora[j].a);
-            be->ops->weight_free(be, m->linears[PLUMB_VIEW_POLICY][i].lora[j].b);
-        }
-    for (int view = 0; view < PLUMB_VIEW_COUNT; view++) free(m->linears[view]);
+    for (int side = 0; side < 2; side++) {
+        for (int64_t i = 0; m->linears[side] && i < m->arch.layers * LINEARS; i++)
+            for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++) {
+                if (plumb_linears_of((plumb_view)j) != side) continue; /* borrowed from the other side */
+                be->ops->weight_free(be, m->linears[side][i].lora[j].a);
+                be->ops->weight_free(be, m->linears[side][i].lora[j].b);
+            }
+        free(m->linears[side]);
+    }
 }
 
 void plumb_model_free(plumb_model *m) {
@@ -199,7 +202,8 @@ void plumb_model_free(plumb_model *m) {
     if (m->flat_values) be->ops->buffer_free(be, m->flat_values);
     if (m->flat_grads) be->ops->buffer_free(be, m->flat_grads);
     if (m->shared) plumb_shared_free(m->shared);
-    plumb_lora_config_free(&m->lora);
+    if (m->frozen_heads) m->be->ops->buffer_free(m->be, m->frozen_heads);
+    for (int view = 0; view < PLUMB_VIEW_COUNT; view++) free(m->adapters[view].chosen);
     plumb_params_free(&m->params);
     free(m->values);
     free(m->trainables);

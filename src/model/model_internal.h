@@ -24,25 +24,34 @@ typedef struct workspace {
     plumb_buffer *pool;        /* what layers keep from forward to backward */
     int64_t pool_floats, kept; /* the first `kept` layers of this pass have memory of their own; the others share one and are computed again */
     int64_t pool_rows;         /* of this pass: the layout of the pool */
-    plumb_tensor normed, branch, hidden, gradient, dbranch, dq, dk, dv, rows, rows_normed, rows_rstd, u, dlogp, stats;
+    plumb_tensor normed, branch, hidden, gradient, dbranch, dq, dk, dv, rows, rows_normed, rows_rstd, u, dlogp, stats, scores;
     plumb_tensor listed_input, listed_o, listed_do, listed_scale[PLUMB_MAX_ADAPTERS]; /* of the last layer, on the listed rows: see transformer.c */
     plumb_kv *kv;
     int64_t kv_slots;
 } workspace;
+
+typedef struct adapter_slot {
+    bool present, trains;
+    int64_t r;
+    double alpha, dropout, scale;
+    bool rslora;
+    bool *chosen;              /* [params.count] owned */
+} adapter_slot;
+typedef struct scalar_head { plumb_tensor weight, grad; } scalar_head; /* [1, hidden]; absent; grad absent when frozen */
 
 struct plumb_model {
     plumb_backend *be;
     plumb_arch arch;
     plumb_params params;
     plumb_attention attention;
-    plumb_lora_config lora;    /* borrowed strings of the caller's config are copied */
-    bool has_lora, checkpointing, wants_reference, reference_adapter, trains_full;
+    bool checkpointing, wants_reference, trains_full;
     size_t logits_budget;
     int64_t usual_tokens;
-    double lora_scale[PLUMB_MAX_ADAPTERS];
+    adapter_slot adapters[PLUMB_VIEW_COUNT]; /* one for each view; a view's adapter has the view's number */
+    scalar_head heads[PLUMB_VIEW_COUNT];
 
     value *values;             /* [params.count] */
-    plumb_linear *linears[PLUMB_VIEW_COUNT]; /* [layers * LINEARS] */
+    plumb_linear *linears[2];  /* [layers * LINEARS] of the policy, and of every other view, which see the base weights */
     plumb_shared *shared;
     bool is_shared;
     plumb_buffer *vectors;     /* gains and biases */
@@ -53,28 +62,33 @@ struct plumb_model {
     plumb_trainable *trainables;
     int n_trainables;
     int64_t n_flat;
-    plumb_buffer *flat_values, *flat_grads;
+    plumb_buffer *flat_values, *flat_grads, *frozen_heads;
 
     plumb_linear_work work;
     int64_t work_rows;
     workspace space;
     plumb_batch *batch;        /* of the last training forward */
     plumb_view view;
+    bool logprobs, valued;     /* what the last forward computed, */
+    double temperature;        /* and how */
     int64_t rows, targets;     /* of the last forward */
     bool narrow;               /* the last forward's last layer went over the listed rows only */
     bool trained_forward;
 };
 
 /* trainable.c */
-plumb_status plumb_model_plan_trainables(plumb_model *m, const plumb_model_options *o, bool *full, bool *chosen) PLUMB_CHECKED;
-plumb_status plumb_model_attach_trainables(plumb_model *m, const plumb_source *s, const plumb_model_options *o, const bool *full, const bool *chosen) PLUMB_CHECKED;
-/* Gives the policy's linears their LoRA matrices (and the frozen copy that the reference view reads), from the adapter or by seed. */
-plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_model_options *o, const bool *chosen) PLUMB_CHECKED;
+plumb_status plumb_model_plan_trainables(plumb_model *m, const plumb_model_options *o, bool *full) PLUMB_CHECKED;
+plumb_status plumb_model_attach_trainables(plumb_model *m, const plumb_source *s, const plumb_model_options *o) PLUMB_CHECKED;
+/* adapters.c: gives the linears of each view their LoRA matrices and heads their values, from adapters or by seed. */
+plumb_status plumb_model_plan_adapters(plumb_model *m, const plumb_model_options *o) PLUMB_CHECKED;
+plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_model_options *o) PLUMB_CHECKED;
+void plumb_model_refresh_lora(plumb_model *m, const plumb_trainable *t);
 /* workspace.c */
 plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool training) PLUMB_CHECKED;
 void plumb_model_release(plumb_model *m);
 layer_memory plumb_model_layer_memory(const plumb_model *m, int64_t layer);
 
+static inline int plumb_linears_of(plumb_view view) { return view != PLUMB_VIEW_POLICY; }
 static inline int64_t plumb_linear_index(int64_t layer, int which) { return layer * LINEARS + which; }
 static inline const plumb_weight *plumb_value_weight(const value *v, plumb_view view) {
     return v->trained && (view == PLUMB_VIEW_POLICY || !v->base) ? v->trained : v->base;

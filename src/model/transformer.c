@@ -26,10 +26,13 @@ static plumb_tensor first_rows(plumb_tensor t, int64_t rows) { return plumb_tens
 static plumb_tensor norm_gain(const pass *p, plumb_role role, int32_t layer) {
     return plumb_value_vector(&p->m->values[plumb_params_find(&p->m->params, role, layer, false)], p->view);
 }
-static plumb_tensor norm_grad(const pass *p, plumb_role role, int32_t layer) { return p->m->values[plumb_params_find(&p->m->params, role, layer, false)].grad; }
+static plumb_tensor norm_grad(const pass *p, plumb_role role, int32_t layer) {
+    if (p->view != PLUMB_VIEW_POLICY) return (plumb_tensor){0}; /* the other views see the base */
+    return p->m->values[plumb_params_find(&p->m->params, role, layer, false)].grad;
+}
 /* The linears [first, first+count) of a layer, as a group that shares its input. */
 static void group_of(const pass *p, int64_t layer, int first, int count, plumb_linear **group) {
-    for (int i = 0; i < count; i++) group[i] = &p->m->linears[p->view][plumb_linear_index(layer, first + i)];
+    for (int i = 0; i < count; i++) group[i] = &p->m->linears[plumb_linears_of(p->view)][plumb_linear_index(layer, first + i)];
 }
 
 /* What a layer does after its attention, and on which rows. */
@@ -138,12 +141,12 @@ static const value *head_value(const plumb_model *m) {
 }
 
 /* Which rows go through which adapter, and with what factor. */
-static plumb_status set_adapters(plumb_model *m, const plumb_forest *f) {
+static plumb_status set_adapters(plumb_model *m, const plumb_forest *f, plumb_view view) {
     for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++) m->work.used[j] = false;
     for (int32_t s = 0; s < f->n_segments; s++) {
         int32_t a = f->segments[s].adapter;
         if (a == PLUMB_NO_ADAPTER) continue;
-        if (a >= PLUMB_MAX_ADAPTERS || !m->has_lora || (a == 1 && !m->reference_adapter) || a > 1)
+        if (a < 0 || a >= PLUMB_MAX_ADAPTERS || !m->adapters[a].present || (m->trains_full && plumb_linears_of((plumb_view)a) != plumb_linears_of(view)))
             return plumb_error(PLUMB_E_CONFIG, "a segment asks for adapter %d, which the model does not have", a);
         m->work.used[a] = true;
     }
@@ -152,7 +155,7 @@ static plumb_status set_adapters(plumb_model *m, const plumb_forest *f) {
         m->work.row_scale[j].rows = f->n_tokens;
         if (!m->work.used[j]) continue;
         if (!scale) PLUMB_TRY(plumb_alloc(&scale, (size_t)f->n_tokens, sizeof *scale, "adapter scales"));
-        for (int64_t i = 0; i < f->n_tokens; i++) scale[i] = f->segments[f->row_segment[i]].adapter == j ? (float)m->lora_scale[j] : 0.0f;
+        for (int64_t i = 0; i < f->n_tokens; i++) scale[i] = f->segments[f->row_segment[i]].adapter == j ? (float)m->adapters[j].scale : 0.0f;
         PLUMB_RUN(m->be, write, m->work.row_scale[j], scale);
     }
     free(scale);
@@ -163,7 +166,7 @@ static plumb_status begin(plumb_model *m, pass *p, const plumb_forest *f, plumb_
     if (!f->finished) return plumb_error(PLUMB_E_DATA, "the forest is not laid out");
     m->trained_forward = false;
     PLUMB_TRY(plumb_model_reserve(m, f, training));
-    PLUMB_TRY(set_adapters(m, f));
+    PLUMB_TRY(set_adapters(m, f, view));
     if (m->batch) m->be->ops->batch_free(m->be, m->batch);
     m->batch = NULL;
     PLUMB_TRY(m->be->ops->batch_create(m->be, f, &m->batch));
@@ -192,16 +195,19 @@ static void run_layers(const pass *p) {
               first_rows(s->rows_rstd, m->targets), m->arch.norm_eps);
 }
 
+static plumb_status reserve_result(plumb_forward_result *r, int64_t n) {
+    r->count = n;
+    if (r->capacity >= n && r->logp) return PLUMB_OK;
+    plumb_forward_result_free(r);
+    PLUMB_TRY(plumb_alloc(&r->logp, (size_t)n, sizeof *r->logp, "log-probabilities"));
+    PLUMB_TRY(plumb_alloc(&r->entropy, (size_t)n, sizeof *r->entropy, "log-probabilities"));
+    PLUMB_TRY(plumb_alloc(&r->values, (size_t)n, sizeof *r->values, "log-probabilities"));
+    PLUMB_TRY(plumb_alloc(&r->is_argmax, (size_t)n, sizeof *r->is_argmax, "log-probabilities"));
+    r->capacity = r->count = n;
+    return PLUMB_OK;
+}
 static plumb_status read_stats(plumb_model *m, plumb_forward_result *r) {
     int64_t n = m->targets;
-    if (r->capacity < n || !r->logp) {
-        plumb_forward_result_free(r);
-        PLUMB_TRY(plumb_alloc(&r->logp, (size_t)n, sizeof *r->logp, "log-probabilities"));
-        PLUMB_TRY(plumb_alloc(&r->entropy, (size_t)n, sizeof *r->entropy, "log-probabilities"));
-        PLUMB_TRY(plumb_alloc(&r->is_argmax, (size_t)n, sizeof *r->is_argmax, "log-probabilities"));
-        r->capacity = n;
-    }
-    r->count = n;
     double *stats;
     PLUMB_TRY(plumb_alloc(&stats, (size_t)(4 * n), sizeof *stats, "log-probabilities"));
     PLUMB_RUN(m->be, read_f64, first_rows(m->space.stats, n), stats);
@@ -212,48 +218,79 @@ static plumb_status read_stats(plumb_model *m, plumb_forward_result *r) {
 void plumb_forward_result_free(plumb_forward_result *r) {
     free(r->logp);
     free(r->entropy);
+    free(r->values);
     free(r->is_argmax);
     *r = (plumb_forward_result){0};
 }
 
-plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, plumb_view view, bool training, const plumb_dropout *dropout, double temperature,
-                                 plumb_forward_result *r) {
+plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const plumb_pass *o, plumb_forward_result *r) {
     pass p;
-    PLUMB_TRY(begin(m, &p, f, view, training, dropout, NULL));
-    run_layers(&p);
     workspace *s = &m->space;
     plumb_tensor none = {0};
-    PLUMB_RUN(m->be, head_forward, first_rows(s->stats, m->targets), training ? first_rows(s->u, m->targets) : none, first_rows(s->rows_normed, m->targets),
-              plumb_value_weight(head_value(m), view), temperature, m->logits_budget, p.batch);
-    PLUMB_TRY(read_stats(m, r));
-    m->trained_forward = training;
+    if (o->values && !plumb_model_has_head(m, o->view)) return plumb_error(PLUMB_E_CONFIG, "this model has no scalar head");
+    PLUMB_TRY(begin(m, &p, f, o->view, o->training, o->dropout, NULL));
+    run_layers(&p);
+    PLUMB_TRY(reserve_result(r, m->targets));
+    if (o->values) {
+        PLUMB_RUN(m->be, score_forward, first_rows(s->scores, m->targets), first_rows(s->rows_normed, m->targets), m->heads[o->view].weight);
+        PLUMB_RUN(m->be, read_f64, first_rows(s->scores, m->targets), r->values);
+    }
+    if (o->logprobs) {
+        PLUMB_RUN(m->be, head_forward, first_rows(s->stats, m->targets), o->training ? first_rows(s->u, m->targets) : none, first_rows(s->rows_normed, m->targets),
+                  plumb_value_weight(head_value(m), o->view), o->temperature > 0 ? o->temperature : 1.0, m->logits_budget, p.batch);
+        PLUMB_TRY(read_stats(m, r));
+    }
+    m->trained_forward = o->training, m->logprobs = o->logprobs, m->valued = o->values, m->temperature = o->temperature > 0 ? o->temperature : 1.0;
     return plumb_backend_fault(m->be);
 }
 
 /* Does anything train below the layers? Then the first layer's input gradient is needed. */
 static bool trains_below(const plumb_model *m) {
+    if (m->view != PLUMB_VIEW_POLICY) return false;
     if (m->values[plumb_params_find(&m->params, PLUMB_ROLE_EMBED, -1, false)].grad.buffer) return true;
     return m->values[plumb_params_find(&m->params, PLUMB_ROLE_ATTN_NORM, 0, false)].grad.buffer != NULL;
 }
 
-plumb_status plumb_model_backward(plumb_model *m, const double *dlogp) {
+static plumb_status write_column(plumb_model *m, plumb_tensor to, const double *from, int64_t n) {
+    float *host;
+    PLUMB_TRY(plumb_alloc(&host, (size_t)n, sizeof *host, "loss derivatives"));
+    for (int64_t i = 0; i < n; i++) host[i] = (float)from[i];
+    PLUMB_RUN(m->be, write, to, host);
+    free(host);
+    return PLUMB_OK;
+}
+
+/* Leaves in u the gradient by the normed listed rows: of the log-probabilities, whose directions u holds since the forward pass, and of the scalar head. */
+static plumb_status heads_backward(plumb_model *m, const double *dlogp, const double *dvalues) {
+    plumb_backend *be = m->be;
+    workspace *s = &m->space;
+    int64_t R = m->targets;
+    plumb_tensor d = first_rows(s->dlogp, R), u = first_rows(s->u, R), rows_normed = first_rows(s->rows_normed, R);
+    const value *head = head_value(m);
+    if (m->logprobs && dlogp) {
+        PLUMB_TRY(write_column(m, d, dlogp, R));
+        if (head->grad.buffer && m->view == PLUMB_VIEW_POLICY)
+            PLUMB_RUN(be, head_backward, head->grad, d, first_rows(s->stats, R), rows_normed, plumb_value_weight(head, m->view), m->temperature, m->logits_budget, m->batch);
+        PLUMB_RUN(be, scale_rows, u, u, d);
+    } else {
+        PLUMB_RUN(be, zero, u);
+    }
+    if (m->valued && dvalues) {
+        plumb_tensor ds = first_rows(s->scores, R);
+        PLUMB_TRY(write_column(m, ds, dvalues, R));
+        PLUMB_RUN(be, score_backward, u, m->heads[m->view].grad, ds, rows_normed, m->heads[m->view].weight);
+    }
+    return PLUMB_OK;
+}
+
+plumb_status plumb_model_backward(plumb_model *m, const double *dlogp, const double *dvalues) {
     if (!m->trained_forward) return plumb_error(PLUMB_E_CONFIG, "backward without a training forward");
     workspace *s = &m->space;
     plumb_backend *be = m->be;
     pass p = {m, m->view, m->rows, s->kv, false, m->narrow, m->batch};
     int64_t T = m->rows, R = m->targets;
-    plumb_tensor dlogp_device = first_rows(s->dlogp, R), rows = first_rows(s->rows, R), u = first_rows(s->u, R), d = first_rows(s->gradient, T);
-    float *host;
-    PLUMB_TRY(plumb_alloc(&host, (size_t)R, sizeof *host, "loss derivatives"));
-    for (int64_t i = 0; i < R; i++) host[i] = (float)dlogp[i];
-    PLUMB_RUN(be, write, dlogp_device, host);
-    free(host);
-
-    const value *head = head_value(m);
-    if (head->grad.buffer)
-        PLUMB_RUN(be, head_backward, head->grad, dlogp_device, first_rows(s->stats, R), first_rows(s->rows_normed, R), plumb_value_weight(head, m->view), 1.0,
-                  m->logits_budget, m->batch);
-    PLUMB_RUN(be, scale_rows, u, u, dlogp_device);
+    plumb_tensor rows = first_rows(s->rows, R), u = first_rows(s->u, R), d = first_rows(s->gradient, T);
+    PLUMB_TRY(heads_backward(m, dlogp, dvalues));
     plumb_tensor drows = first_rows(s->rows_normed, R); /* the normed rows have served */
     PLUMB_RUN(be, zero, drows);
     PLUMB_RUN(be, rmsnorm_backward, drows, norm_grad(&p, PLUMB_ROLE_FINAL_NORM, -1), u, rows, norm_gain(&p, PLUMB_ROLE_FINAL_NORM, -1), first_rows(s->rows_rstd, R));
@@ -267,7 +304,7 @@ plumb_status plumb_model_backward(plumb_model *m, const double *dlogp) {
         layer_backward(&p, layer, d, drows, layer > 0 || below);
     }
     const value *embedding = &m->values[plumb_params_find(&m->params, PLUMB_ROLE_EMBED, -1, false)];
-    if (embedding->grad.buffer) PLUMB_RUN(be, embedding_backward, embedding->grad, d, m->batch);
+    if (embedding->grad.buffer && m->view == PLUMB_VIEW_POLICY) PLUMB_RUN(be, embedding_backward, embedding->grad, d, m->batch);
     m->trained_forward = false;
     return plumb_backend_fault(be);
 }

@@ -48,7 +48,7 @@ void plumb_model_release(plumb_model *m) {
     m->rope = NULL;
 }
 
-static int adapters_of(const plumb_model *m) { return m->has_lora ? m->reference_adapter ? 2 : 1 : 0; }
+static double dropout_of(const plumb_model *m) { return m->adapters[PLUMB_VIEW_POLICY].dropout; }
 
 static plumb_status create_operands(plumb_model *m, int64_t T) {
     plumb_backend *be = m->be;
@@ -58,16 +58,17 @@ static plumb_status create_operands(plumb_model *m, int64_t T) {
     PLUMB_TRY(be->ops->operand_create(be, T, widest, &w->x));
     for (int i = 0; i < PLUMB_MAX_GROUP; i++) {
         PLUMB_TRY(be->ops->operand_create(be, T, widest, &w->dy[i]));
-        if (m->has_lora && m->lora.dropout > 0) PLUMB_TRY(be->ops->operand_create(be, T, widest, &w->xd[i]));
-        for (int j = 0; j < adapters_of(m); j++) {
-            PLUMB_TRY(be->ops->operand_create(be, T, m->lora.r, &w->xa[i][j]));
-            PLUMB_TRY(be->ops->operand_create(be, T, m->lora.r, &w->dxa[i][j]));
+        if (dropout_of(m) > 0) PLUMB_TRY(be->ops->operand_create(be, T, widest, &w->xd[i]));
+        for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++) {
+            if (!m->adapters[j].present) continue;
+            PLUMB_TRY(be->ops->operand_create(be, T, m->adapters[j].r, &w->xa[i][j]));
+            PLUMB_TRY(be->ops->operand_create(be, T, m->adapters[j].r, &w->dxa[i][j]));
         }
     }
     plumb_buffer *scales;
     PLUMB_TRY(create_buffer(m, T * PLUMB_MAX_ADAPTERS, "adapter scales", &scales));
     for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++) w->row_scale[j] = plumb_tensor_of(scales, j * T, T, 1);
-    if (m->has_lora && m->lora.dropout > 0) {
+    if (dropout_of(m) > 0) {
         plumb_buffer *dropped;
         PLUMB_TRY(create_buffer(m, T * widest, "dropout", &dropped));
         w->dropped = plumb_tensor_of(dropped, 0, T, widest);
@@ -99,6 +100,12 @@ static void place_layers(plumb_model *m, int64_t T, bool training) {
     s->kept = !training || m->checkpointing ? 0 : fit >= m->arch.layers ? m->arch.layers : fit - 1;
 }
 
+static int64_t adapter_floats(const plumb_model *m, int64_t T) {
+    int64_t floats = 0;
+    for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++)
+        if (m->adapters[j].present) floats += m->arch.layers * LINEARS * plumb_round_up(T * m->adapters[j].r, 16);
+    return floats;
+}
 static plumb_status create_layers(plumb_model *m, int64_t T, bool training) {
     const plumb_arch *a = &m->arch;
     workspace *s = &m->space;
@@ -109,14 +116,15 @@ static plumb_status create_layers(plumb_model *m, int64_t T, bool training) {
     plumb_buffer *b;
     PLUMB_TRY(create_buffer(m, (a->layers + 1) * plumb_round_up(T * a->hidden, 16), "activations", &b));
     for (int64_t l = 0; l <= a->layers; l++) s->inputs[l] = take(b, &at, T, a->hidden);
-    if (!m->has_lora) return PLUMB_OK;
-    plumb_buffer *products; /* A x of every adapter: small, so all layers keep it even with checkpointing */
-    PLUMB_TRY(create_buffer(m, a->layers * LINEARS * adapters_of(m) * plumb_round_up(T * m->lora.r, 16), "adapter activations", &products));
-    at = 0;
+    int64_t floats = adapter_floats(m, T);
+    if (!floats) return PLUMB_OK;
+    plumb_buffer *products; /* A x: small, so all layers keep it even with checkpointing */
+    PLUMB_TRY(create_buffer(m, floats, "adapter activations", &products));
     for (int view = 0; view < PLUMB_VIEW_COUNT; view++) {
-        at = 0; /* the views never run at once */
+        at = 0; /* the views never run at once, but rows of all adapters may */
         for (int64_t i = 0; i < a->layers * LINEARS; i++)
-            for (int j = 0; j < adapters_of(m); j++) m->linears[view][i].lora[j].xa = take(products, &at, T, m->lora.r);
+            for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++)
+                if (m->adapters[j].present) m->linears[plumb_linears_of((plumb_view)view)][i].lora[j].xa = take(products, &at, T, m->adapters[j].r);
     }
     return PLUMB_OK;
 }
@@ -127,7 +135,7 @@ static plumb_status create_shared(plumb_model *m, int64_t T, int64_t R, bool tra
     int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate, at = 0;
     int64_t widest = plumb_max64(C, Q);
     plumb_buffer *b;
-    int64_t count = 2 * plumb_round_up(T * C, 16) + plumb_round_up(T * I, 16) + 4 * plumb_round_up(R * C, 16) + 2 * plumb_round_up(R * Q, 16) + 3 * plumb_round_up(R * 4, 16) +
+    int64_t count = 2 * plumb_round_up(T * C, 16) + plumb_round_up(T * I, 16) + 4 * plumb_round_up(R * C, 16) + 2 * plumb_round_up(R * Q, 16) + 2 * plumb_round_up(R * 4, 16) + 3 * plumb_round_up(R, 16) +
                     PLUMB_MAX_ADAPTERS * plumb_round_up(R, 16);
     if (training) count += plumb_round_up(T * C, 16) + plumb_round_up(T * widest, 16) + plumb_round_up(T * Q, 16) + 2 * plumb_round_up(T * K, 16);
     PLUMB_TRY(create_buffer(m, count, "working activations", &b));
@@ -135,7 +143,7 @@ static plumb_status create_shared(plumb_model *m, int64_t T, int64_t R, bool tra
     s->rows = take(b, &at, R, C), s->rows_normed = take(b, &at, R, C), s->u = take(b, &at, R, C);
     s->listed_input = take(b, &at, R, C), s->listed_o = take(b, &at, R, Q), s->listed_do = take(b, &at, R, Q);
     for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++) s->listed_scale[j] = take(b, &at, R, 1);
-    s->rows_rstd = take(b, &at, R, 1), s->dlogp = take(b, &at, R, 1), s->stats = take(b, &at, R, 4);
+    s->rows_rstd = take(b, &at, R, 1), s->dlogp = take(b, &at, R, 1), s->stats = take(b, &at, R, 4), s->scores = take(b, &at, R, 1);
     if (!training) return PLUMB_OK;
     s->gradient = take(b, &at, T, C), s->dbranch = take(b, &at, T, widest);
     s->dq = take(b, &at, T, Q), s->dk = take(b, &at, T, K), s->dv = take(b, &at, T, K);
@@ -219,6 +227,6 @@ size_t plumb_model_workspace_bytes(const plumb_model *m, int64_t T, int64_t R) {
     int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate, widest = plumb_max64(plumb_max64(C, I), Q);
     int64_t usual = m->usual_tokens ? m->usual_tokens : T, kept = plumb_max64(layer_floats(a, T), m->checkpointing ? 0 : a->layers * layer_floats(a, usual)) + (a->layers + 1) * T * C;
     int64_t working = T * (3 * C + I + plumb_max64(C, Q) + Q + 2 * K) + R * (4 * C + 2 * Q + 6 + PLUMB_MAX_ADAPTERS), operands = T * widest * (1 + PLUMB_MAX_GROUP) * 2;
-    int64_t adapters = a->layers * LINEARS * adapters_of(m) * T * m->lora.r;
+    int64_t adapters = adapter_floats(m, T);
     return (size_t)(kept + working + operands + adapters) * sizeof(float) + 2 * m->logits_budget;
 }

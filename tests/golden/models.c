@@ -109,7 +109,7 @@ static void check_gradients(fixture *x, const char *prefix, const char *rows) {
 static plumb_status check_loss(fixture *x, plumb_forest *f, const char *prefix) {
     PLUMB_TRY(sequences(x, f, false));
     plumb_forward_result r = {0};
-    PLUMB_TRY(plumb_model_forward(x->model, f, PLUMB_VIEW_POLICY, true, NULL, 1.0, &r));
+    PLUMB_TRY(plumb_model_forward(x->model, f, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = true, .logprobs = true}, &r));
     double loss = 0, *d = malloc((size_t)r.count * sizeof *d);
     for (int64_t i = 0; i < r.count; i++) loss -= r.logp[i] / (double)r.count, d[i] = -1.0 / (double)r.count;
     int64_t n;
@@ -118,7 +118,7 @@ static plumb_status check_loss(fixture *x, plumb_forest *f, const char *prefix) 
     float *expected = floats(x, key, &n);
     golden_result(x->g, fabs(loss - (double)expected[0]) / (double)expected[0], 1e-5, "cases/%s %sloss", x->name, prefix);
     plumb_model_grads_zero(x->model);
-    PLUMB_TRY(plumb_model_backward(x->model, d));
+    PLUMB_TRY(plumb_model_backward(x->model, d, NULL));
     check_gradients(x, prefix, "");
     free(expected);
     free(d);
@@ -155,7 +155,7 @@ static plumb_status pair_forest(const fixture *x, plumb_forest *f, const int32_t
 static plumb_status check_mixed(fixture *x, plumb_forest *f, const double *d, int64_t nc, int64_t nr) {
     plumb_forward_result r = {0};
     PLUMB_TRY(pair_forest(x, f, (const int32_t[]){PLUMB_NO_ADAPTER, 0}, 2));
-    PLUMB_TRY(plumb_model_forward(x->model, f, PLUMB_VIEW_POLICY, true, NULL, 1.0, &r));
+    PLUMB_TRY(plumb_model_forward(x->model, f, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = true, .logprobs = true}, &r));
     const double *policy = r.logp + nc + nr;
     double worst = fmax(fmax(against(x, "pair.ref.chosen", r.logp), against(x, "pair.ref.rejected", r.logp + nc)),
                         fmax(against(x, "pair.logp.chosen", policy), against(x, "pair.logp.rejected", policy + nc)));
@@ -163,7 +163,7 @@ static plumb_status check_mixed(fixture *x, plumb_forest *f, const double *d, in
     double *both = calloc((size_t)(2 * (nc + nr)), sizeof *both);
     memcpy(both + nc + nr, d, (size_t)(nc + nr) * sizeof *d);
     plumb_model_grads_zero(x->model);
-    plumb_status status = plumb_model_backward(x->model, both);
+    plumb_status status = plumb_model_backward(x->model, both, NULL);
     check_gradients(x, "pair.", " of mixed rows");
     free(both);
     plumb_forward_result_free(&r);
@@ -175,9 +175,9 @@ static plumb_status check_pair(fixture *x, plumb_forest *f) {
     int64_t nc, nr;
     free(ids(x, "pair.chosen", &nc)), free(ids(x, "pair.rejected", &nr));
     PLUMB_TRY(pair_forest(x, f, (const int32_t[]){PLUMB_NO_ADAPTER}, 1));
-    PLUMB_TRY(plumb_model_forward(x->model, f, PLUMB_VIEW_REFERENCE, false, NULL, 1.0, &reference));
+    PLUMB_TRY(plumb_model_forward(x->model, f, &(plumb_pass){.view = PLUMB_VIEW_REFERENCE, .training = false, .logprobs = true}, &reference));
     PLUMB_TRY(pair_forest(x, f, (const int32_t[]){0}, 1));
-    PLUMB_TRY(plumb_model_forward(x->model, f, PLUMB_VIEW_POLICY, true, NULL, 1.0, &policy));
+    PLUMB_TRY(plumb_model_forward(x->model, f, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = true, .logprobs = true}, &policy));
     double worst = fmax(fmax(against(x, "pair.logp.chosen", policy.logp), against(x, "pair.logp.rejected", policy.logp + nc)),
                         fmax(against(x, "pair.ref.chosen", reference.logp), against(x, "pair.ref.rejected", reference.logp + nc)));
     golden_result(x->g, worst, 1e-5, "cases/%s pair.logp", x->name);
@@ -186,7 +186,7 @@ static plumb_status check_pair(fixture *x, plumb_forest *f) {
                                       d + nc, &(plumb_dpo_stats){0});
     golden_result(x->g, against(x, "pair.loss", &loss), 1e-5, "cases/%s pair.loss", x->name);
     plumb_model_grads_zero(x->model);
-    PLUMB_TRY(plumb_model_backward(x->model, d));
+    PLUMB_TRY(plumb_model_backward(x->model, d, NULL));
     check_gradients(x, "pair.", "");
     PLUMB_TRY(check_mixed(x, f, d, nc, nr));
     free(d);

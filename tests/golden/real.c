@@ -62,7 +62,7 @@ static plumb_status numbers(const real *r, const json_t *c) {
     plumb_status status = plumb_forest_add(&f, -1, x, n, PLUMB_NO_ADAPTER, 0, &segment);
     for (int32_t i = 1; i < n && status == PLUMB_OK; i++) status = plumb_forest_target(&f, i - 1, x[i], segment);
     if (status == PLUMB_OK) status = plumb_forest_finish(&f);
-    if (status == PLUMB_OK) status = plumb_model_forward(r->m, &f, PLUMB_VIEW_POLICY, false, NULL, 1.0, &out);
+    if (status == PLUMB_OK) status = plumb_model_forward(r->m, &f, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = false, .logprobs = true}, &out);
     double worst = 0;
     for (int64_t i = 0; status == PLUMB_OK && i + 1 < n; i++) {
         double b = json_number_value(json_array_get(logprobs, (size_t)i));

@@ -215,7 +215,7 @@ static void refuses_options(void **state) {
     } cases[] = {
         {"{\"peft_type\":\"IA3\"}", PLUMB_E_UNSUPPORTED, "peft_type 'IA3'"},
         {"{\"peft_type\":null}", PLUMB_E_FORMAT, "peft_type"},
-        {"{\"task_type\":\"SEQ_CLS\"}", PLUMB_E_UNSUPPORTED, "task_type 'SEQ_CLS'"},
+        {"{\"task_type\":\"TOKEN_CLS\"}", PLUMB_E_UNSUPPORTED, "task_type 'TOKEN_CLS'"},
         {"{\"use_dora\":true}", PLUMB_E_UNSUPPORTED, "use_dora"},
         {"{\"bias\":\"all\"}", PLUMB_E_UNSUPPORTED, "bias 'all'"},
         {"{\"lora_bias\":true}", PLUMB_E_UNSUPPORTED, "lora_bias"},
