@@ -57,6 +57,36 @@ typedef struct plumb_options {
     /* DPO */
     char *loss_type;
     double beta, label_smoothing; /* label_smoothing is 0 where loss_type is ipo */
+    /* reward model */
+    double center_rewards_coefficient;
+    char *field_margin, *field_label, *input_file, *output_file;
+    /* rollouts */
+    char *field_answer;
+    int64_t max_prompt_length, max_completion_length, num_generations, rollout_batch, kv_budget_mb;
+    /* where rewards come from */
+    char *reward_adapter, *reward_model;
+    char **reward_funcs;
+    int n_reward_funcs;
+    char **reward_weights; /* numbers (checked) */
+    int n_reward_weights;
+    double reward_timeout;
+    int64_t reward_retries;
+    double missing_eos_penalty;
+    char *missing_eos; /* penalty | replace */
+    /* PPO, GRPO, RLOO */
+    int64_t num_ppo_epochs, num_mini_batches, num_iterations;
+    double kl_coef;
+    char *kl_estimator;
+    bool adap_kl_ctrl;
+    double kl_target, kl_horizon, cliprange, cliprange_value, dual_clip, vf_coef, gamma, lam;
+    bool whiten_rewards;
+    char *value_model; /* adapter | trunk */
+    char *value_adapter;
+    double epsilon, epsilon_high, delta;
+    char *importance_sampling_level, *scale_rewards;
+    bool log_trajectories;
+    char *output_format; /* preference | sft */
+    char *base_weights;  /* native | int8 | int4 */
     /* evaluation, logging, checkpoints */
     int64_t eval_steps, logging_steps, save_steps, save_total_limit;
     bool eval_at_start;
@@ -86,7 +116,15 @@ enum {
     PLUMB_FOR_DPO = 2,
     PLUMB_FOR_EVAL = 4,
     PLUMB_FOR_GENERATE = 8,
-    PLUMB_FOR_MERGE = 16
+    PLUMB_FOR_MERGE = 16,
+    PLUMB_FOR_REWARD = 32,
+    PLUMB_FOR_SCORE = 64,
+    PLUMB_FOR_PPO = 128,
+    PLUMB_FOR_GRPO = 256,
+    PLUMB_FOR_RLOO = 512,
+    PLUMB_FOR_BESTOFN = 1024,
+    PLUMB_FOR_ONLINE = PLUMB_FOR_PPO | PLUMB_FOR_GRPO | PLUMB_FOR_RLOO,
+    PLUMB_FOR_TRAINING = PLUMB_FOR_SFT | PLUMB_FOR_DPO | PLUMB_FOR_REWARD | PLUMB_FOR_ONLINE
 }; /* which commands know a key */
 typedef struct plumb_option {
     const char *key, *group;

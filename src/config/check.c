@@ -1,6 +1,7 @@
 /* Rules between keys: what a row alone cannot say.  A contradiction is refused, never resolved in silence; the message
  * points at the key that was written, in the file or on the command line. */
 #include "config_internal.h"
+#include <stdlib.h>
 #include <string.h>
 
 static bool is_set(const plumb_binding *b, const char *key) {
@@ -69,9 +70,49 @@ static plumb_status check_training(const plumb_binding *b) {
     return PLUMB_OK;
 }
 
+static plumb_status check_rewards(const plumb_binding *b) {
+    const plumb_options *o = b->options;
+    int parts = o->n_reward_funcs + (o->reward_adapter != NULL);
+    if (parts == 0)
+        return plumb_config_fault(b, plumb_config_place(b, "reward_funcs"), "reward_funcs",
+                                  "found no source of rewards; expected reward_adapter, reward_funcs, or both");
+    if (o->reward_model && !o->reward_adapter)
+        return plumb_config_fault(b, plumb_config_place(b, "reward_model"), "reward_model",
+                                  "found it without reward_adapter; expected the adapter with the score head too");
+    if (o->n_reward_weights && o->n_reward_weights != parts)
+        return plumb_config_fault(b, plumb_config_place(b, "reward_weights"), "reward_weights",
+                                  "found %d; expected %d: one for each source of rewards", o->n_reward_weights, parts);
+    for (int i = 0; i < o->n_reward_weights; i++) {
+        char *end;
+        double w = strtod(o->reward_weights[i], &end);
+        if (end == o->reward_weights[i] || *end || !(w > -1e15 && w < 1e15))
+            return plumb_config_fault(b, plumb_config_place(b, "reward_weights"), "reward_weights",
+                                      "found '%s'; expected numbers", o->reward_weights[i]);
+    }
+    return PLUMB_OK;
+}
+
+static plumb_status check_online(const plumb_binding *b) {
+    const plumb_options *o = b->options;
+    if (o->batch_size % o->num_generations)
+        return plumb_config_fault(b, place_of_either(b, "batch_size", "num_generations"), "batch_size",
+                                  "found %lld; expected a multiple of num_generations (%lld): whole groups",
+                                  (long long)o->batch_size, (long long)o->num_generations);
+    if (o->num_mini_batches > o->batch_size / o->num_generations)
+        return plumb_config_fault(b, place_of_either(b, "num_mini_batches", "batch_size"), "num_mini_batches",
+                                  "found %lld; expected at most %lld: the prompts of an iteration",
+                                  (long long)o->num_mini_batches, (long long)(o->batch_size / o->num_generations));
+    if (o->dual_clip != 0 && o->dual_clip <= 1)
+        return plumb_config_fault(b, plumb_config_place(b, "dual_clip"), "dual_clip",
+                                  "found %g; expected more than 1, or 0 for none", o->dual_clip);
+    return PLUMB_OK;
+}
+
 plumb_status plumb_config_check(plumb_binding *b) {
-    if (b->command & (PLUMB_FOR_SFT | PLUMB_FOR_DPO | PLUMB_FOR_EVAL)) PLUMB_TRY(check_data(b));
-    if (b->command & (PLUMB_FOR_SFT | PLUMB_FOR_DPO)) PLUMB_TRY(check_training(b));
+    if (b->command & (PLUMB_FOR_SFT | PLUMB_FOR_DPO | PLUMB_FOR_REWARD | PLUMB_FOR_EVAL)) PLUMB_TRY(check_data(b));
+    if (b->command & PLUMB_FOR_TRAINING) PLUMB_TRY(check_training(b));
+    if (b->command & (PLUMB_FOR_ONLINE | PLUMB_FOR_BESTOFN)) PLUMB_TRY(check_rewards(b));
+    if (b->command & PLUMB_FOR_ONLINE) PLUMB_TRY(check_online(b));
     return PLUMB_OK;
 }
 

@@ -10,7 +10,7 @@
 #define PLUMB_CONFIG_INTERNAL_H
 #include "plumb/config.h"
 
-enum { KEY_MAX = 96, ALL_COMMANDS = 31 };
+enum { KEY_MAX = 96, ALL_COMMANDS = 2047 };
 
 typedef struct plumb_place { /* where a value was written; all zero: nowhere, a default */
     int line, column;        /* in the file, from 1 */

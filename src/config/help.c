@@ -14,7 +14,11 @@ static plumb_status append_default(plumb_str *out, const plumb_option *row, int 
 static const char *usage_of(int command) {
     switch (command) {
     case PLUMB_FOR_SFT:
-    case PLUMB_FOR_DPO: return "CONFIG.yaml [key=value ...] [--resume PATH|auto|never] [--dry-run]";
+    case PLUMB_FOR_DPO:
+    case PLUMB_FOR_REWARD:
+    case PLUMB_FOR_PPO:
+    case PLUMB_FOR_GRPO:
+    case PLUMB_FOR_RLOO: return "CONFIG.yaml [key=value ...] [--resume PATH|auto|never] [--dry-run]";
     default: return "[CONFIG.yaml] [key=value ...] [--dry-run]";
     }
 }

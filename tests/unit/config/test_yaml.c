@@ -172,7 +172,7 @@ static void refuses_wrong_keys(void **state) {
     assert_yaml_refused(PLUMB_FOR_SFT, "gradient_accumulation_steps: 4\n",
                         "write batch_size: samples per optimizer step over all ranks");
     assert_yaml_refused(PLUMB_FOR_SFT, "beta: 0.1\n",
-                        "c.yaml:1:1: beta: found a key of plumb dpo; expected one that plumb sft knows");
+                        "c.yaml:1:1: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows");
     assert_yaml_refused(PLUMB_FOR_GENERATE, "warmup_steps: 1\n",
                         "found a key of plumb sft, dpo; expected one that plumb generate knows");
     assert_yaml_refused(PLUMB_FOR_SFT, "seed: 1\nmodel: a\nseed: 1\n",
