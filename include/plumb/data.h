@@ -18,7 +18,7 @@ typedef struct plumb_branch { int32_t *ids; uint8_t *mask; int32_t count; } plum
 typedef struct plumb_sample {
     int64_t record;            /* index of the record in its file, from 0 */
     int32_t *prompt; int32_t prompt_count;
-    plumb_branch branch[2]; int n_branches;
+    plumb_branch *branch; int n_branches; /* owned by the data set's storage */
 } plumb_sample;
 
 typedef enum plumb_data_kind { PLUMB_DATA_SFT, PLUMB_DATA_PAIRS } plumb_data_kind;
@@ -52,7 +52,7 @@ typedef struct plumb_dataset {
     int64_t count;
     plumb_data_counts counts;
     char first_bad[512];          /* message of the first bad record that was skipped */
-    void *storage;                /* owns every ids array */
+    void *storage;                /* owns every array of branches, ids and masks */
 } plumb_dataset;
 
 /* Record shapes, recognised by their fields in this order: messages; prompt+chosen+rejected; prompt+completion;

@@ -1,9 +1,9 @@
 /* Loading a data set: records -> texts -> ids -> samples, and what was lost on the way.
  *
- *   storage: [ids of sample 0: prompt, branch 0, branch 1][ids of sample 1] … [masks in the same order, branches only]
+ *   storage: [branches][ids of sample 0: prompt, branch 0, branch 1][ids of sample 1] … [masks in the same order]
  *
- * Ids and masks are gathered in two growing arrays and moved into one block at the end; until then a sample knows only
- * its counts, and its pointers follow from walking the block.  Everything is a function of the file, the tokenizer and
+ * Branches, ids and masks are gathered in growing arrays and moved into one block at the end; until then samples and
+ * branches know only their counts, and their pointers follow from walking the block.  Everything is a function of the file, the tokenizer and
  * the options, so ranks agree without talking. */
 #include "encode.h"
 #include "records.h"
@@ -19,6 +19,8 @@ typedef struct loader {
     encoded encoded;
     plumb_ids ids;   /* of all samples */
     plumb_str masks; /* of all branches */
+    plumb_branch *branches;
+    size_t n_branches, branch_capacity;
     size_t sample_capacity;
     plumb_dataset *d;
 } loader;
@@ -36,6 +38,7 @@ static void loader_free(loader *l) {
     encoded_free(&l->encoded);
     plumb_ids_free(&l->ids);
     plumb_str_free(&l->masks);
+    free(l->branches);
     free((char *)l->rules.eos);
 }
 
@@ -101,11 +104,18 @@ static plumb_status append_mask(loader *l, size_t count, uint8_t **mask) {
     return PLUMB_OK;
 }
 
-static plumb_status push_sample(loader *l, const plumb_sample *s) {
+/* counts: [s->n_branches] tokens of each branch */
+static plumb_status push_sample(loader *l, const plumb_sample *s, const int32_t *counts) {
     plumb_dataset *d = l->d;
+    size_t n = (size_t)s->n_branches;
     PLUMB_TRY(plumb_grow(&d->samples, &l->sample_capacity, (size_t)d->count + 1, sizeof *s));
+    PLUMB_TRY(plumb_grow(&l->branches, &l->branch_capacity, l->n_branches + n + 1, sizeof *l->branches));
     d->samples[d->count++] = *s;
-    d->counts.tokens += (int64_t)s->prompt_count + s->branch[0].count + s->branch[1].count;
+    d->counts.tokens += s->prompt_count;
+    for (size_t i = 0; i < n; i++) {
+        l->branches[l->n_branches++] = (plumb_branch){.count = counts[i]};
+        d->counts.tokens += counts[i];
+    }
     return PLUMB_OK;
 }
 
@@ -134,7 +144,7 @@ static plumb_status add_sft(loader *l, int64_t record) {
     counts->truncated += kept < whole;
     counts->targets += targets;
     PLUMB_TRY(append_ids(l, c->whole[0].data, (size_t)kept));
-    return push_sample(l, &(plumb_sample){.record = record, .n_branches = 1, .branch = {{.count = kept}}});
+    return push_sample(l, &(plumb_sample){.record = record, .n_branches = 1}, &kept);
 }
 
 static plumb_status add_pair(loader *l, int64_t record) {
@@ -146,12 +156,13 @@ static plumb_status add_pair(loader *l, int64_t record) {
         return PLUMB_OK;
     }
     plumb_sample s = {.record = record, .n_branches = 2, .prompt_count = c->start};
+    int32_t kept[2];
     bool cut_any = false;
     for (int i = 0; i < 2; i++) {
         size_t whole = c->whole[i].count;
-        s.branch[i].count = cut(whole, limit) - c->start;
+        kept[i] = cut(whole, limit) - c->start;
         cut_any |= limit && whole > (size_t)limit;
-        if (s.branch[i].count > orphan) continue;
+        if (kept[i] > orphan) continue;
         *(whole > (size_t)(c->start + orphan) ? &counts->dropped_long : &counts->dropped_empty) += 1;
         return PLUMB_OK;
     }
@@ -159,14 +170,14 @@ static plumb_status add_pair(loader *l, int64_t record) {
     PLUMB_TRY(append_ids(l, c->whole[0].data, (size_t)c->start));
     for (int i = 0; i < 2; i++) {
         uint8_t *mask;
-        size_t n = (size_t)s.branch[i].count;
+        size_t n = (size_t)kept[i];
         PLUMB_TRY(append_ids(l, c->whole[i].data + c->start, n));
         PLUMB_TRY(append_mask(l, n, &mask));
         memset(mask, 1, n);
         if (orphan) mask[0] = 0;
         counts->targets += (int64_t)n - orphan;
     }
-    return push_sample(l, &s);
+    return push_sample(l, &s, kept);
 }
 
 static plumb_status add_record(loader *l, int64_t index) {
@@ -204,21 +215,25 @@ static plumb_status add_records(loader *l, int64_t first, int64_t end) {
         l->d->first_bad);
 }
 
-/* Moves ids and masks into one block and points every sample into it. */
+/* Moves branches, ids and masks into one block and points every sample into it. */
 static plumb_status settle(loader *l) {
     plumb_dataset *d = l->d;
-    size_t id_bytes = l->ids.count * sizeof *l->ids.data;
+    size_t branch_bytes = l->n_branches * sizeof *l->branches, id_bytes = l->ids.count * sizeof *l->ids.data;
     uint8_t *block;
-    PLUMB_TRY(plumb_alloc(&block, id_bytes + l->masks.length, 1, "token ids"));
-    memcpy(block, l->ids.data, id_bytes);
-    memcpy(block + id_bytes, l->masks.data, l->masks.length);
+    PLUMB_TRY(plumb_alloc(&block, branch_bytes + id_bytes + l->masks.length, 1, "token ids"));
+    if (branch_bytes) memcpy(block, l->branches, branch_bytes);
+    memcpy(block + branch_bytes, l->ids.data, id_bytes);
+    if (l->masks.length) memcpy(block + branch_bytes + id_bytes, l->masks.data, l->masks.length);
     d->storage = block;
-    int32_t *ids = (int32_t *)(void *)block;
-    uint8_t *mask = block + id_bytes;
+    plumb_branch *branch = (plumb_branch *)(void *)block;
+    int32_t *ids = (int32_t *)(void *)(block + branch_bytes);
+    uint8_t *mask = block + branch_bytes + id_bytes;
     for (int64_t i = 0; i < d->count; i++) {
         plumb_sample *s = &d->samples[i];
         s->prompt = ids;
         ids += s->prompt_count;
+        s->branch = branch;
+        branch += s->n_branches;
         for (int k = 0; k < s->n_branches; k++) {
             s->branch[k].ids = ids;
             s->branch[k].mask = mask;
