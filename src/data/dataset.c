@@ -1,10 +1,11 @@
 /* Loading a data set: records -> texts -> ids -> samples, and what was lost on the way.
  *
- *   storage: [ids of sample 0: prompt, branch 0, branch 1][ids of sample 1] … [masks in the same order, branches only]
+ *   storage: [branches][ids of sample 0: prompt, branch 0, branch 1][ids of sample 1] … [masks in the same
+ * order][texts]
  *
- * Ids and masks are gathered in two growing arrays and moved into one block at the end; until then a sample knows only
- * its counts, and its pointers follow from walking the block.  Everything is a function of the file, the tokenizer and
- * the options, so ranks agree without talking. */
+ * Branches, ids, masks and texts are gathered in growing arrays and moved into one block at the end; until then samples
+ * and branches know only their counts, and their pointers follow from walking the block.  Everything is a function of
+ * the file, the tokenizer and the options, so ranks agree without talking. */
 #include "encode.h"
 #include "records.h"
 #include <stdlib.h>
@@ -19,6 +20,11 @@ typedef struct loader {
     encoded encoded;
     plumb_ids ids;   /* of all samples */
     plumb_str masks; /* of all branches */
+    plumb_branch *branches;
+    size_t n_branches, branch_capacity;
+    plumb_str texts;      /* of all samples, each with its NUL */
+    int64_t *text_places; /* a sample's prompt, answer and branches in turn: byte in texts, -1 for none */
+    size_t n_text_places, text_place_capacity;
     size_t sample_capacity;
     plumb_dataset *d;
 } loader;
@@ -36,6 +42,9 @@ static void loader_free(loader *l) {
     encoded_free(&l->encoded);
     plumb_ids_free(&l->ids);
     plumb_str_free(&l->masks);
+    free(l->branches);
+    plumb_str_free(&l->texts);
+    free(l->text_places);
     free((char *)l->rules.eos);
 }
 
@@ -47,7 +56,7 @@ static plumb_status set_rules(loader *l) {
 #define NAME(field) (o->field_##field && *o->field_##field ? o->field_##field : #field)
     l->rules = (example_rules){
         .field = {NAME(prompt), NAME(completion), NAME(messages), NAME(text), NAME(instruction), NAME(input),
-                  NAME(output), NAME(chosen), NAME(rejected)},
+                  NAME(output), NAME(chosen), NAME(rejected), NAME(margin), NAME(answer), NAME(label)},
         .kind = o->kind,
         .loss_on = o->kind == PLUMB_DATA_SFT ? o->loss_on : PLUMB_LOSS_AUTO,
         .chat_template = o->template_name ? o->template_name : "chatml",
@@ -101,11 +110,45 @@ static plumb_status append_mask(loader *l, size_t count, uint8_t **mask) {
     return PLUMB_OK;
 }
 
-static plumb_status push_sample(loader *l, const plumb_sample *s) {
+static plumb_status append_text(loader *l, const char *text, size_t length) {
+    PLUMB_TRY(plumb_grow(&l->text_places, &l->text_place_capacity, l->n_text_places + 1, sizeof *l->text_places));
+    l->text_places[l->n_text_places++] = text ? (int64_t)l->texts.length : -1;
+    if (!text) return PLUMB_OK;
+    PLUMB_TRY(plumb_str_append(&l->texts, text, length));
+    return plumb_str_append(&l->texts, "", 1);
+}
+
+/* Texts that rewards read, in the order in which settle hands them out. */
+static plumb_status append_texts(loader *l, int n_branches) {
+    const example *e = &l->example;
+    plumb_data_kind kind = l->options->kind;
+    bool rated = kind == PLUMB_DATA_RATED && l->options->keep_texts;
+    const char *prompt = e->prompt.length ? e->prompt.data : "",
+               *answer = e->extras.answer.length ? e->extras.answer.data : "";
+    PLUMB_TRY(append_text(l, rated || kind == PLUMB_DATA_PROMPTS ? prompt : NULL, e->prompt.length));
+    PLUMB_TRY(append_text(l, e->extras.has_answer ? answer : NULL, e->extras.answer.length));
+    for (int i = 0; i < n_branches; i++) {
+        const char *text = rated ? e->completion[i] : NULL;
+        PLUMB_TRY(append_text(l, text, text ? strlen(text) : 0));
+    }
+    return PLUMB_OK;
+}
+
+/* counts: [s->n_branches] tokens of each branch */
+static plumb_status push_sample(loader *l, const plumb_sample *s, const int32_t *counts) {
     plumb_dataset *d = l->d;
+    size_t n = (size_t)s->n_branches;
     PLUMB_TRY(plumb_grow(&d->samples, &l->sample_capacity, (size_t)d->count + 1, sizeof *s));
-    d->samples[d->count++] = *s;
-    d->counts.tokens += (int64_t)s->prompt_count + s->branch[0].count + s->branch[1].count;
+    PLUMB_TRY(plumb_grow(&l->branches, &l->branch_capacity, l->n_branches + n + 1, sizeof *l->branches));
+    PLUMB_TRY(append_texts(l, s->n_branches));
+    d->samples[d->count] = *s;
+    d->samples[d->count].margin = l->example.extras.margin;
+    d->samples[d->count++].label = l->example.extras.label;
+    d->counts.tokens += s->prompt_count;
+    for (size_t i = 0; i < n; i++) {
+        l->branches[l->n_branches++] = (plumb_branch){.count = counts[i]};
+        d->counts.tokens += counts[i];
+    }
     return PLUMB_OK;
 }
 
@@ -134,50 +177,76 @@ static plumb_status add_sft(loader *l, int64_t record) {
     counts->truncated += kept < whole;
     counts->targets += targets;
     PLUMB_TRY(append_ids(l, c->whole[0].data, (size_t)kept));
-    return push_sample(l, &(plumb_sample){.record = record, .n_branches = 1, .branch = {{.count = kept}}});
+    return push_sample(l, &(plumb_sample){.record = record, .n_branches = 1}, &kept);
 }
 
-static plumb_status add_pair(loader *l, int64_t record) {
+/* One completion after the prompt, or the two of a pair. */
+static plumb_status add_answers(loader *l, int64_t record) {
     const encoded *c = &l->encoded;
     plumb_data_counts *counts = &l->d->counts;
     int32_t limit = l->options->max_length, orphan = c->start == 0; /* without a prompt the first token is no target */
+    int n = l->example.wholes;
     if (limit && c->start >= limit) {
         counts->dropped_long++;
         return PLUMB_OK;
     }
-    plumb_sample s = {.record = record, .n_branches = 2, .prompt_count = c->start};
+    plumb_sample s = {.record = record, .n_branches = n, .prompt_count = c->start};
+    int32_t kept[2];
     bool cut_any = false;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < n; i++) {
         size_t whole = c->whole[i].count;
-        s.branch[i].count = cut(whole, limit) - c->start;
+        kept[i] = cut(whole, limit) - c->start;
         cut_any |= limit && whole > (size_t)limit;
-        if (s.branch[i].count > orphan) continue;
+        if (kept[i] > orphan) continue;
         *(whole > (size_t)(c->start + orphan) ? &counts->dropped_long : &counts->dropped_empty) += 1;
+        return PLUMB_OK;
+    }
+    if (cut_any && l->options->drop_long) {
+        counts->dropped_long++;
         return PLUMB_OK;
     }
     counts->truncated += cut_any;
     PLUMB_TRY(append_ids(l, c->whole[0].data, (size_t)c->start));
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < n; i++) {
         uint8_t *mask;
-        size_t n = (size_t)s.branch[i].count;
-        PLUMB_TRY(append_ids(l, c->whole[i].data + c->start, n));
-        PLUMB_TRY(append_mask(l, n, &mask));
-        memset(mask, 1, n);
+        size_t tokens = (size_t)kept[i];
+        PLUMB_TRY(append_ids(l, c->whole[i].data + c->start, tokens));
+        PLUMB_TRY(append_mask(l, tokens, &mask));
+        memset(mask, 1, tokens);
         if (orphan) mask[0] = 0;
-        counts->targets += (int64_t)n - orphan;
+        counts->targets += (int64_t)tokens - orphan;
     }
-    return push_sample(l, &s);
+    return push_sample(l, &s, kept);
+}
+
+static plumb_status add_prompt(loader *l, int64_t record) {
+    const plumb_ids *ids = &l->encoded.prompt;
+    int32_t limit = l->options->max_length;
+    if (ids->count == 0 || (limit && ids->count > (size_t)limit)) {
+        *(ids->count ? &l->d->counts.dropped_long : &l->d->counts.dropped_empty) += 1;
+        return PLUMB_OK;
+    }
+    PLUMB_TRY(append_ids(l, ids->data, ids->count));
+    return push_sample(l, &(plumb_sample){.record = record, .prompt_count = (int32_t)ids->count}, NULL);
+}
+
+static plumb_status add_sample(loader *l, int64_t record) {
+    l->d->counts.merged_border += l->encoded.merged;
+    switch (l->options->kind) {
+    case PLUMB_DATA_SFT: return add_sft(l, record);
+    case PLUMB_DATA_PROMPTS: return add_prompt(l, record);
+    default: return add_answers(l, record);
+    }
 }
 
 static plumb_status add_record(loader *l, int64_t index) {
     json_t *object = NULL;
     PLUMB_TRY(records_parse(&l->records, index, &object));
     plumb_status status = example_make(&l->example, &l->rules, object);
-    json_decref(object);
     if (status == PLUMB_OK) status = encode_example(&l->encoded, l->tokenizer, &l->example);
-    if (status != PLUMB_OK) return records_blame(&l->records, index, status);
-    l->d->counts.merged_border += l->encoded.merged;
-    return l->options->kind == PLUMB_DATA_SFT ? add_sft(l, index) : add_pair(l, index);
+    status = status == PLUMB_OK ? add_sample(l, index) : records_blame(&l->records, index, status);
+    json_decref(object); /* the example's completions point into it */
+    return status;
 }
 
 /* --- the whole
@@ -204,24 +273,40 @@ static plumb_status add_records(loader *l, int64_t first, int64_t end) {
         l->d->first_bad);
 }
 
-/* Moves ids and masks into one block and points every sample into it. */
+/* The next text of `places`, in block; NULL for none. */
+static const char *next_text(const int64_t **places, const char *texts) {
+    int64_t place = *(*places)++;
+    return place < 0 ? NULL : texts + place;
+}
+
+/* Moves branches, ids, masks and texts into one block and points every sample into it. */
 static plumb_status settle(loader *l) {
     plumb_dataset *d = l->d;
-    size_t id_bytes = l->ids.count * sizeof *l->ids.data;
+    size_t branch_bytes = l->n_branches * sizeof *l->branches, id_bytes = l->ids.count * sizeof *l->ids.data;
     uint8_t *block;
-    PLUMB_TRY(plumb_alloc(&block, id_bytes + l->masks.length, 1, "token ids"));
-    memcpy(block, l->ids.data, id_bytes);
-    memcpy(block + id_bytes, l->masks.data, l->masks.length);
+    PLUMB_TRY(plumb_alloc(&block, branch_bytes + id_bytes + l->masks.length + l->texts.length, 1, "token ids"));
+    if (branch_bytes) memcpy(block, l->branches, branch_bytes);
+    memcpy(block + branch_bytes, l->ids.data, id_bytes);
+    if (l->masks.length) memcpy(block + branch_bytes + id_bytes, l->masks.data, l->masks.length);
+    char *texts = (char *)block + branch_bytes + id_bytes + l->masks.length;
+    const int64_t *places = l->text_places;
+    if (l->texts.length) memcpy(texts, l->texts.data, l->texts.length);
     d->storage = block;
-    int32_t *ids = (int32_t *)(void *)block;
-    uint8_t *mask = block + id_bytes;
+    plumb_branch *branch = (plumb_branch *)(void *)block;
+    int32_t *ids = (int32_t *)(void *)(block + branch_bytes);
+    uint8_t *mask = block + branch_bytes + id_bytes;
     for (int64_t i = 0; i < d->count; i++) {
         plumb_sample *s = &d->samples[i];
         s->prompt = ids;
         ids += s->prompt_count;
+        s->branch = branch;
+        branch += s->n_branches;
+        s->prompt_text = next_text(&places, texts);
+        s->answer = next_text(&places, texts);
         for (int k = 0; k < s->n_branches; k++) {
             s->branch[k].ids = ids;
             s->branch[k].mask = mask;
+            s->branch[k].text = next_text(&places, texts);
             ids += s->branch[k].count;
             mask += s->branch[k].count;
         }

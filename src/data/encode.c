@@ -110,6 +110,7 @@ plumb_status encode_example(encoded *c, const plumb_tokenizer *t, const example 
             size_t n = common_prefix(&c->prompt, &c->whole[i]);
             if (n < start) start = n;
         }
+        if (start > c->prompt.count) start = c->prompt.count; /* a prompt alone */
         c->start = (int32_t)start;
         c->merged = start < c->prompt.count;
     }

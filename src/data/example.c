@@ -1,4 +1,4 @@
-/* A record becomes one to three texts: the prompt, and the prompt followed by each answer.
+/* A record becomes one to three texts: the prompt, and the prompt followed by each answer that is wanted.
  *
  * The tokenizer is given whole texts because a token may span the border between prompt and answer; where the answer
  * begins is found afterwards, in the ids (encode.c).  What is done here is TRL's preparation, in its order: recognise
@@ -15,6 +15,7 @@ void example_free(example *e) {
     plumb_str_free(&e->prompt);
     plumb_str_free(&e->whole[0]);
     plumb_str_free(&e->whole[1]);
+    plumb_str_free(&e->extras.answer);
     free(e->spans);
     *e = (example){0};
 }
@@ -28,12 +29,8 @@ static void example_reset(example *e) {
     free(e->spans);
     e->spans = NULL;
     e->n_spans = e->wholes = 0;
+    e->completion[0] = e->completion[1] = NULL;
     e->has_prompt = e->special = e->assistant_only = false;
-}
-
-static const json_t *present(const json_t *record, const char *field) { /* NULL when absent or null */
-    const json_t *value = json_object_get(record, field);
-    return json_is_null(value) ? NULL : value;
 }
 
 static plumb_status need_string(const json_t *value, const char *field, const char **out) {
@@ -77,6 +74,7 @@ static plumb_status texts_after_prompt(example *e, const example_rules *rules, c
     e->has_prompt = e->special = true;
     e->wholes = count;
     for (int i = 0; i < count; i++) {
+        e->completion[i] = answers[i];
         PLUMB_TRY(plumb_str_append(&e->whole[i], e->prompt.data, e->prompt.length));
         PLUMB_TRY(append(&e->whole[i], answers[i]));
         PLUMB_TRY(append_eos(&e->whole[i], answers[i], rules->eos));
@@ -135,19 +133,30 @@ static plumb_status chat_example(example *e, const example_rules *rules, const j
     return status;
 }
 
-/* `m` holds the prompt's messages; each list of answers follows them. */
+/* `m` holds the prompt's messages; each list of answers follows them. Without any, fields[0] is where the prompt
+ * stands. */
 static plumb_status chats_after_prompt(example *e, const example_rules *rules, messages *m,
                                        const json_t *const *answers, const char *const *fields, int count) {
     int prompt_count = m->count;
+    if (count == 0 && strcmp(m->items[prompt_count - 1].role, "user"))
+        return plumb_error(PLUMB_E_DATA, "%s: the last message is the %.100s's, expected the user's", fields[0],
+                           m->items[prompt_count - 1].role);
+    e->special = is_plain(rules->chat_template);
     PLUMB_TRY(plumb_prompt_render(rules->chat_template, m->items, prompt_count, true, &e->prompt, NULL, NULL));
     e->has_prompt = true;
     e->wholes = count;
     for (int i = 0; i < count; i++) {
         m->count = prompt_count;
         PLUMB_TRY(messages_add(m, answers[i], fields[i]));
+        e->completion[i] = m->items[m->count - 1].content;
         PLUMB_TRY(render(e, rules, m, i, fields[i]));
     }
     return PLUMB_OK;
+}
+
+/* How many of a record's answers become texts. */
+static int wanted(const example_rules *rules, int count) {
+    return rules->kind == PLUMB_DATA_PROMPTS ? 0 : count;
 }
 
 /* --- prompt and answers
@@ -163,7 +172,8 @@ static plumb_status prompted_example(example *e, const example_rules *rules, con
                                    json_kind_name(answers[i]), rules->field.prompt);
         messages m = {0};
         plumb_status status = messages_add(&m, prompt, rules->field.prompt);
-        if (status == PLUMB_OK) status = chats_after_prompt(e, rules, &m, answers, fields, count);
+        if (status == PLUMB_OK)
+            status = chats_after_prompt(e, rules, &m, answers, count ? fields : &rules->field.prompt, count);
         messages_free(&m);
         return status;
     }
@@ -193,7 +203,7 @@ static plumb_status common_text_example(example *e, const example_rules *rules, 
     PLUMB_TRY(plumb_str_append(&e->prompt, a, n));
     answers[0] = a + n;
     answers[1] = b + n;
-    return texts_after_prompt(e, rules, answers, 2);
+    return texts_after_prompt(e, rules, answers, wanted(rules, 2));
 }
 
 static plumb_status split_list(const json_t *list, size_t at, json_t **tail) {
@@ -222,7 +232,8 @@ static plumb_status common_chat_example(example *e, const example_rules *rules, 
     if (status == PLUMB_OK) status = messages_add(&m, chosen, fields[0]);
     m.count = (int)plumb_min64((int64_t)n, m.count);
     if (status == PLUMB_OK)
-        status = chats_after_prompt(e, rules, &m, (const json_t *const[]){tails[0], tails[1]}, fields, 2);
+        status =
+            chats_after_prompt(e, rules, &m, (const json_t *const[]){tails[0], tails[1]}, fields, wanted(rules, 2));
     messages_free(&m);
     json_decref(tails[0]);
     json_decref(tails[1]);
@@ -235,8 +246,8 @@ static plumb_status common_chat_example(example *e, const example_rules *rules, 
 static plumb_status alpaca_example(example *e, const example_rules *rules, const json_t *record,
                                    const json_t *const *answers, const char *const *fields, int count) {
     const char *instruction, *input = "", *texts[2];
-    PLUMB_TRY(need_string(present(record, rules->field.instruction), rules->field.instruction, &instruction));
-    const json_t *input_value = present(record, rules->field.input);
+    PLUMB_TRY(need_string(json_present(record, rules->field.instruction), rules->field.instruction, &instruction));
+    const json_t *input_value = json_present(record, rules->field.input);
     if (input_value) PLUMB_TRY(need_string(input_value, rules->field.input, &input));
     for (int i = 0; i < count; i++) PLUMB_TRY(need_string(answers[i], fields[i], &texts[i]));
 
@@ -261,6 +272,7 @@ static plumb_status alpaca_example(example *e, const example_rules *rules, const
     e->wholes = count;
     for (int i = 0; status == PLUMB_OK && i < count; i++) {
         m.count = 1;
+        e->completion[i] = texts[i];
         status = messages_push(&m, "assistant", texts[i]);
         if (status == PLUMB_OK) status = render(e, rules, &m, i, fields[i]);
     }
@@ -292,7 +304,14 @@ static plumb_status unknown_shape(const example_rules *rules, const json_t *reco
         return plumb_error(PLUMB_E_DATA, "fields: found %s, expected %s, %s and %s (or %s, %s and %s)",
                            *found ? found : "none", f->prompt, f->chosen, f->rejected, f->instruction, f->chosen,
                            f->rejected);
-    bool preference = present(record, f->chosen) && present(record, f->rejected);
+    if (rules->kind == PLUMB_DATA_PROMPTS)
+        return plumb_error(PLUMB_E_DATA, "fields: found %s, expected %s, or %s, or %s, or %s and %s",
+                           *found ? found : "none", f->prompt, f->instruction, f->messages, f->chosen, f->rejected);
+    if (rules->kind == PLUMB_DATA_RATED)
+        return plumb_error(PLUMB_E_DATA, "fields: found %s, expected %s and %s, or %s and %s, or %s, or %s and %s",
+                           *found ? found : "none", f->prompt, f->completion, f->instruction, f->output, f->messages,
+                           f->chosen, f->rejected);
+    bool preference = json_present(record, f->chosen) && json_present(record, f->rejected);
     return plumb_error(
         PLUMB_E_DATA, "fields: found %s, expected %s, or %s and %s, or %s and %s, or %s%s", *found ? found : "none",
         f->messages, f->prompt, f->completion, f->instruction, f->output, f->text,
@@ -301,29 +320,93 @@ static plumb_status unknown_shape(const example_rules *rules, const json_t *reco
 
 static plumb_status pair_example(example *e, const example_rules *rules, const json_t *record) {
     const field_names *f = &rules->field;
-    const json_t *prompt = present(record, f->prompt);
-    const json_t *answers[] = {present(record, f->chosen), present(record, f->rejected)};
+    const json_t *prompt = json_present(record, f->prompt);
+    const json_t *answers[] = {json_present(record, f->chosen), json_present(record, f->rejected)};
     const char *fields[] = {f->chosen, f->rejected};
     if (!answers[0] || !answers[1]) return unknown_shape(rules, record);
     if (prompt && !(json_is_string(prompt) && json_is_array(answers[0]) && json_is_array(answers[1])))
         return prompted_example(e, rules, prompt, answers, fields, 2);
-    if (!prompt && present(record, f->instruction)) return alpaca_example(e, rules, record, answers, fields, 2);
+    if (!prompt && json_present(record, f->instruction)) return alpaca_example(e, rules, record, answers, fields, 2);
     if (json_is_array(answers[0]) && json_is_array(answers[1]))
         return common_chat_example(e, rules, answers[0], answers[1]);
     return common_text_example(e, rules, answers[0], answers[1]);
 }
 
-plumb_status example_make(example *e, const example_rules *rules, const json_t *record) {
+/* A talk as its prompt and the assistant's turns at its end, `most` of them at most; the last is the completion, where
+ * one is wanted. */
+static plumb_status split_chat_example(example *e, const example_rules *rules, const json_t *list, size_t most) {
+    const char *field = rules->field.messages;
+    messages m = {0};
+    json_t *tail = NULL;
+    plumb_status status = json_is_array(list) ? messages_add(&m, list, field)
+                                              : plumb_error(PLUMB_E_DATA, "%s: found %s, expected a list of messages",
+                                                            field, json_kind_name(list));
+    size_t n = (size_t)m.count, turns = 0;
+    if (status != PLUMB_OK) goto done;
+    while (turns < most && turns < n && !strcmp(m.items[n - 1 - turns].role, "assistant")) turns++;
+    if (turns == n)
+        status = plumb_error(PLUMB_E_DATA, "%s: found assistant turns only, expected a user's before them", field);
+    else if (turns == 0 && rules->kind == PLUMB_DATA_RATED)
+        status = plumb_error(PLUMB_E_DATA, "%s: the last message is the %.100s's, expected the assistant's", field,
+                             m.items[n - 1].role);
+    if (status == PLUMB_OK) status = split_list(list, n - turns, &tail);
+    m.count = (int)(n - turns);
+    if (status == PLUMB_OK)
+        status = chats_after_prompt(e, rules, &m, (const json_t *const[]){tail}, &field, wanted(rules, 1));
+done:
+    messages_free(&m);
+    json_decref(tail);
+    return status;
+}
+
+static plumb_status prompt_example(example *e, const example_rules *rules, const json_t *record) {
+    const field_names *f = &rules->field;
+    const json_t *prompt = json_present(record, f->prompt), *talk = json_present(record, f->messages),
+                 *chosen = json_present(record, f->chosen), *rejected = json_present(record, f->rejected);
+    if (talk) return split_chat_example(e, rules, talk, SIZE_MAX);
+    bool talks = json_is_array(chosen) && json_is_array(rejected);
+    if (prompt && !(json_is_string(prompt) && talks)) return prompted_example(e, rules, prompt, NULL, NULL, 0);
+    if (!prompt && json_present(record, f->instruction)) return alpaca_example(e, rules, record, NULL, NULL, 0);
+    if (talks) return common_chat_example(e, rules, chosen, rejected);
+    return chosen && rejected ? common_text_example(e, rules, chosen, rejected) : unknown_shape(rules, record);
+}
+
+static plumb_status rated_example(example *e, const example_rules *rules, const json_t *record) {
     const field_names *f = &rules->field;
     const json_t *first, *second;
-    example_reset(e);
-    if (rules->kind == PLUMB_DATA_PAIRS) return pair_example(e, rules, record);
-
-    if ((first = present(record, f->messages))) return chat_example(e, rules, first);
-    if ((first = present(record, f->prompt)) && (second = present(record, f->completion)))
+    const char *const sides[] = {f->chosen, f->rejected};
+    bool named = false; /* one side of a preference record is the completion */
+    for (int i = 0; i < 2; i++) named |= !strcmp(f->completion, sides[i]) || !strcmp(f->output, sides[i]);
+    if (!named && json_present(record, f->chosen) && json_present(record, f->rejected))
+        return pair_example(e, rules, record);
+    if ((first = json_present(record, f->prompt)) && (second = json_present(record, f->completion)))
         return prompted_example(e, rules, first, &second, &f->completion, 1);
-    if (present(record, f->instruction) && (second = present(record, f->output)))
+    if (json_present(record, f->instruction) && (second = json_present(record, f->output)))
         return alpaca_example(e, rules, record, &second, &f->output, 1);
-    if ((first = present(record, f->text))) return text_example(e, rules, first);
+    if ((first = json_present(record, f->messages))) return split_chat_example(e, rules, first, 1);
     return unknown_shape(rules, record);
+}
+
+static plumb_status text_or_chat_example(example *e, const example_rules *rules, const json_t *record) {
+    const field_names *f = &rules->field;
+    const json_t *first, *second;
+    if ((first = json_present(record, f->messages))) return chat_example(e, rules, first);
+    if ((first = json_present(record, f->prompt)) && (second = json_present(record, f->completion)))
+        return prompted_example(e, rules, first, &second, &f->completion, 1);
+    if (json_present(record, f->instruction) && (second = json_present(record, f->output)))
+        return alpaca_example(e, rules, record, &second, &f->output, 1);
+    if ((first = json_present(record, f->text))) return text_example(e, rules, first);
+    return unknown_shape(rules, record);
+}
+
+plumb_status example_make(example *e, const example_rules *rules, const json_t *record) {
+    static plumb_status (*const makers[])(example *, const example_rules *, const json_t *) = {
+        [PLUMB_DATA_SFT] = text_or_chat_example,
+        [PLUMB_DATA_PAIRS] = pair_example,
+        [PLUMB_DATA_PROMPTS] = prompt_example,
+        [PLUMB_DATA_RATED] = rated_example,
+    };
+    example_reset(e);
+    PLUMB_TRY(makers[rules->kind](e, rules, record));
+    return extras_read(&e->extras, rules, record, e->wholes == 2);
 }

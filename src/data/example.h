@@ -4,7 +4,8 @@
 #include "plumb/data.h"
 
 typedef struct field_names {
-    const char *prompt, *completion, *messages, *text, *instruction, *input, *output, *chosen, *rejected;
+    const char *prompt, *completion, *messages, *text, *instruction, *input, *output, *chosen, *rejected, *margin,
+        *answer, *label;
 } field_names;
 
 typedef struct example_rules { /* what the options and the tokenizer say; borrowed strings */
@@ -15,12 +16,20 @@ typedef struct example_rules { /* what the options and the tokenizer say; borrow
     const char *eos; /* text of the end-of-sequence token; NULL when the tokenizer has none */
 } example_rules;
 
+typedef struct example_extras { /* fields beside the texts; extras.c */
+    double margin, label;
+    bool has_answer;
+    plumb_str answer;
+} example_extras;
+
 typedef struct example { /* zero-initialise; buffers are reused from record to record; free with example_free */
     bool has_prompt;     /* else all of whole[0] is the completion */
     bool special;        /* let the tokenizer add BOS and the like: texts yes, rendered chats no */
     bool assistant_only; /* spans hold the parts of whole[0] that may be targets */
-    int wholes;          /* 1, or 2 for a pair: prompt and answer together */
+    int wholes;          /* prompt and completion together: 1, 2 for a pair, 0 where only the prompt is wanted */
     plumb_str prompt, whole[2];
+    const char *completion[2]; /* borrowed from the record: what follows the prompt, of a chat the last message */
+    example_extras extras;
     int64_t *spans; /* [begin,end) bytes */
     int n_spans;
 } example;
@@ -28,4 +37,6 @@ typedef struct example { /* zero-initialise; buffers are reused from record to r
 /* Errors start with the field's name; the caller puts the record's place before them. */
 plumb_status example_make(example *e, const example_rules *rules, const json_t *record) PLUMB_CHECKED;
 void example_free(example *e);
+/* extras.c: margin (pairs), label (rated), answer (prompts, rated); `pair`: the record gave two completions. */
+plumb_status extras_read(example_extras *x, const example_rules *rules, const json_t *record, bool pair) PLUMB_CHECKED;
 #endif

@@ -84,6 +84,11 @@ void records_free(records *r) {
     *r = (records){0};
 }
 
+const json_t *json_present(const json_t *record, const char *field) {
+    const json_t *value = json_object_get(record, field);
+    return json_is_null(value) ? NULL : value;
+}
+
 const char *json_kind_name(const json_t *value) {
     if (!value) return "nothing";
     switch (json_typeof(value)) {

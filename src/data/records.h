@@ -22,6 +22,8 @@ plumb_status records_parse(const records *r, int64_t index, json_t **object) PLU
 /* Puts "FILE:LINE: " or "FILE: record N: " before the recorded message; returns `code`. */
 plumb_status records_blame(const records *r, int64_t index, plumb_status code);
 void records_free(records *r);
+/* The value of a field; NULL when it is absent or null. */
+const json_t *json_present(const json_t *record, const char *field);
 /* "a string", "a number", …, for messages. */
 const char *json_kind_name(const json_t *value);
 #endif

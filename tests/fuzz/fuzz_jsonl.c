@@ -1,9 +1,12 @@
 // library: plumb_data
 /* Data files from hostile hands: any bytes, as lines and as an array, for every kind of sample.
  *
- * The first byte chooses kind, loss and length; the rest is the file.  Whatever loads must hold together: counts add
- * up, every sample has a target, no id lies outside the vocabulary. */
+ * The first byte chooses kind, loss (or, for the kinds without one, dropping and keeping texts) and length; the rest is the file.  Whatever loads must hold together: counts add
+ * up, every sample has a target
+ * (a prompt has a token), no id lies outside the vocabulary, texts end in their NUL. */
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include "plumb/data.h"
 
 static plumb_tokenizer *tokenizer;
@@ -23,6 +26,19 @@ static void check_branch(const plumb_branch *b, int64_t *targets) {
     }
 }
 
+static void check_texts(const plumb_data_options *o, const plumb_sample *s) {
+    bool wanted = o->kind == PLUMB_DATA_PROMPTS || (o->kind == PLUMB_DATA_RATED && o->keep_texts);
+    size_t length = 0;
+    PLUMB_CHECK((s->prompt_text != NULL) == wanted && isfinite(s->margin));
+    if (s->prompt_text) length += strlen(s->prompt_text);
+    if (s->answer) length += strlen(s->answer);
+    for (int k = 0; k < s->n_branches; k++) {
+        PLUMB_CHECK((s->branch[k].text != NULL) == (wanted && o->kind == PLUMB_DATA_RATED));
+        if (s->branch[k].text) length += strlen(s->branch[k].text);
+    }
+    PLUMB_CHECK(length < SIZE_MAX / 2);
+}
+
 static void load(const plumb_data_options *o, const char *text, size_t size) {
     plumb_dataset d;
     if (plumb_dataset_parse(&d, tokenizer, o, text, size) == PLUMB_OK) {
@@ -36,7 +52,8 @@ static void load(const plumb_data_options *o, const char *text, size_t size) {
                 PLUMB_CHECK(!o->max_length ||
                             d.samples[i].prompt_count + d.samples[i].branch[k].count <= o->max_length);
             }
-            PLUMB_CHECK(targets > before);
+            PLUMB_CHECK(targets > before || (o->kind == PLUMB_DATA_PROMPTS && d.samples[i].prompt_count > 0));
+            check_texts(o, &d.samples[i]);
         }
         PLUMB_CHECK(targets == c->targets);
     }
@@ -48,9 +65,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     need_tokenizer();
     static const plumb_loss_on losses[] = {PLUMB_LOSS_AUTO, PLUMB_LOSS_COMPLETION, PLUMB_LOSS_ALL,
                                            PLUMB_LOSS_ASSISTANT};
-    plumb_data_options o = {.kind = data[0] & 1 ? PLUMB_DATA_PAIRS : PLUMB_DATA_SFT,
+    static const plumb_data_kind kinds[] = {PLUMB_DATA_SFT, PLUMB_DATA_PAIRS, PLUMB_DATA_PROMPTS, PLUMB_DATA_RATED};
+    plumb_data_options o = {.kind = kinds[(data[0] & 1) | (data[0] >> 6 & 1) << 1],
                             .loss_on = losses[data[0] >> 1 & 3],
                             .max_length = data[0] & 8 ? 12 : 0,
+                            .drop_long = data[0] & 2,
+                            .keep_texts = data[0] & 4,
                             .skip_bad = data[0] & 16,
                             .path = data[0] & 32 ? "fuzz.json" : "fuzz.jsonl"};
     load(&o, (const char *)data + 1, size - 1);

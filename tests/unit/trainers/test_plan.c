@@ -9,13 +9,15 @@
 
 enum { MOST = 4096, BUDGET = 256 };
 static plumb_sample samples[MOST];
+static plumb_branch branches[MOST];
 static int64_t order[MOST];
 
 /* `count` texts of 20 to 20 + spread tokens, by a fixed congruence. */
 static plumb_dataset texts(int64_t count, int spread, uint32_t seed) {
     for (int64_t i = 0; i < count; i++) {
         seed = seed * 1664525u + 1013904223u;
-        samples[i] = (plumb_sample){.n_branches = 1, .branch = {{.count = 20 + (int32_t)(seed >> 8) % spread}}};
+        branches[i] = (plumb_branch){.count = 20 + (int32_t)(seed >> 8) % spread};
+        samples[i] = (plumb_sample){.n_branches = 1, .branch = &branches[i]};
         order[i] = i;
     }
     return (plumb_dataset){.samples = samples, .count = count};
