@@ -4,25 +4,12 @@
  * rejected completion, so each is written as that function with its two derivatives; a token's derivative is then the
  * same for all tokens of a completion, because r is their plain sum.  A new loss is one more case of `loss_of_ratios`.
  */
-#include "plumb/objective.h"
-#include <math.h>
-#include <string.h>
+#include "scalar.h"
 
 static const char *const names[] = {"sigmoid", "ipo"};
 
 int plumb_dpo_loss_from_name(const char *name) {
-    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
-        if (!strcmp(name, names[i])) return i;
-    return -1;
-}
-
-/* s(x) and -log s(x) without overflow at either end. */
-static double sigmoid(double x) {
-    double e = exp(-fabs(x));
-    return x >= 0 ? 1 / (1 + e) : e / (1 + e);
-}
-static double minus_log_sigmoid(double x) {
-    return (x < 0 ? -x : 0) + log1p(exp(-fabs(x)));
+    return PLUMB_NAME_INDEX(names, name);
 }
 
 static double sum(const double *x, int64_t n) {

@@ -1,23 +1,7 @@
 /* losses/<name>.json: objectives with their derivatives, schedules, AdamW with clipping: 1e-9 max(1, |value|) in double. */
-#include "golden.h"
+#include "losses.h"
 #include "plumb/objective.h"
 #include "plumb/optim.h"
-#include <jansson.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-static double field(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
-static double away(double a, double b) {
-    double d = fabs(a - b) / fmax(1, fabs(b));
-    return isnan(d) ? INFINITY : d;
-}
-static double *list(const json_t *a, int64_t *n) {
-    *n = (int64_t)json_array_size(a);
-    double *out = malloc((size_t)(*n + 1) * sizeof *out);
-    for (int64_t i = 0; i < *n; i++) out[i] = json_number_value(json_array_get(a, (size_t)i));
-    return out;
-}
 
 /* Modifiers that plumb does not know, when they are on. */
 static bool plain(const json_t *params) {
@@ -89,7 +73,8 @@ static plumb_status adamw(const json_t *c, double *worst) {
     return PLUMB_OK;
 }
 
-static const struct { const char *name; plumb_status (*run)(const json_t *c, double *worst); } kinds[] = {{"dpo", dpo}, {"schedule", schedule}, {"adamw", adamw}};
+static const struct { const char *name; plumb_status (*run)(const json_t *c, double *worst); } kinds[] = {
+    {"dpo", dpo}, {"reward", golden_reward}, {"grpo", golden_grpo}, {"ppo", golden_ppo}, {"schedule", schedule}, {"adamw", adamw}};
 
 void golden_losses(golden *g) {
     char **names = golden_names(g, "losses", ".json");
