@@ -84,7 +84,7 @@ static void refuses_wrong_words(void **state) {
             "a.yaml", "b.yaml");
     REFUSED(PLUMB_FOR_SFT, "argument 1: found '--resume'; expected a path, auto or never after it", "--resume");
     REFUSED(PLUMB_FOR_SFT, "argument 2: resume: found bytes that are not UTF-8", "model=a", "--resume=\xff");
-    REFUSED(PLUMB_FOR_GENERATE, "argument 2: resume: found a key of plumb sft, dpo", "--resume", "x");
+    REFUSED(PLUMB_FOR_GENERATE, "argument 2: resume: found a key of plumb sft, dpo, reward, ppo", "--resume", "x");
     REFUSED(PLUMB_FOR_SFT, "argument 1: found ''", "");
     REFUSED(PLUMB_FOR_SFT, "argument 1: model: found bytes that are not UTF-8", "model=\xc3(");
     REFUSED(PLUMB_FOR_SFT, "argument 1: train_modules: found a list in the list", "train_modules=[[a]]");

@@ -174,7 +174,7 @@ static void refuses_wrong_keys(void **state) {
     assert_yaml_refused(PLUMB_FOR_SFT, "beta: 0.1\n",
                         "c.yaml:1:1: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows");
     assert_yaml_refused(PLUMB_FOR_GENERATE, "warmup_steps: 1\n",
-                        "found a key of plumb sft, dpo; expected one that plumb generate knows");
+                        "found a key of plumb sft, dpo, reward, ppo, grpo, rloo; expected one that plumb generate knows");
     assert_yaml_refused(PLUMB_FOR_SFT, "seed: 1\nmodel: a\nseed: 1\n",
                         "c.yaml:3:1: seed: found the key again (it is also in line 1); expected it once");
     assert_yaml_refused(PLUMB_FOR_SFT, "[a, b]: 1\n", "found a list or mapping as a key");
