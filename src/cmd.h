@@ -7,6 +7,8 @@ enum { PLUMB_EXIT_DONE = 0, PLUMB_EXIT_FAILED = 1, PLUMB_EXIT_USAGE = 2 };
 
 int cmd_sft(int argc, char **argv);
 int cmd_dpo(int argc, char **argv);
+int cmd_reward(int argc, char **argv);
+int cmd_score(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_merge(int argc, char **argv);

@@ -1,4 +1,4 @@
-/* plumb sft, dpo, eval, generate: the commands that run on every rank. Options are read alike on all ranks; rank 0 alone reports what is wrong with them. */
+/* plumb sft, dpo, reward, ppo and the others: the commands that run on every rank. Options are read alike on all ranks; rank 0 alone reports what is wrong with them. */
 #include "cmd.h"
 #include "session.h"
 #include <stdio.h>
@@ -36,5 +36,7 @@ static int run(int argc, char **argv, int command, int (*recipe)(const plumb_opt
 
 int cmd_sft(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_SFT, plumb_train_sft); }
 int cmd_dpo(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_DPO, plumb_train_dpo); }
+int cmd_reward(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_REWARD, plumb_train_reward); }
+int cmd_score(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_SCORE, plumb_score); }
 int cmd_eval(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_EVAL, plumb_evaluate); }
 int cmd_generate(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_GENERATE, plumb_run_generate); }

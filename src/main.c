@@ -29,6 +29,8 @@ static int cmd_options(int argc, char **argv) {
 static const command commands[] = {
     {"sft", "supervised fine-tuning on instructions, chats or text", cmd_sft},
     {"dpo", "direct preference optimisation on pairs of answers", cmd_dpo},
+    {"reward", "a reward model from pairs of answers", cmd_reward},
+    {"score", "scores of a reward model for answers in a file", cmd_score},
     {"generate", "let a model go on from a prompt", cmd_generate},
     {"eval", "loss and perplexity on held-out records", cmd_eval},
     {"merge", "merge an adapter into a model and write it in Hugging Face format", cmd_merge},

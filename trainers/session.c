@@ -33,7 +33,9 @@ static void say(const plumb_session *s, const char *format, ...) {
 static plumb_status data_options(const plumb_options *o, plumb_data_kind kind, plumb_data_options *d) {
     *d = (plumb_data_options){.kind = kind, .template_name = o->template_name, .field_prompt = o->field_prompt, .field_completion = o->field_completion,
                               .field_messages = o->field_messages, .field_text = o->field_text, .field_instruction = o->field_instruction, .field_input = o->field_input,
-                              .field_output = o->field_output, .field_chosen = o->field_chosen, .field_rejected = o->field_rejected, .max_length = (int32_t)o->max_length,
+                              .field_output = o->field_output, .field_chosen = o->field_chosen, .field_rejected = o->field_rejected, .field_margin = o->field_margin,
+                              .field_label = o->field_label, .field_answer = o->field_answer, .keep_texts = kind == PLUMB_DATA_RATED,
+                              .max_length = (int32_t)(kind == PLUMB_DATA_PROMPTS ? o->max_prompt_length : o->max_length),
                               .skip_bad = o->on_error && !strcmp(o->on_error, "skip")};
     const char *loss = o->loss_on ? o->loss_on : "auto";
     d->loss_on = !strcmp(loss, "completion") ? PLUMB_LOSS_COMPLETION : !strcmp(loss, "all") ? PLUMB_LOSS_ALL : !strcmp(loss, "assistant") ? PLUMB_LOSS_ASSISTANT : PLUMB_LOSS_AUTO;
@@ -53,12 +55,20 @@ static void say_counts(const plumb_session *s, const char *what, const plumb_dat
 static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
     plumb_data_options d;
     PLUMB_TRY(data_options(s->o, kind, &d));
+    d.drop_long = s->command == PLUMB_FOR_REWARD || s->command == PLUMB_FOR_SCORE; /* DPO cuts, a reward model reads whole answers or none, as in TRL */
+    if (s->command == PLUMB_FOR_SCORE || s->command == PLUMB_FOR_BESTOFN) {
+        plumb_dataset *to = s->command == PLUMB_FOR_SCORE ? &s->eval : &s->train;
+        d.path = s->o->input_file;
+        PLUMB_TRY(plumb_dataset_load(to, s->tokenizer, &d));
+        say_counts(s, "records", to);
+        return PLUMB_OK;
+    }
     if (s->command != PLUMB_FOR_EVAL) {
         d.path = s->o->train_file;
         d.skip_last = s->o->eval_last;
         PLUMB_TRY(plumb_dataset_load(&s->train, s->tokenizer, &d));
         say_counts(s, "training", &s->train);
-        if (!s->o->eval_file && !s->o->eval_last) return PLUMB_OK;
+        if ((!s->o->eval_file && !s->o->eval_last) || (s->command & PLUMB_FOR_ONLINE)) return PLUMB_OK;
     }
     d.path = s->o->eval_file ? s->o->eval_file : s->o->train_file;
     if (!d.path) return plumb_error(PLUMB_E_CONFIG, "eval_file: missing; give a .jsonl or .json file (or train_file and eval_last)");
@@ -99,14 +109,22 @@ static plumb_status identify(plumb_session *s) {
         &text,
         "trainer=%s\nnumerics=%d\nmodel=%016llx\nstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\nbatch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
         "learning_rate=%.17g\nlr_scheduler_type=%s\nwarmup_steps=%lld\nweight_decay=%.17g\nadam=%.17g,%.17g,%.17g\nmax_grad_norm=%.17g\nprecision=%s\ndeterminism=%s\n"
-        "loss=%s,%.17g,%.17g\ndropout=%.17g\nlogits_budget_mb=%lld\n",
+        "loss=%s,%.17g,%.17g,%.17g\ndropout=%.17g\nlogits_budget_mb=%lld\n",
         s->name, NUMERICS, (unsigned long long)plumb_source_identity(s->source), (unsigned long long)values_hash(s), (long long)plumb_model_trainable_count(s->model),
         (unsigned long long)data_hash(&s->train), (long long)o->seed, o->shuffle, (long long)o->batch_size, (long long)o->micro_batch_tokens, (long long)s->total_steps,
         s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
-        s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing,
+        s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient,
         o->lora ? o->lora_dropout : 0.0, (long long)o->logits_budget_mb);
     s->identity = text.data;
     return status;
+}
+
+/* A reward model's adapter is no policy, and the other way round. */
+static plumb_status check_head(const plumb_session *s) {
+    bool scores = s->command == PLUMB_FOR_SCORE, may = scores || s->command == PLUMB_FOR_REWARD;
+    if (s->adapter.score && !may) return plumb_error(PLUMB_E_CONFIG, "adapter: %s is a reward model (task_type SEQ_CLS); plumb %s goes on from a language model's adapter", s->o->adapter, s->name);
+    if (!s->adapter.score && scores) return plumb_error(PLUMB_E_CONFIG, "adapter: %s has no score head; expected a reward model, as plumb reward writes it", s->o->adapter);
+    return PLUMB_OK;
 }
 
 /* --- model and optimizer ---------------------------------------------------------------------------------------------------------------- */
@@ -121,6 +139,7 @@ static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
     if (o->adapter) {
         PLUMB_TRY(plumb_adapter_load(&s->adapter, o->adapter, plumb_source_params(s->source)));
         s->has_adapter = true;
+        PLUMB_TRY(check_head(s));
     }
     if (s->command != PLUMB_FOR_GENERATE) PLUMB_TRY(load_data(s, kind));
     int64_t longest = plumb_source_arch(s->source)->max_positions;
@@ -140,10 +159,10 @@ static double target_tokens(const plumb_source *source) {
 
 static plumb_model_options model_options(plumb_session *s) {
     const plumb_options *o = s->o;
-    bool trains = s->command == PLUMB_FOR_SFT || s->command == PLUMB_FOR_DPO;
-    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing, .logits_budget = (size_t)o->logits_budget_mb << 20, .tokens = trains ? o->micro_batch_tokens : 0,
-                             .train_modules = o->train_modules,
-                             .n_train_modules = o->n_train_modules, .reference = s->command == PLUMB_FOR_DPO};
+    bool trains = s->command & PLUMB_FOR_TRAINING;
+    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing, .logits_budget = (size_t)o->logits_budget_mb << 20,
+                             .tokens = trains ? o->micro_batch_tokens : 0, .train_modules = o->train_modules, .n_train_modules = o->n_train_modules,
+                             .reference = s->command == PLUMB_FOR_DPO, .head = s->command == PLUMB_FOR_REWARD ? PLUMB_HEAD_RANDOM : PLUMB_HEAD_NONE};
     if (s->has_adapter) {
         m.adapter = &s->adapter;
     } else if (!trains) { /* the base model as it is */
@@ -301,9 +320,9 @@ static void say_plan(const plumb_session *s) {
 static plumb_status open_session(plumb_session *s, plumb_data_kind kind) {
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, open_inputs(s, kind)));
     plumb_model_options m = model_options(s);
-    s->target_tokens = target_tokens(s->source);
+    s->target_tokens = s->command == PLUMB_FOR_REWARD || s->command == PLUMB_FOR_SCORE ? 0 : target_tokens(s->source);
     PLUMB_TRY(plumb_model_create(&s->model, s->be, s->source, &m));
-    if (s->command == PLUMB_FOR_EVAL || s->command == PLUMB_FOR_GENERATE) return PLUMB_OK;
+    if (!(s->command & PLUMB_FOR_TRAINING)) return PLUMB_OK;
     plumb_status local = set_schedule(s);
     if (local == PLUMB_OK) local = create_optimizer(s);
     if (local == PLUMB_OK) local = identify(s);

@@ -97,6 +97,8 @@ static inline double *plumb_plan_stats(const plumb_plan *p, int32_t member) { re
 /* Recipes. Return an exit code: 0, 1 (error, printed), 75 (saved, to be resumed). Collective. */
 int plumb_train_sft(const plumb_options *o);
 int plumb_train_dpo(const plumb_options *o);
+int plumb_train_reward(const plumb_options *o);
+int plumb_score(const plumb_options *o);
 int plumb_evaluate(const plumb_options *o);
 int plumb_run_generate(const plumb_options *o);
 #endif
