@@ -85,9 +85,12 @@ plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const pl
 /* Gradients of sum_j dlogp[j]*logp[j] + dvalue[j]*value[j] accumulate in the flat array; NULL for what the forward pass did not compute. Right after a training forward
  * of the same forest. */
 plumb_status plumb_model_backward(plumb_model *m, const double *dlogp, const double *dvalues) PLUMB_CHECKED;
-/* Logits [n_targets, V] of the listed rows (the targets' tokens are ignored), to host memory, policy view.
- * kv NULL: pages of this batch alone; otherwise keys and values of all layers persist there (decoding). */
-plumb_status plumb_model_logits(plumb_model *m, const plumb_forest *f, plumb_kv *kv, float *out) PLUMB_CHECKED;
+/* Decoding. Logits [n_targets, V] of the listed rows (the targets' tokens are ignored) stay with the model and are copied to `out`.
+ * kv NULL: pages of this batch alone; otherwise keys and values of all layers persist there. */
+plumb_status plumb_model_decode(plumb_model *m, const plumb_forest *f, plumb_view view, plumb_kv *kv, float *out) PLUMB_CHECKED;
+/* Right after: log-probability and entropy of the tokens [n_targets] that were chosen, with the bits that plumb_model_forward gives them. Once per decode. */
+plumb_status plumb_model_token_stats(plumb_model *m, const int32_t *tokens, double temperature, double *logp, double *entropy) PLUMB_CHECKED;
+size_t plumb_model_kv_bytes(const plumb_model *m); /* of one page of 64 tokens, all layers */
 plumb_status plumb_model_kv_create(plumb_model *m, int64_t slots, plumb_kv **out) PLUMB_CHECKED;
 void plumb_model_kv_free(plumb_model *m, plumb_kv *kv);
 /* Bytes that training a micro-batch of `tokens` tokens with `targets` targets needs beside the weights. Local; allocates nothing. */

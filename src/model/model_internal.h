@@ -67,6 +67,9 @@ struct plumb_model {
     plumb_linear_work work;
     int64_t work_rows;
     workspace space;
+    plumb_buffer *logits;      /* of the last decode */
+    plumb_operand *logits_operand;
+    int64_t logits_rows;
     plumb_batch *batch;        /* of the last training forward */
     plumb_view view;
     bool logprobs, valued;     /* what the last forward computed, */
@@ -84,7 +87,8 @@ plumb_status plumb_model_plan_adapters(plumb_model *m, const plumb_model_options
 plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_model_options *o) PLUMB_CHECKED;
 void plumb_model_refresh_lora(plumb_model *m, const plumb_trainable *t);
 /* workspace.c */
-plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool training) PLUMB_CHECKED;
+/* cached: keys and values lie elsewhere. */
+plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool training, bool cached) PLUMB_CHECKED;
 void plumb_model_release(plumb_model *m);
 layer_memory plumb_model_layer_memory(const plumb_model *m, int64_t layer);
 

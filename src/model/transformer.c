@@ -165,7 +165,7 @@ static plumb_status set_adapters(plumb_model *m, const plumb_forest *f, plumb_vi
 static plumb_status begin(plumb_model *m, pass *p, const plumb_forest *f, plumb_view view, bool training, const plumb_dropout *dropout, plumb_kv *kv) {
     if (!f->finished) return plumb_error(PLUMB_E_DATA, "the forest is not laid out");
     m->trained_forward = false;
-    PLUMB_TRY(plumb_model_reserve(m, f, training));
+    PLUMB_TRY(plumb_model_reserve(m, f, training, kv != NULL));
     PLUMB_TRY(set_adapters(m, f, view));
     if (m->batch) m->be->ops->batch_free(m->be, m->batch);
     m->batch = NULL;
@@ -309,26 +309,43 @@ plumb_status plumb_model_backward(plumb_model *m, const double *dlogp, const dou
     return plumb_backend_fault(be);
 }
 
-plumb_status plumb_model_logits(plumb_model *m, const plumb_forest *f, plumb_kv *kv, float *out) {
+static plumb_status reserve_logits(plumb_model *m) {
+    plumb_backend *be = m->be;
+    if (m->logits && m->targets <= m->logits_rows) return PLUMB_OK;
+    if (m->logits_operand) be->ops->operand_free(be, m->logits_operand);
+    if (m->logits) be->ops->buffer_free(be, m->logits);
+    m->logits_operand = NULL, m->logits = NULL;
+    m->logits_rows = plumb_max64(m->targets, 2 * m->logits_rows);
+    PLUMB_TRY(be->ops->operand_create(be, m->logits_rows, m->arch.hidden, &m->logits_operand));
+    return be->ops->buffer_create(be, m->logits_rows * m->arch.vocab, "logits", &m->logits);
+}
+plumb_status plumb_model_decode(plumb_model *m, const plumb_forest *f, plumb_view view, plumb_kv *kv, float *out) {
     pass p;
-    PLUMB_TRY(begin(m, &p, f, PLUMB_VIEW_POLICY, false, NULL, kv));
-    run_layers(&p);
-    const plumb_weight *w = plumb_value_weight(head_value(m), PLUMB_VIEW_POLICY);
-    plumb_operand *x = NULL;
-    plumb_buffer *logits = NULL;
     plumb_tensor none = {0};
-    plumb_status status = m->be->ops->operand_create(m->be, m->targets, m->arch.hidden, &x);
-    if (status == PLUMB_OK) status = m->be->ops->buffer_create(m->be, m->targets * m->arch.vocab, "logits", &logits);
-    if (status == PLUMB_OK) {
-        plumb_tensor z = plumb_tensor_of(logits, 0, m->targets, m->arch.vocab);
-        PLUMB_RUN(m->be, operand_pack, x, first_rows(m->space.rows_normed, m->targets), PLUMB_BY_COLUMNS, none);
-        PLUMB_RUN(m->be, linear_forward, z, &(plumb_term){x, w}, 1, none);
-        PLUMB_RUN(m->be, read, z, out);
-        status = plumb_backend_fault(m->be);
-    }
-    if (x) m->be->ops->operand_free(m->be, x);
-    if (logits) m->be->ops->buffer_free(m->be, logits);
-    return status;
+    PLUMB_TRY(begin(m, &p, f, view, false, NULL, kv));
+    run_layers(&p);
+    PLUMB_TRY(reserve_logits(m));
+    plumb_tensor z = plumb_tensor_of(m->logits, 0, m->targets, m->arch.vocab);
+    PLUMB_RUN(m->be, operand_pack, m->logits_operand, first_rows(m->space.rows_normed, m->targets), PLUMB_BY_COLUMNS, none);
+    PLUMB_RUN(m->be, linear_forward, z, &(plumb_term){m->logits_operand, plumb_value_weight(head_value(m), view)}, 1, none);
+    PLUMB_RUN(m->be, read, z, out);
+    return plumb_backend_fault(m->be);
+}
+plumb_status plumb_model_token_stats(plumb_model *m, const int32_t *tokens, double temperature, double *logp, double *entropy) {
+    int64_t n = m->targets;
+    plumb_tensor stats = first_rows(m->space.stats, n);
+    double *host;
+    if (!m->logits || n > m->logits_rows) return plumb_error(PLUMB_E_CONFIG, "statistics of tokens without logits");
+    PLUMB_TRY(plumb_alloc(&host, (size_t)(4 * n), sizeof *host, "log-probabilities"));
+    PLUMB_RUN(m->be, token_stats, stats, plumb_tensor_of(m->logits, 0, n, m->arch.vocab), tokens, temperature);
+    PLUMB_RUN(m->be, read_f64, stats, host);
+    for (int64_t i = 0; i < n; i++) logp[i] = host[4 * i], entropy[i] = host[4 * i + 2];
+    free(host);
+    return plumb_backend_fault(m->be);
+}
+size_t plumb_model_kv_bytes(const plumb_model *m) {
+    size_t head = (size_t)(PLUMB_PAGE * (plumb_round_up(m->arch.head_dim, 32) + m->arch.head_dim)) * (m->be->compute == PLUMB_COMPUTE_BF16 ? 2 : sizeof(float));
+    return (size_t)(m->arch.layers * m->arch.kv_heads) * head;
 }
 plumb_status plumb_model_kv_create(plumb_model *m, int64_t slots, plumb_kv **out) { return m->be->ops->kv_create(m->be, m->arch.layers, slots, &m->attention, out); }
 void plumb_model_kv_free(plumb_model *m, plumb_kv *kv) { m->be->ops->kv_free(m->be, kv); }

@@ -43,7 +43,9 @@ static void free_space(plumb_model *m) {
 void plumb_model_release(plumb_model *m) {
     free_space(m);
     if (m->batch) m->be->ops->batch_free(m->be, m->batch);
-    m->batch = NULL;
+    m->be->ops->operand_free(m->be, m->logits_operand);
+    if (m->logits) m->be->ops->buffer_free(m->be, m->logits);
+    m->batch = NULL, m->logits = NULL, m->logits_operand = NULL;
     if (m->rope) m->be->ops->buffer_free(m->be, m->rope);
     m->rope = NULL;
 }
@@ -192,7 +194,7 @@ static plumb_status check_batch(const plumb_model *m, const plumb_forest *f, int
     return PLUMB_OK;
 }
 
-plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool training) {
+plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool training, bool cached) {
     int64_t positions, T = plumb_round_up(plumb_max64(f->n_tokens, 1), 32), R = plumb_round_up(plumb_max64(f->n_targets, 1), 32);
     PLUMB_TRY(check_batch(m, f, &positions));
     if (positions > m->rope_positions) PLUMB_TRY(build_rope(m, plumb_min64(m->arch.max_positions, plumb_max64(512, 2 * positions))));
@@ -212,7 +214,7 @@ plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool tra
         }
         s->tokens = T, s->targets = R;
     }
-    if (f->n_slots > s->kv_slots) {
+    if (!cached && f->n_slots > s->kv_slots) {
         m->be->ops->kv_free(m->be, s->kv);
         s->kv = NULL, s->kv_slots = 0;
         PLUMB_TRY(m->be->ops->kv_create(m->be, 1, f->n_slots, &m->attention, &s->kv));

@@ -80,7 +80,7 @@ static plumb_status logits(golden *g, const char *name, plumb_backend *be, const
     plumb_status status = plumb_forest_add(&f, -1, tokens, n, PLUMB_NO_ADAPTER, 0, &segment);
     for (int32_t i = 0; i < n && status == PLUMB_OK; i++) status = plumb_forest_target(&f, i, 0, segment);
     if (status == PLUMB_OK) status = plumb_forest_finish(&f);
-    if (status == PLUMB_OK) status = plumb_model_logits(m, &f, NULL, a);
+    if (status == PLUMB_OK) status = plumb_model_decode(m, &f, PLUMB_VIEW_POLICY, NULL, a);
     if (status == PLUMB_OK) golden_result(g, golden_difference(a, b, total), 1e-5, "gguf/%s logits", name);
     plumb_model_free(m);
     plumb_forest_free(&f);

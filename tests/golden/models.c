@@ -64,7 +64,7 @@ static plumb_status check_logits(fixture *x, plumb_forest *f, const char *prefix
     PLUMB_TRY(sequences(x, f, true));
     int64_t V = plumb_model_arch(x->model)->vocab, at = 0;
     float *logits = malloc((size_t)(f->n_targets * V) * sizeof *logits);
-    plumb_status status = plumb_model_logits(x->model, f, NULL, logits);
+    plumb_status status = plumb_model_decode(x->model, f, PLUMB_VIEW_POLICY, NULL, logits);
     double worst = 0;
     for (int s = 0; s < 2 && status == PLUMB_OK; s++) {
         char key[64];

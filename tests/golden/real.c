@@ -73,7 +73,7 @@ static plumb_status numbers(const real *r, const json_t *c) {
     if (status == PLUMB_OK) status = plumb_forest_add(&f, -1, x, n, PLUMB_NO_ADAPTER, 0, &segment);
     if (status == PLUMB_OK) status = plumb_forest_target(&f, (int32_t)n - 1, 0, segment);
     if (status == PLUMB_OK) status = plumb_forest_finish(&f);
-    if (status == PLUMB_OK) status = plumb_model_logits(r->m, &f, NULL, logits);
+    if (status == PLUMB_OK) status = plumb_model_decode(r->m, &f, PLUMB_VIEW_POLICY, NULL, logits);
     double largest = 0;
     worst = 0;
     for (size_t i = 0; status == PLUMB_OK && i < json_array_size(top); i++) {
