@@ -194,7 +194,9 @@ static plumb_status create_optimizer(plumb_session *s) {
 
 static plumb_status set_schedule(plumb_session *s) {
     const plumb_options *o = s->o;
-    s->steps_per_epoch = (s->train.count + o->batch_size - 1) / o->batch_size;
+    int64_t samples = s->command & PLUMB_FOR_ONLINE ? o->batch_size / o->num_generations : o->batch_size; /* of a step: records */
+    s->steps_per_epoch = (s->train.count + samples - 1) / samples;
+    s->kl_coef = o->kl_coef;
     s->total_steps = o->max_steps > 0 ? o->max_steps : (int64_t)ceil((double)s->steps_per_epoch * o->epochs);
     int64_t warmup = o->warmup_steps > 0 ? o->warmup_steps : (int64_t)ceil(o->warmup_ratio * (double)s->total_steps);
     s->schedule = (plumb_schedule){.kind = (plumb_schedule_kind)plumb_schedule_from_name(o->lr_scheduler_type), .lr = o->learning_rate, .warmup_steps = warmup,
@@ -224,12 +226,13 @@ static plumb_status open_folder(plumb_session *s) {
 }
 
 /* --- checkpoints ------------------------------------------------------------------------------------------------------------------------------ */
+enum { COUNTERS = 4 };
 typedef struct saved_state { plumb_ckpt_array arrays[PLUMB_ZERO_ARRAYS]; plumb_ckpt_counter *counters; char (*names)[24]; int n; } saved_state;
 
 static plumb_status describe_state(plumb_session *s, saved_state *state) {
     static const char *const arrays[] = {"values", "adam_m", "adam_v"};
     int units = plumb_zero_units(s->zero);
-    *state = (saved_state){.n = units + 2};
+    *state = (saved_state){.n = units + COUNTERS};
     PLUMB_TRY(plumb_alloc(&state->counters, (size_t)state->n, sizeof *state->counters, "a checkpoint"));
     plumb_status status = plumb_alloc(&state->names, (size_t)units, sizeof *state->names, "a checkpoint");
     if (status != PLUMB_OK) {
@@ -243,9 +246,12 @@ static plumb_status describe_state(plumb_session *s, saved_state *state) {
     }
     state->counters[0] = (plumb_ckpt_counter){"step", s->step};
     state->counters[1] = (plumb_ckpt_counter){"tokens", s->tokens_seen};
+    state->counters[2] = (plumb_ckpt_counter){"updates", s->updates};
+    state->counters[3] = (plumb_ckpt_counter){"kl_coef", 0};
+    memcpy(&state->counters[3].value, &s->kl_coef, sizeof s->kl_coef); /* its bits */
     for (int u = 0; u < units; u++) {
         snprintf(state->names[u], sizeof *state->names, "scale.%d", u);
-        state->counters[2 + u] = (plumb_ckpt_counter){state->names[u], plumb_zero_scale(s->zero, u)};
+        state->counters[COUNTERS + u] = (plumb_ckpt_counter){state->names[u], plumb_zero_scale(s->zero, u)};
     }
     return PLUMB_OK;
 }
@@ -280,7 +286,9 @@ static plumb_status resume(plumb_session *s) {
         if (status == PLUMB_OK) {
             s->step = s->saved_step = state.counters[0].value;
             s->tokens_seen = state.counters[1].value;
-            for (int u = 0; u < state.n - 2; u++) plumb_zero_set_scale(s->zero, u, state.counters[2 + u].value);
+            s->updates = state.counters[2].value;
+            memcpy(&s->kl_coef, &state.counters[3].value, sizeof s->kl_coef);
+            for (int u = 0; u < state.n - COUNTERS; u++) plumb_zero_set_scale(s->zero, u, state.counters[COUNTERS + u].value);
             plumb_zero_gather(s->zero, s->gradient);
             plumb_model_values_write(s->model, 0, plumb_model_trainable_count(s->model), s->gradient);
             plumb_model_refresh(s->model);
@@ -362,6 +370,7 @@ void plumb_session_close(plumb_session *s) {
     free(s->order);
     free(s->gradient);
     free(s->derivatives);
+    free(s->kept);
     free(s->dir);
     free(s->checkpoints);
     free(s->identity);

@@ -13,7 +13,7 @@
 #include "plumb/optim.h"
 #include "plumb/zero.h"
 
-enum { PLUMB_STATS = 8 }; /* numbers that a recipe keeps per sample */
+enum { PLUMB_STATS = 12 }; /* numbers that a recipe keeps per sample */
 
 typedef struct plumb_micro_batch { /* samples [first, first+count) of step.members */
     int32_t first, count;
@@ -47,7 +47,9 @@ typedef struct plumb_session {
     plumb_log *log;                         /* rank 0 */
     char *dir, *checkpoints, *identity;
     bool elastic;
-    int64_t step, total_steps, steps_per_epoch, tokens_seen;
+    int64_t step, total_steps, steps_per_epoch, tokens_seen; /* step: of the log; in reinforcement learning an iteration of several optimizer updates */
+    int64_t updates;                        /* optimizer updates so far */
+    double kl_coef;                         /* PPO: as adapted so far */
     double target_tokens;                   /* what the LM head costs for one target, in tokens through the layers */
     double began, step_began, stop_after;   /* seconds; plumb_clock */
     int64_t saved_step;                     /* -1: none */
@@ -58,6 +60,7 @@ typedef struct plumb_session {
     float *gradient;                        /* [trainable]: gradients on their way out, new values on their way in */
     int64_t *order; int64_t order_epoch;
     plumb_plan plan, eval_plan;
+    float *kept; int64_t kept_updates;      /* values and moments of this rank's shard at the last mark */
     plumb_forest forest;
     plumb_forward_result policy, reference;
     double *derivatives; size_t cap_derivatives;
@@ -75,6 +78,13 @@ typedef plumb_status (*plumb_micro_batch_work)(plumb_session *s, const plumb_pla
  * the last finished step. */
 typedef struct plumb_step_result { bool updated; double grad_norm, learning_rate; } plumb_step_result;
 plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) PLUMB_CHECKED;
+/* One optimizer update from the samples of s->plan, without counting a step. */
+plumb_status plumb_update_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) PLUMB_CHECKED;
+/* Statistics of every sample of a plan, on every rank, after agreeing on faults; no gradient. */
+plumb_status plumb_session_pass(plumb_session *s, plumb_plan *p, plumb_micro_batch_work work) PLUMB_CHECKED;
+/* Remembers the state of training; goes back to it (a step of several updates that TERM interrupts). Local; the second is collective. */
+plumb_status plumb_session_mark(plumb_session *s) PLUMB_CHECKED;
+void plumb_session_back(plumb_session *s);
 /* Statistics of every sample of the plan, on every rank, after agreeing on faults: an evaluation. */
 plumb_status plumb_session_evaluate(plumb_session *s, plumb_micro_batch_work work) PLUMB_CHECKED;
 /* Keeps a local failure (a full disk under the log) for the next agreement; returns it as this thread's error, PLUMB_OK when there is none. Local. */
@@ -99,6 +109,10 @@ int plumb_train_sft(const plumb_options *o);
 int plumb_train_dpo(const plumb_options *o);
 int plumb_train_reward(const plumb_options *o);
 int plumb_score(const plumb_options *o);
+int plumb_train_ppo(const plumb_options *o);
+int plumb_train_grpo(const plumb_options *o);
+int plumb_train_rloo(const plumb_options *o);
+int plumb_bestofn(const plumb_options *o);
 int plumb_evaluate(const plumb_options *o);
 int plumb_run_generate(const plumb_options *o);
 #endif

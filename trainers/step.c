@@ -50,7 +50,7 @@ static plumb_status compute(plumb_session *s, plumb_micro_batch_work work, bool 
     return plumb_backend_fault(s->be);
 }
 
-plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) {
+plumb_status plumb_update_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) {
     enum { FAULT, SIGNAL, OVERFLOW, AGREED };
     *r = (plumb_step_result){.learning_rate = plumb_schedule_lr(&s->schedule, s->step)};
     for (int attempt = 0;; attempt++) {
@@ -69,7 +69,7 @@ plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb
     }
     const plumb_options *o = s->o;
     int64_t n = plumb_model_trainable_count(s->model);
-    plumb_adamw rule = {r->learning_rate, o->adam_beta1, o->adam_beta2, o->adam_eps, o->weight_decay, s->step + 1};
+    plumb_adamw rule = {r->learning_rate, o->adam_beta1, o->adam_beta2, o->adam_eps, o->weight_decay, s->updates + 1};
     if (!s->elastic) plumb_model_grads_read(s->model, 0, n, s->gradient);
     plumb_status status = plumb_zero_step(s->zero, &rule, o->max_grad_norm, s->gradient, s->gradient, &r->grad_norm);
     if (status != PLUMB_OK) return plumb_error_prefix(status, "step %lld", (long long)s->step + 1);
@@ -77,23 +77,53 @@ plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb
     plumb_model_refresh(s->model);
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, s->plan.stats, s->plan.count * PLUMB_STATS); /* one rank's numbers plus zeros: exact */
     r->updated = true;
-    s->step++;
+    s->updates++;
     s->tokens_seen += s->plan.tokens;
+    return PLUMB_OK;
+}
+plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) {
+    PLUMB_TRY(plumb_update_run(s, work, r));
+    if (r->updated) s->step++;
+    return PLUMB_OK;
+}
+
+plumb_status plumb_session_mark(plumb_session *s) {
+    int64_t first, count;
+    plumb_zero_shard(s->zero, PLUMB_ZERO_VALUES, &first, &count);
+    if (!s->kept) PLUMB_TRY(plumb_alloc(&s->kept, (size_t)(PLUMB_ZERO_ARRAYS * count) + 1, sizeof *s->kept, "the state of training"));
+    for (int i = 0; i < PLUMB_ZERO_ARRAYS; i++) memcpy(s->kept + i * count, plumb_zero_shard(s->zero, (plumb_zero_array)i, &first, &count), (size_t)count * sizeof *s->kept);
+    s->kept_updates = s->updates;
+    return PLUMB_OK;
+}
+void plumb_session_back(plumb_session *s) {
+    int64_t first, count, n = plumb_model_trainable_count(s->model);
+    if (!s->kept || s->kept_updates == s->updates) return;
+    for (int i = 0; i < PLUMB_ZERO_ARRAYS; i++) {
+        float *shard = plumb_zero_shard(s->zero, (plumb_zero_array)i, &first, &count);
+        memcpy(shard, s->kept + i * count, (size_t)count * sizeof *shard);
+    }
+    s->updates = s->kept_updates;
+    plumb_zero_gather(s->zero, s->gradient);
+    plumb_model_values_write(s->model, 0, n, s->gradient);
+    plumb_model_refresh(s->model);
+}
+
+plumb_status plumb_session_pass(plumb_session *s, plumb_plan *p, plumb_micro_batch_work work) {
+    int rank = plumb_comm_rank(PLUMB_AXIS_DATA);
+    plumb_status local = plumb_session_pending(s);
+    for (int32_t b = 0; b < p->n_batches && local == PLUMB_OK && plumb_comm_signal() != PLUMB_SIGNAL_TERM; b++)
+        if (p->batches[b].rank == rank) local = work(s, p, &p->batches[b], false);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
+    plumb_comm_sum_f64(PLUMB_AXIS_DATA, p->stats, p->count * PLUMB_STATS); /* one rank's numbers plus zeros: exact */
     return PLUMB_OK;
 }
 
 plumb_status plumb_session_evaluate(plumb_session *s, plumb_micro_batch_work work) {
     plumb_plan *p = &s->eval_plan;
-    int rank = plumb_comm_rank(PLUMB_AXIS_DATA);
     plumb_comm_doing("evaluation after step", s->step);
     p->count = s->eval.count;
     PLUMB_TRY(plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples));
     for (int64_t i = 0; i < p->count; i++) p->samples[i] = i;
     PLUMB_TRY(plumb_plan_cut(p, &s->eval, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA)));
-    plumb_status local = PLUMB_OK;
-    for (int32_t b = 0; b < p->n_batches && local == PLUMB_OK && plumb_comm_signal() != PLUMB_SIGNAL_TERM; b++)
-        if (p->batches[b].rank == rank) local = work(s, p, &p->batches[b], false);
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
-    plumb_comm_sum_f64(PLUMB_AXIS_DATA, p->stats, p->count * PLUMB_STATS);
-    return PLUMB_OK;
+    return plumb_session_pass(s, p, work);
 }
