@@ -2,6 +2,7 @@
 #include "plan.h"
 #include "recipe.h"
 #include "plumb/rollout.h"
+#include "plumb/stops.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,7 +64,7 @@ int plumb_evaluate(const plumb_options *o) {
 }
 
 /* --- generate: rank 0 writes what it decodes as it comes ------------------------------------------------------------------------------------ */
-typedef struct printer { const plumb_tokenizer *t; plumb_ids ids; plumb_str text; size_t shown; } printer;
+typedef struct printer { const plumb_tokenizer *t; plumb_stops *stops; plumb_ids ids; plumb_str text; size_t shown; } printer;
 
 /* Tokens may end inside a character: what is shown never ends with U+FFFD until more has come. */
 static bool show(void *user, int32_t token) {
@@ -74,7 +75,7 @@ static bool show(void *user, int32_t token) {
     while (end >= 3 && !memcmp(p->text.data + end - 3, "\xEF\xBF\xBD", 3)) end -= 3;
     if (end > p->shown) fwrite(p->text.data + p->shown, 1, end - p->shown, stdout), p->shown = end;
     fflush(stdout);
-    return plumb_comm_signal() == PLUMB_SIGNAL_NONE;
+    return plumb_comm_signal() == PLUMB_SIGNAL_NONE && !plumb_stops_hit(p->stops, p->ids.data, (int64_t)p->ids.count);
 }
 
 static plumb_status render_prompt(const plumb_options *o, plumb_str *text) {
@@ -91,16 +92,19 @@ static plumb_status generate(plumb_session *s) {
     plumb_ids prompt = {0};
     printer p = {.t = s->tokenizer};
     plumb_status status = render_prompt(o, &text);
+    if (status == PLUMB_OK) status = plumb_stops_create(&p.stops, s->tokenizer, o->stop_strings, o->n_stop_strings);
     if (status == PLUMB_OK) status = plumb_tokenize(s->tokenizer, text.data ? text.data : "", text.length, true, &prompt);
     const plumb_arch *a = plumb_model_arch(s->model);
     int32_t ends[9];
     int n_ends = a->n_eos;
     memcpy(ends, a->eos, sizeof a->eos);
     if (plumb_tokenizer_eos(s->tokenizer) >= 0) ends[n_ends++] = plumb_tokenizer_eos(s->tokenizer);
-    plumb_sampling sampling = {o->do_sample, o->temperature, o->top_p, o->top_k, o->max_new_tokens, (uint64_t)o->seed, 0, 0};
+    plumb_sampling sampling = {.do_sample = o->do_sample, .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .min_p = o->min_p, .typical_p = o->typical_p,
+                               .repetition_penalty = o->repetition_penalty, .min_new_tokens = o->min_new_tokens, .max_new_tokens = o->max_new_tokens, .ends = ends, .n_ends = n_ends};
+    plumb_sampling_key key = {.seed = (uint64_t)o->seed};
     double start = plumb_clock();
     plumb_ids out = {0};
-    if (status == PLUMB_OK) status = plumb_generate(s->model, prompt.data, (int64_t)prompt.count, &sampling, ends, n_ends, &out, show, &p);
+    if (status == PLUMB_OK) status = plumb_generate(s->model, prompt.data, (int64_t)prompt.count, &sampling, &key, &out, show, &p);
     if (status == PLUMB_OK) {
         if (p.text.length > p.shown) fwrite(p.text.data + p.shown, 1, p.text.length - p.shown, stdout);
         putchar('\n');
@@ -111,6 +115,7 @@ static plumb_status generate(plumb_session *s) {
     plumb_ids_free(&prompt);
     plumb_ids_free(&p.ids);
     plumb_str_free(&p.text);
+    plumb_stops_free(p.stops);
     plumb_str_free(&text);
     return status;
 }

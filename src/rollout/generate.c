@@ -5,6 +5,8 @@
 
 typedef struct decoder {
     plumb_model *m;
+    plumb_sampler *sampler;
+    plumb_ids history; /* prompt and completion */
     plumb_kv *kv;
     plumb_forest forest;
     int32_t *slots;
@@ -24,15 +26,23 @@ static plumb_status feed(decoder *d, const int32_t *ids, int64_t count) {
     return PLUMB_OK;
 }
 
-static bool ends_with(int32_t token, const int32_t *ends, int n) {
-    for (int i = 0; i < n; i++)
-        if (ends[i] == token) return true;
+static bool ends_with(int32_t token, const plumb_sampling *s) {
+    for (int i = 0; i < s->n_ends; i++)
+        if (s->ends[i] == token) return true;
     return false;
 }
 
-plumb_status plumb_generate(plumb_model *m, const int32_t *prompt, int64_t count, const plumb_sampling *s, const int32_t *ends, int n_ends, plumb_ids *out,
+/* The next token, from the logits of the last one; goes to the history too. */
+static plumb_status next(decoder *d, const plumb_sampling *s, const plumb_sampling_key *key, int64_t prompt, int32_t *token) {
+    int64_t count = (int64_t)d->history.count;
+    PLUMB_TRY(plumb_sampler_pick(d->sampler, s, d->logits, d->history.data, count, count - prompt, key, d->length, token));
+    return plumb_ids_push(&d->history, *token);
+}
+
+plumb_status plumb_generate(plumb_model *m, const int32_t *prompt, int64_t count, const plumb_sampling *s, const plumb_sampling_key *key, plumb_ids *out,
                             plumb_token_sink sink, void *user) {
     const plumb_arch *a = plumb_model_arch(m);
+    PLUMB_TRY(plumb_sampling_check(s));
     if (count < 1) return plumb_error(PLUMB_E_DATA, "the prompt has no tokens");
     if (count >= a->max_positions)
         return plumb_error(PLUMB_E_DATA, "the prompt has %lld tokens; the model has %lld positions", (long long)count, (long long)a->max_positions);
@@ -42,16 +52,20 @@ plumb_status plumb_generate(plumb_model *m, const int32_t *prompt, int64_t count
     if (status == PLUMB_OK) status = plumb_alloc(&d.slots, (size_t)n_slots, sizeof *d.slots, "pages");
     if (status == PLUMB_OK) status = plumb_alloc(&d.logits, (size_t)a->vocab, sizeof *d.logits, "logits");
     for (int64_t i = 0; status == PLUMB_OK && i < n_slots; i++) d.slots[i] = (int32_t)i;
+    if (status == PLUMB_OK) status = plumb_sampler_create(&d.sampler, a->vocab);
+    for (int64_t i = 0; status == PLUMB_OK && i < count; i++) status = plumb_ids_push(&d.history, prompt[i]);
     if (status == PLUMB_OK) status = feed(&d, prompt, count);
     while (status == PLUMB_OK) {
-        int32_t token = plumb_sample_token(d.logits, a->vocab, s, d.length);
-        status = plumb_ids_push(out, token);
-        if (status != PLUMB_OK || (sink && !sink(user, token)) || ends_with(token, ends, n_ends) || d.length + 1 >= limit) break;
+        int32_t token = -1;
+        if ((status = next(&d, s, key, count, &token)) == PLUMB_OK) status = plumb_ids_push(out, token);
+        if (status != PLUMB_OK || (sink && !sink(user, token)) || ends_with(token, s) || d.length + 1 >= limit) break;
         status = feed(&d, &token, 1);
     }
     plumb_forest_free(&d.forest);
     if (d.kv) plumb_model_kv_free(m, d.kv);
     free(d.slots);
     free(d.logits);
+    plumb_ids_free(&d.history);
+    plumb_sampler_free(d.sampler);
     return status;
 }

@@ -88,7 +88,8 @@ static plumb_status numbers(const real *r, const json_t *c) {
 
     json_t *greedy = json_object_get(c, "greedy"), *gaps = json_object_get(c, "greedy_gap");
     plumb_ids made = {0};
-    if (status == PLUMB_OK) status = plumb_generate(r->m, x, n, &(plumb_sampling){.temperature = 1, .top_p = 1, .max_new_tokens = (int64_t)json_array_size(greedy)}, NULL, 0, &made, NULL, NULL);
+    if (status == PLUMB_OK) status = plumb_generate(r->m, x, n, &(plumb_sampling){.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .max_new_tokens = (int64_t)json_array_size(greedy)},
+                                                     &(plumb_sampling_key){0}, &made, NULL, NULL);
     double wrong = 0;
     for (size_t i = 0; status == PLUMB_OK && i < json_array_size(greedy); i++) {
         if (json_number_value(json_array_get(gaps, i)) <= 1e-3) break; /* may fall either way in float32 */
