@@ -38,5 +38,8 @@ int cmd_sft(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_SFT, plumb
 int cmd_dpo(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_DPO, plumb_train_dpo); }
 int cmd_reward(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_REWARD, plumb_train_reward); }
 int cmd_score(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_SCORE, plumb_score); }
+int cmd_ppo(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_PPO, plumb_train_ppo); }
+int cmd_grpo(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_GRPO, plumb_train_grpo); }
+int cmd_rloo(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_RLOO, plumb_train_rloo); }
 int cmd_eval(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_EVAL, plumb_evaluate); }
 int cmd_generate(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_GENERATE, plumb_run_generate); }

@@ -1,7 +1,6 @@
-/* plumb eval and plumb generate: a model, perhaps with an adapter, looked at without training. */
+/* plumb eval: a model, perhaps with an adapter, on held-out records. */
 #include "plan.h"
 #include "recipe.h"
-#include "plumb/rollout.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,77 +46,13 @@ static plumb_status evaluate(plumb_session *s, plumb_data_kind kind) {
     return write_metrics(s, m, n);
 }
 
-static int finish(plumb_session *s, plumb_status status, const char *name) {
-    if (status != PLUMB_OK && plumb_is_root()) fprintf(stderr, "plumb %s: %s\n", name, plumb_error_message());
-    plumb_session_close(s);
-    return status == PLUMB_OK ? 0 : 1;
-}
-
 int plumb_evaluate(const plumb_options *o) {
     plumb_session s = {0};
     plumb_data_kind kind;
     plumb_status status = plumb_comm_agree(PLUMB_AXIS_WORLD, kind_of(o, &kind));
     if (status == PLUMB_OK) status = plumb_session_open(&s, o, PLUMB_FOR_EVAL, "eval", kind);
     if (status == PLUMB_OK && !o->dry_run) status = evaluate(&s, kind);
-    return finish(&s, status, "eval");
-}
-
-/* --- generate: rank 0 writes what it decodes as it comes ------------------------------------------------------------------------------------ */
-typedef struct printer { const plumb_tokenizer *t; plumb_ids ids; plumb_str text; size_t shown; } printer;
-
-/* Tokens may end inside a character: what is shown never ends with U+FFFD until more has come. */
-static bool show(void *user, int32_t token) {
-    printer *p = user;
-    p->text.length = 0;
-    if (plumb_ids_push(&p->ids, token) != PLUMB_OK || plumb_detokenize(p->t, p->ids.data, p->ids.count, true, &p->text) != PLUMB_OK) return false;
-    size_t end = p->text.length;
-    while (end >= 3 && !memcmp(p->text.data + end - 3, "\xEF\xBF\xBD", 3)) end -= 3;
-    if (end > p->shown) fwrite(p->text.data + p->shown, 1, end - p->shown, stdout), p->shown = end;
-    fflush(stdout);
-    return plumb_comm_signal() == PLUMB_SIGNAL_NONE;
-}
-
-static plumb_status render_prompt(const plumb_options *o, plumb_str *text) {
-    const char *name = o->template_name ? o->template_name : "none";
-    if (!strcmp(name, "alpaca")) return plumb_prompt_alpaca(o->prompt, NULL, text);
-    if (!strcmp(name, "none")) return plumb_str_append(text, o->prompt, strlen(o->prompt));
-    plumb_message message = {"user", o->prompt};
-    return plumb_prompt_render(name, &message, 1, true, text, NULL, NULL);
-}
-
-static plumb_status generate(plumb_session *s) {
-    const plumb_options *o = s->o;
-    plumb_str text = {0};
-    plumb_ids prompt = {0};
-    printer p = {.t = s->tokenizer};
-    plumb_status status = render_prompt(o, &text);
-    if (status == PLUMB_OK) status = plumb_tokenize(s->tokenizer, text.data ? text.data : "", text.length, true, &prompt);
-    const plumb_arch *a = plumb_model_arch(s->model);
-    int32_t ends[9];
-    int n_ends = a->n_eos;
-    memcpy(ends, a->eos, sizeof a->eos);
-    if (plumb_tokenizer_eos(s->tokenizer) >= 0) ends[n_ends++] = plumb_tokenizer_eos(s->tokenizer);
-    plumb_sampling sampling = {o->do_sample, o->temperature, o->top_p, o->top_k, o->max_new_tokens, (uint64_t)o->seed, 0, 0};
-    double start = plumb_clock();
-    plumb_ids out = {0};
-    if (status == PLUMB_OK) status = plumb_generate(s->model, prompt.data, (int64_t)prompt.count, &sampling, ends, n_ends, &out, show, &p);
-    if (status == PLUMB_OK) {
-        if (p.text.length > p.shown) fwrite(p.text.data + p.shown, 1, p.text.length - p.shown, stdout);
-        putchar('\n');
-        double elapsed = plumb_clock() - start;
-        fprintf(stderr, "%zu tokens in %.2f s (%.1f tokens/s), prompt of %zu\n", out.count, elapsed, (double)out.count / elapsed, prompt.count);
-    }
-    plumb_ids_free(&out);
-    plumb_ids_free(&prompt);
-    plumb_ids_free(&p.ids);
-    plumb_str_free(&p.text);
-    plumb_str_free(&text);
-    return status;
-}
-
-int plumb_run_generate(const plumb_options *o) {
-    plumb_session s = {0};
-    plumb_status status = plumb_session_open(&s, o, PLUMB_FOR_GENERATE, "generate", PLUMB_DATA_SFT);
-    if (status == PLUMB_OK && !o->dry_run) status = plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? generate(&s) : PLUMB_OK);
-    return finish(&s, status, "generate");
+    if (status != PLUMB_OK && plumb_is_root()) fprintf(stderr, "plumb eval: %s\n", plumb_error_message());
+    plumb_session_close(&s);
+    return status == PLUMB_OK ? 0 : 1;
 }

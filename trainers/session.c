@@ -101,7 +101,24 @@ static uint64_t values_hash(plumb_session *s) {
     uint64_t h = 0xcbf29ce484222325ull;
     return mix(h, s->gradient, (size_t)plumb_model_trainable_count(s->model) * sizeof *s->gradient);
 }
-enum { NUMERICS = 2 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
+/* The settings of a recipe with many of them: all but those that change no number. */
+static plumb_status identify_settings(const plumb_session *s, plumb_str *text) {
+    static const char *const harmless[] = {"output_dir",   "run_name", "resume",        "stop_after",   "save_steps",     "save_total_limit", "logging_steps", "threads", "dry_run",
+                                           "rollout_batch", "backend", "isa",           "kv_budget_mb", "reward_timeout", "reward_retries",   "log_trajectories"};
+    plumb_str yaml = {0};
+    plumb_status status = plumb_options_write(s->o, s->command, &yaml);
+    for (char *line = yaml.data; status == PLUMB_OK && line && *line;) {
+        char *end = strchr(line, '\n'), *next = end ? end + 1 : line + strlen(line);
+        size_t key = strcspn(line, ":#\n ");
+        bool skip = key == 0 || line[0] == '\n';
+        for (size_t i = 0; !skip && i < sizeof harmless / sizeof *harmless; i++) skip = strlen(harmless[i]) == key && !strncmp(line, harmless[i], key);
+        if (!skip) status = plumb_str_append(text, line, (size_t)(next - line));
+        line = next;
+    }
+    plumb_str_free(&yaml);
+    return status;
+}
+enum { NUMERICS = 3 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
 static plumb_status identify(plumb_session *s) {
     const plumb_options *o = s->o;
     plumb_str text = {0};
@@ -115,6 +132,7 @@ static plumb_status identify(plumb_session *s) {
         s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
         s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient,
         o->lora ? o->lora_dropout : 0.0, (long long)o->logits_budget_mb);
+    if (status == PLUMB_OK && (s->command & PLUMB_FOR_ONLINE)) status = identify_settings(s, &text);
     s->identity = text.data;
     return status;
 }
@@ -325,9 +343,11 @@ static void say_plan(const plumb_session *s) {
     say(s, "run: %lld steps of %lld samples; output %s", (long long)s->total_steps, (long long)s->o->batch_size, s->dir);
 }
 
-static plumb_status open_session(plumb_session *s, plumb_data_kind kind) {
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, open_inputs(s, kind)));
+static plumb_status open_session(plumb_session *s, plumb_data_kind kind, plumb_more_model more) {
+    plumb_status inputs = open_inputs(s, kind);
     plumb_model_options m = model_options(s);
+    if (inputs == PLUMB_OK && more) inputs = more(s, &m);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, inputs));
     s->target_tokens = s->command == PLUMB_FOR_REWARD || s->command == PLUMB_FOR_SCORE ? 0 : target_tokens(s->source);
     PLUMB_TRY(plumb_model_create(&s->model, s->be, s->source, &m));
     if (!(s->command & PLUMB_FOR_TRAINING)) return PLUMB_OK;
@@ -346,8 +366,11 @@ static plumb_status open_session(plumb_session *s, plumb_data_kind kind) {
 }
 
 plumb_status plumb_session_open(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind) {
-    *s = (plumb_session){.o = o, .command = command, .name = name, .began = plumb_clock()};
-    plumb_status status = open_session(s, kind);
+    return plumb_session_open_with(s, o, command, name, kind, NULL, NULL);
+}
+plumb_status plumb_session_open_with(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind, void *user, plumb_more_model more) {
+    *s = (plumb_session){.o = o, .command = command, .name = name, .user = user, .began = plumb_clock()};
+    plumb_status status = open_session(s, kind, more);
     s->step_began = plumb_clock();
     return status;
 }
@@ -386,6 +409,10 @@ static plumb_status fetch(void *user, int param, float *out) {
 /* The adapter as trained, with the settings it was made or loaded with. */
 static plumb_status trained_adapter(plumb_session *s, plumb_adapter *a) {
     PLUMB_TRY(plumb_model_adapter(s->model, PLUMB_VIEW_POLICY, a));
+    if (s->command == PLUMB_FOR_PPO) { /* a value head on the policy's trunk is no part of the policy */
+        free(a->score);
+        a->score = NULL;
+    }
     const plumb_lora_config *c = s->has_adapter ? &s->adapter.config : &s->lora;
     a->config.target_modules = c->target_modules, a->config.n_target_modules = c->n_target_modules, a->config.target_regex = c->target_regex;
     a->config.base_model = s->o->model;

@@ -54,6 +54,7 @@ typedef struct plumb_session {
     double began, step_began, stop_after;   /* seconds; plumb_clock */
     int64_t saved_step;                     /* -1: none */
     bool stopping;
+    void *user;                             /* of the recipe: what its work on a micro-batch needs */
     plumb_status pending;                   /* a local failure between agreement points, kept for the next one */
     char pending_message[512];
     plumb_signal signal;                    /* agreed on in the last step */
@@ -68,6 +69,9 @@ typedef struct plumb_session {
 
 /* Loads everything, prints what was found (rank 0), resumes from a checkpoint where there is one. Collective. On error nothing is left to close. */
 plumb_status plumb_session_open(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind) PLUMB_CHECKED;
+/* The same for a recipe whose model has further parts: `more` adds to the model's options (local; source and tokenizer are open). */
+typedef plumb_status (*plumb_more_model)(plumb_session *s, plumb_model_options *m);
+plumb_status plumb_session_open_with(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind, void *user, plumb_more_model more) PLUMB_CHECKED;
 void plumb_session_close(plumb_session *s);
 
 /* The global batch of step s->step; gradients are zero. Local and the same on every rank. */

@@ -96,8 +96,10 @@ typedef struct plumb_options {
     char *prompt;
     int64_t max_new_tokens;
     bool do_sample;
-    double temperature, top_p;
-    int64_t top_k;
+    double temperature, top_p, min_p, typical_p, repetition_penalty;
+    int64_t top_k, min_new_tokens; /* min_new_tokens is at most max_new_tokens */
+    char **stop_strings;
+    int n_stop_strings;
     /* merging */
     char *dtype; /* float32 | bfloat16 | float16 */
     bool dry_run;

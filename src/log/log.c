@@ -111,6 +111,10 @@ plumb_status plumb_log_step(plumb_log *l, int64_t step, const plumb_metric *metr
     return write_line(l);
 }
 
+void plumb_log_progress(plumb_log *l, const char *what, int64_t done, int64_t of, double tokens_per_second) {
+    if (l) plumb_progress_inside(&l->progress, what, done, of, tokens_per_second);
+}
+
 /* --- messages ----------------------------------------------------------------------------------------------------- */
 void plumb_log_line(plumb_log *l, const char *format, ...) {
     if (!l) return;

@@ -18,6 +18,8 @@ typedef struct plumb_progress {
 
 void plumb_progress_start(plumb_progress *p, int64_t total, int64_t first_step);
 void plumb_progress_step(plumb_progress *p, int64_t step, const plumb_metric *metrics, int count);
+/* On a terminal: what goes on inside the step after the last one. */
+void plumb_progress_inside(plumb_progress *p, const char *what, int64_t done, int64_t of, double tokens_per_second);
 /* Text without newline, above the bar. */
 void plumb_progress_print(plumb_progress *p, const char *text);
 /* Leaves the last bar on the screen and the cursor below it. */

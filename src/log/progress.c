@@ -91,12 +91,15 @@ static void append_bar(char *out, size_t room, int cells, int64_t step, int64_t 
 void plumb_progress_format(char *out, size_t room, int width, bool bar, int64_t step, int64_t total, double eta,
                            const plumb_metric *metrics, int count) {
     char head[64], tail[256] = "", time[32];
+    const plumb_metric *reward = metric("reward", metrics, count), *kl = metric("kl", metrics, count);
     const plumb_metric *loss = metric("loss", metrics, count), *rate = metric("learning_rate", metrics, count),
                        *speed = metric("tokens_per_second", metrics, count);
     if (total > 0)
         snprintf(head, sizeof head, "step %lld/%lld", (long long)step, (long long)total);
     else
         snprintf(head, sizeof head, "step %lld", (long long)step);
+    if (reward) append_number(tail, sizeof tail, "  reward #", reward->value);
+    if (kl) append_number(tail, sizeof tail, "  kl #", kl->value);
     if (loss) append_number(tail, sizeof tail, "  loss #", loss->value);
     if (rate) append_number(tail, sizeof tail, "  lr #", rate->value);
     if (speed) append_number(tail, sizeof tail, "  ! tok/s", speed->value);
@@ -162,6 +165,16 @@ void plumb_progress_step(plumb_progress *p, int64_t step, const plumb_metric *me
         p->drawn_at = now;
         draw(p);
     }
+}
+
+void plumb_progress_inside(plumb_progress *p, const char *what, int64_t done, int64_t of, double tokens_per_second) {
+    double now = plumb_clock();
+    if (!p->bar || (p->shown && now - p->drawn_at < redraw_seconds)) return;
+    char line[128] = "";
+    if (tokens_per_second > 0) append_number(line, sizeof line, "  ! tok/s", tokens_per_second);
+    fprintf(stderr, "\r%.200s  | %s %lld/%lld%s\033[K", p->line, what, (long long)done, (long long)of, line);
+    fflush(stderr);
+    p->shown = true, p->drawn_at = now;
 }
 
 void plumb_progress_stop(plumb_progress *p) {

@@ -36,7 +36,7 @@ static int hex_digit(char c) {
                                   : -1;
 }
 
-static int fallback_byte(const char *text, size_t length) { /* <0xHH>, or -1 */
+int plumb_fallback_byte(const char *text, size_t length) {
     if (length != 6 || memcmp(text, "<0x", 3) || text[5] != '>') return -1;
     int high = hex_digit(text[3]), low = hex_digit(text[4]);
     return high < 0 || low < 0 ? -1 : high * 16 + low;
@@ -58,7 +58,7 @@ static plumb_status byte_fallback(const plumb_pieces *in, plumb_pieces *out) {
     plumb_status status = PLUMB_OK;
     for (size_t i = 0; i < in->count && status == PLUMB_OK; i++) {
         const char *text = in->text.data + in->list[i].start;
-        int byte = fallback_byte(text, in->list[i].length);
+        int byte = plumb_fallback_byte(text, in->list[i].length);
         if (byte >= 0) {
             status = plumb_str_append(&run, &(char){(char)byte}, 1);
             continue;

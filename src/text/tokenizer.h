@@ -204,6 +204,8 @@ void plumb_workspace_close(plumb_workspace *w);
 extern const char plumb_byte_level_regex[];
 uint32_t plumb_byte_level_point(uint8_t byte);
 int plumb_byte_level_byte(uint32_t point); /* -1 */
+/* decode.c: the byte of a byte-fallback token, whose text is <0xHH>; -1 for any other text. */
+int plumb_fallback_byte(const char *text, size_t length);
 /* normalize.c: one string in, one string out (w->a is used in between; *out is replaced). */
 plumb_status plumb_normalize(const plumb_steps *s, plumb_workspace *w, const char *text, size_t length,
                              plumb_str *out) PLUMB_CHECKED;

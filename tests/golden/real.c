@@ -87,15 +87,19 @@ static plumb_status numbers(const real *r, const json_t *c) {
     free(logits);
 
     json_t *greedy = json_object_get(c, "greedy"), *gaps = json_object_get(c, "greedy_gap");
-    plumb_ids made = {0};
-    if (status == PLUMB_OK) status = plumb_generate(r->m, x, n, &(plumb_sampling){.temperature = 1, .top_p = 1, .max_new_tokens = (int64_t)json_array_size(greedy)}, NULL, 0, &made, NULL, NULL);
+    plumb_completion made = {0};
+    plumb_rollout *engine = NULL;
+    plumb_rollout_options options = {.sampling = {.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .max_new_tokens = (int64_t)json_array_size(greedy)}};
+    if (status == PLUMB_OK) status = plumb_rollout_create(&engine, r->m, &options);
+    if (status == PLUMB_OK) status = plumb_rollout_run(engine, &(plumb_rollout_request){x, n, 0, 0}, 1, &made, NULL);
+    plumb_rollout_free(engine);
     double wrong = 0;
     for (size_t i = 0; status == PLUMB_OK && i < json_array_size(greedy); i++) {
         if (json_number_value(json_array_get(gaps, i)) <= 1e-3) break; /* may fall either way in float32 */
-        wrong += i >= made.count || made.data[i] != json_integer_value(json_array_get(greedy, i));
+        wrong += (int64_t)i >= made.count || made.ids[i] != json_integer_value(json_array_get(greedy, i));
     }
     if (status == PLUMB_OK) golden_result(r->g, wrong, 0, "real/%s[%zu] greedy", r->name, r->index);
-    plumb_ids_free(&made);
+    plumb_completion_free(&made);
     free(x);
     return status;
 }

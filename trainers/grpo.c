@@ -1,0 +1,187 @@
+/* Critic-free policy optimization: a completion is compared with the others of its prompt.
+ *   GRPO (Shao et al. 2024) and its kin (Dr. GRPO, DAPO, CISPO, GSPO): advantage (R - mean of the group)/std, clipped ratio per token or per completion
+ *   RLOO (Ahmadian et al. 2024): advantage R - mean of the others, R less beta * KL; clipped ratio of the whole completion
+ *
+ *   for each iteration:
+ *     1 sample      num_generations completions of each of the next prompts
+ *     2 score       a reward for each completion
+ *     3 reference   log-probabilities under the policy as it was when training began, where beta asks for it
+ *     4 advantages  within each group
+ *     5 learn       num_iterations passes; each mini-batch: loss, agree, reduce, clip, update
+ *     6 log         trajectories, metrics; save or stop when it is time
+ */
+#include "online.h"
+#include "plan.h"
+#include "plumb/objective.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LOSS, KL, LOW, HIGH, RATIO, APPROX_KL, ENTROPY, TOKENS, RATIOS, LOG_RATIO, SUMS };
+typedef struct grpo { plumb_online *o; bool rloo; double *advantages; size_t cap_advantages; double sums[SUMS], first_log_ratio, grad_norm, learning_rate, kl; int64_t zero_spread, updates; } grpo;
+
+/* --- 4 ---------------------------------------------------------------------------------------------------------------------------------------------- */
+static plumb_status compare(grpo *x) {
+    plumb_online *o = x->o;
+    plumb_trajectories *t = &o->t;
+    const plumb_options *options = o->s->o;
+    double *rewards;
+    PLUMB_TRY(plumb_grow(&x->advantages, &x->cap_advantages, (size_t)t->n_sequences, sizeof *x->advantages));
+    PLUMB_TRY(plumb_alloc(&rewards, (size_t)t->n_sequences, sizeof *rewards, "rewards"));
+    x->kl = 0;
+    for (int64_t i = 0; i < t->n_sequences; i++) {
+        double kl = 0;
+        for (int64_t k = t->token_offset[i]; k < t->token_offset[i + 1] && options->beta > 0; k++) kl += t->logp[k] - t->ref_logp[k];
+        x->kl += kl;
+        rewards[i] = x->rloo ? t->score[i] - options->beta * kl : t->score[i];
+    }
+    if (x->rloo) plumb_rloo_advantages(rewards, t->n_sequences, o->group_size, x->advantages);
+    plumb_reward_scaling scaling = x->rloo ? PLUMB_SCALE_NONE : (plumb_reward_scaling)plumb_reward_scaling_from_name(options->scale_rewards);
+    double *scaled = x->rloo ? NULL : x->advantages;
+    if (scaled) plumb_grpo_advantages(scaling, rewards, t->n_sequences, o->group_size, scaled, &x->zero_spread);
+    else {
+        x->zero_spread = 0;
+        for (int64_t g = 0; g < t->n_sequences; g += o->group_size) {
+            bool same = true;
+            for (int64_t i = g; i < g + o->group_size; i++) same = same && t->score[i] == t->score[g];
+            x->zero_spread += same;
+        }
+    }
+    for (int64_t i = 0; i < t->n_sequences; i++)
+        for (int64_t k = t->token_offset[i]; k < t->token_offset[i + 1]; k++) {
+            t->advantages[k] = x->advantages[i], t->returns[k] = rewards[i];
+            t->rewards[k] = k + 1 == t->token_offset[i + 1] ? rewards[i] : 0;
+        }
+    free(rewards);
+    return PLUMB_OK;
+}
+
+/* --- 5 ---------------------------------------------------------------------------------------------------------------------------------------------- */
+static plumb_grpo_options settings(const plumb_options *o) {
+    plumb_grpo_loss loss = (plumb_grpo_loss)plumb_grpo_loss_from_name(o->loss_type);
+    return (plumb_grpo_options){.loss = loss, .beta = o->beta, .epsilon = o->epsilon, .epsilon_high = o->epsilon_high > 0 ? o->epsilon_high : o->epsilon, .delta = o->delta,
+                                .sequence_level = !strcmp(o->importance_sampling_level, "sequence")};
+}
+/* Loss of sequence q whose n tokens' log-probabilities are logp. */
+static double group_loss(const grpo *x, int64_t q, const double *logp, int64_t n, int64_t sequences, int64_t tokens, double *derivatives, plumb_grpo_stats *stats) {
+    const plumb_options *options = x->o->s->o;
+    const plumb_trajectories *t = &x->o->t;
+    int64_t first = t->token_offset[q];
+    plumb_grpo_options g = settings(options);
+    double weight = plumb_grpo_weight(g.loss, n, sequences, tokens, options->max_completion_length);
+    return plumb_objective_grpo(&g, x->advantages[q], weight, logp, t->logp + first, options->beta > 0 ? t->ref_logp + first : NULL, n, derivatives, stats);
+}
+/* The ratio of whole completions: the clipped loss of PPO on their summed log-probabilities. */
+static double whole_loss(const grpo *x, int64_t q, const double *logp, int64_t n, int64_t sequences, double *derivatives, plumb_grpo_stats *stats) {
+    const plumb_trajectories *t = &x->o->t;
+    double now = 0, then = 0, derivative, epsilon = x->o->s->o->epsilon, advantage = x->advantages[q];
+    plumb_ppo_options clip = {.clip_range = epsilon, .log_ratio_limit = 20};
+    plumb_ppo_stats one = {0};
+    for (int64_t k = 0; k < n; k++) now += logp[k], then += t->logp[t->token_offset[q] + k];
+    double loss = plumb_objective_ppo_policy(&clip, &now, &then, &advantage, 1, &derivative, &one) / (double)sequences;
+    for (int64_t k = 0; k < n; k++) derivatives[k] = derivative / (double)sequences;
+    stats->loss += loss, stats->ratio += one.ratio, stats->ratios += 1, stats->tokens += (double)n, stats->approx_kl += one.approx_kl;
+    stats->clipped_low += one.ratio < 1 - epsilon && advantage < 0, stats->clipped_high += one.ratio > 1 + epsilon && advantage > 0;
+    return loss;
+}
+
+static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
+    plumb_online *o = s->user;
+    grpo *x = o->recipe;
+    const plumb_trajectories *t = &o->t;
+    int64_t tokens = plumb_online_tokens(o, p), sequences = plumb_online_sequences(o, p);
+    PLUMB_TRY(plumb_online_pack(o, p, b, PLUMB_VIEW_POLICY));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .temperature = s->o->temperature}, &s->policy));
+    PLUMB_TRY(plumb_session_derivatives(s, s->policy.count));
+    for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
+        const plumb_tree *tree = plumb_online_tree(o, p, p->members[i]);
+        plumb_grpo_stats sums = {0};
+        double *stats = plumb_plan_stats(p, p->members[i]);
+        for (int64_t q = tree->first; q < tree->first + tree->count; q++) {
+            int64_t first = t->token_offset[q], n = t->token_offset[q + 1] - first;
+            if (x->rloo) whole_loss(x, q, s->policy.logp + at, n, sequences, s->derivatives + at, &sums);
+            else group_loss(x, q, s->policy.logp + at, n, sequences, tokens, s->derivatives + at, &sums);
+            for (int64_t k = 0; k < n; k++) {
+                stats[ENTROPY] += s->policy.entropy[at + k], stats[LOG_RATIO] += fabs(s->policy.logp[at + k] - t->logp[first + k]);
+                if (x->updates == 0) o->passed[first + k] = s->policy.logp[at + k]; /* as the trainer sees the policy that sampled */
+            }
+            at += n;
+        }
+        stats[LOSS] = sums.loss, stats[KL] = sums.kl, stats[LOW] = sums.clipped_low, stats[HIGH] = sums.clipped_high, stats[RATIO] = sums.ratio;
+        stats[APPROX_KL] = sums.approx_kl, stats[TOKENS] = sums.tokens, stats[RATIOS] = sums.ratios;
+    }
+    return training ? plumb_model_backward(s->model, s->derivatives, NULL) : PLUMB_OK;
+}
+
+static plumb_status learn(grpo *x) {
+    plumb_online *o = x->o;
+    plumb_session *s = o->s;
+    double since = plumb_clock();
+    memset(x->sums, 0, sizeof x->sums);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, plumb_grow(&o->passed, &o->cap_passed, (size_t)o->t.n_tokens, sizeof *o->passed)));
+    memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
+    x->updates = 0;
+    for (int64_t epoch = 0; epoch < s->o->num_iterations && !o->interrupted; epoch++)
+        for (int64_t k = 0; k < s->o->num_mini_batches && !o->interrupted; k++) {
+            plumb_step_result r;
+            plumb_comm_doing("learning in iteration", s->step + 1);
+            PLUMB_TRY(plumb_online_mini_batch(o, epoch, k));
+            if (!s->plan.count) continue;
+            PLUMB_TRY(plumb_update_run(s, micro_batch, &r));
+            o->interrupted = !r.updated;
+            for (int i = 0; i < SUMS && r.updated; i++) x->sums[i] += plumb_plan_sum(&s->plan, i);
+            if (x->updates++ == 0) {
+                x->first_log_ratio = plumb_plan_sum(&s->plan, LOG_RATIO) / fmax(1, plumb_plan_sum(&s->plan, TOKENS));
+                plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens);
+                memcpy(o->t.policy_logp, o->passed, (size_t)o->t.n_tokens * sizeof *o->passed);
+            }
+            x->grad_norm = r.grad_norm, x->learning_rate = r.learning_rate;
+        }
+    plumb_online_phase(o, PHASE_LEARN, since);
+    return PLUMB_OK;
+}
+
+/* --- 6 ---------------------------------------------------------------------------------------------------------------------------------------------- */
+static void log_metrics(grpo *x) {
+    plumb_online *o = x->o;
+    plumb_session *s = o->s;
+    if (!plumb_is_root() || !s->log) return;
+    plumb_metric m[PLUMB_MAX_METRICS];
+    double tokens = fmax(1, x->sums[TOKENS]), ratios = fmax(1, x->sums[RATIOS]), now = plumb_clock(), groups = (double)o->n_groups;
+    double kl = x->rloo ? x->kl / fmax(1, (double)o->t.n_tokens) : x->sums[KL] / tokens;
+    int n = plumb_online_metrics(o, m);
+    if (s->o->beta > 0) m[n++] = (plumb_metric){"kl", kl};
+    const plumb_metric more[] = {{"loss", x->sums[LOSS] / (double)plumb_max64(1, x->updates)}, {"frac_reward_zero_std", (double)x->zero_spread / groups}, {"clip_ratio/low_mean", x->sums[LOW] / ratios},
+                                 {"clip_ratio/high_mean", x->sums[HIGH] / ratios}, {"clip_ratio/region_mean", (x->sums[LOW] + x->sums[HIGH]) / ratios}, {"ratio", x->sums[RATIO] / ratios},
+                                 {"policy/approxkl_avg", x->sums[APPROX_KL] / tokens}, {"policy/entropy_avg", x->sums[ENTROPY] / tokens}, {"policy/first_log_ratio", x->first_log_ratio},
+                                 {"grad_norm", x->grad_norm}, {"learning_rate", x->learning_rate}, {"epoch", (double)(s->step + 1) / (double)s->steps_per_epoch},
+                                 {"num_tokens", (double)s->tokens_seen}, {"tokens_per_second", (double)o->t.n_tokens / (now - s->step_began)}, {"step_seconds", now - s->step_began}};
+    memcpy(m + n, more, sizeof more);
+    n += (int)(sizeof more / sizeof *more);
+    plumb_session_keep(s, plumb_log_step(s->log, s->step + 1, m, n));
+}
+
+static plumb_status iterate(grpo *x) {
+    plumb_online *o = x->o;
+    PLUMB_TRY(plumb_online_sample(o));
+    PLUMB_TRY(plumb_online_score(o));
+    if (o->s->o->beta > 0) PLUMB_TRY(plumb_online_logprobs(o, PLUMB_VIEW_REFERENCE, o->t.ref_logp));
+    if (o->interrupted) return plumb_online_after(o);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, compare(x)));
+    PLUMB_TRY(learn(x));
+    PLUMB_TRY(plumb_online_log(o));
+    if (!o->interrupted) log_metrics(x);
+    return plumb_online_after(o);
+}
+
+static plumb_status train(plumb_online *o) {
+    grpo x = {.o = o, .rloo = o->s->command == PLUMB_FOR_RLOO};
+    plumb_status status = PLUMB_OK;
+    o->recipe = &x;
+    while (status == PLUMB_OK && o->s->step < o->s->total_steps && !o->s->stopping) status = iterate(&x);
+    free(x.advantages);
+    return status;
+}
+
+int plumb_train_grpo(const plumb_options *o) { return plumb_online_run(o, PLUMB_FOR_GRPO, "grpo", train); }
+int plumb_train_rloo(const plumb_options *o) { return plumb_online_run(o, PLUMB_FOR_RLOO, "rloo", train); }

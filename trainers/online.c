@@ -1,0 +1,267 @@
+/* Sampling, and passes over what was sampled: see online.h. */
+#include "online.h"
+#include "plan.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+double plumb_online_phase(plumb_online *o, int phase, double since) {
+    double now = plumb_clock();
+    o->seconds[phase] += now - since;
+    return now;
+}
+
+plumb_sampling plumb_online_sampling(const plumb_session *s, int32_t *ends) {
+    const plumb_options *o = s->o;
+    const plumb_arch *a = plumb_source_arch(s->source);
+    int n = a->n_eos;
+    memcpy(ends, a->eos, sizeof a->eos);
+    if (plumb_tokenizer_eos(s->tokenizer) >= 0) ends[n++] = plumb_tokenizer_eos(s->tokenizer);
+    return (plumb_sampling){.do_sample = true, .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .min_p = o->min_p, .typical_p = o->typical_p,
+                            .repetition_penalty = o->repetition_penalty, .min_new_tokens = o->min_new_tokens, .max_new_tokens = o->max_completion_length, .ends = ends, .n_ends = n};
+}
+
+/* --- sample ---------------------------------------------------------------------------------------------------------------------------------------- */
+/* The prompts of this iteration; the same on every rank. */
+static plumb_status choose_prompts(plumb_online *o) {
+    plumb_session *s = o->s;
+    int64_t groups = s->o->batch_size / s->o->num_generations, epoch = s->step / s->steps_per_epoch, first = s->step % s->steps_per_epoch * groups;
+    if (s->order_epoch != epoch) {
+        PLUMB_TRY(plumb_dataset_order(&s->train, s->o->shuffle, (uint64_t)s->o->seed, (uint32_t)epoch, s->order));
+        s->order_epoch = epoch;
+    }
+    o->n_groups = plumb_min64(groups, s->train.count - first);
+    memcpy(o->prompt_of, s->order + first, (size_t)o->n_groups * sizeof *o->prompt_of);
+    return PLUMB_OK;
+}
+
+static bool keep_going(void *user, const plumb_rollout_stats *so_far, int64_t requests) {
+    plumb_online *o = user;
+    plumb_log_progress(o->s->log, "sampling", so_far->finished, requests, (double)so_far->tokens / so_far->seconds);
+    return plumb_comm_signal() != PLUMB_SIGNAL_TERM;
+}
+
+/* This rank's share: a contiguous range of sequences, so that most of a group meets on one rank and shares its prompt. */
+static plumb_status complete_share(plumb_online *o) {
+    plumb_session *s = o->s;
+    int64_t n = o->n_groups * o->group_size, rank = plumb_comm_rank(PLUMB_AXIS_DATA), ranks = plumb_comm_size(PLUMB_AXIS_DATA);
+    o->mine = n * rank / ranks, o->n_mine = n * (rank + 1) / ranks - o->mine;
+    plumb_rollout_request *requests;
+    PLUMB_TRY(plumb_alloc(&requests, (size_t)o->n_mine, sizeof *requests, "requests"));
+    for (int64_t i = 0; i < o->n_mine; i++) {
+        int64_t sequence = o->mine + i;
+        const plumb_sample *x = &s->train.samples[o->prompt_of[sequence / o->group_size]];
+        requests[i] = (plumb_rollout_request){x->prompt, x->prompt_count, (uint32_t)(sequence / o->group_size), (uint32_t)(sequence % o->group_size)};
+    }
+    plumb_rollout_set_step(o->engine, (uint32_t)s->step);
+    plumb_status status = plumb_rollout_run(o->engine, requests, o->n_mine, o->completions, &o->sampled);
+    free(requests);
+    return status;
+}
+
+/* Everybody's completions to everybody: lengths and ends as sums with zeros elsewhere, tokens as gathered ranges. */
+static plumb_status gather(plumb_online *o) {
+    plumb_session *s = o->s;
+    plumb_trajectories *t = &o->t;
+    int64_t n = o->n_groups * o->group_size, prompt_tokens = 0, tokens = 0, *sizes;
+    int ranks = plumb_comm_size(PLUMB_AXIS_DATA);
+    PLUMB_TRY(plumb_alloc(&sizes, (size_t)(2 * n), sizeof *sizes, "lengths"));
+    for (int64_t i = 0; i < o->n_mine; i++) sizes[o->mine + i] = o->completions[i].count, sizes[n + o->mine + i] = o->completions[i].finish;
+    plumb_comm_sum_i64(PLUMB_AXIS_DATA, sizes, 2 * n);
+    for (int64_t i = 0; i < n; i++) prompt_tokens += s->train.samples[o->prompt_of[i / o->group_size]].prompt_count, tokens += sizes[i];
+    plumb_trajectories_free(t);
+    plumb_status status = plumb_comm_agree(PLUMB_AXIS_DATA, plumb_trajectories_alloc(t, n, prompt_tokens, tokens));
+    if (status != PLUMB_OK) goto done;
+    t->iteration = s->step + 1, t->policy_version = s->updates;
+    for (int64_t i = 0; i < n; i++) {
+        const plumb_sample *x = &s->train.samples[o->prompt_of[i / o->group_size]];
+        t->record[i] = x->record, t->group[i] = i / o->group_size, t->branch[i] = (int32_t)(i % o->group_size);
+        t->finish[i] = (uint8_t)sizes[n + i], t->seed[i] = (uint64_t)s->o->seed;
+        t->prompt_offset[i + 1] = t->prompt_offset[i] + x->prompt_count, t->token_offset[i + 1] = t->token_offset[i] + sizes[i];
+        memcpy(t->prompt_ids + t->prompt_offset[i], x->prompt, (size_t)x->prompt_count * sizeof *x->prompt);
+    }
+    size_t *counts, *offsets;
+    status = plumb_comm_agree(PLUMB_AXIS_DATA, plumb_alloc(&counts, 2 * (size_t)ranks, sizeof *counts, "lengths"));
+    if (status != PLUMB_OK) goto done;
+    offsets = counts + ranks;
+    for (int64_t i = 0; i < o->n_mine; i++) {
+        const plumb_completion *c = &o->completions[i];
+        int64_t at = t->token_offset[o->mine + i];
+        memcpy(t->ids + at, c->ids, (size_t)c->count * sizeof *c->ids);
+        memcpy(t->logp + at, c->logp, (size_t)c->count * sizeof *c->logp);
+        memcpy(t->entropy + at, c->entropy, (size_t)c->count * sizeof *c->entropy);
+    }
+    struct { void *all; size_t size; } arrays[] = {{t->ids, sizeof *t->ids}, {t->logp, sizeof *t->logp}, {t->entropy, sizeof *t->entropy}};
+    for (size_t a = 0; a < 3; a++) {
+        for (int r = 0; r < ranks; r++) {
+            int64_t first = t->token_offset[n * r / ranks], last = t->token_offset[n * (r + 1) / ranks];
+            offsets[r] = (size_t)first * arrays[a].size, counts[r] = (size_t)(last - first) * arrays[a].size;
+        }
+        plumb_comm_allgatherv(PLUMB_AXIS_DATA, (char *)arrays[a].all + offsets[plumb_comm_rank(PLUMB_AXIS_DATA)], arrays[a].all, counts, offsets);
+    }
+    memset(t->mask, 1, (size_t)t->n_tokens);
+    free(counts);
+done:
+    free(sizes);
+    return status;
+}
+
+/* Trees of at most the token budget (or one completion). A completion of no token is none. */
+static plumb_status plant(plumb_online *o) {
+    plumb_trajectories *t = &o->t;
+    int64_t budget = o->s->o->micro_batch_tokens;
+    o->n_trees = 0;
+    PLUMB_TRY(plumb_grow(&o->trees, &o->cap_trees, (size_t)t->n_sequences, sizeof *o->trees));
+    for (int64_t i = 0, cost = 0; i < t->n_sequences; i++) {
+        int64_t prompt = t->prompt_offset[i + 1] - t->prompt_offset[i], tokens = t->token_offset[i + 1] - t->token_offset[i];
+        plumb_tree *last = o->n_trees ? &o->trees[o->n_trees - 1] : NULL;
+        if (last && last->group == t->group[i] && cost + tokens <= budget) last->count++, cost += tokens;
+        else o->trees[o->n_trees++] = (plumb_tree){i, 1, t->group[i]}, cost = prompt + tokens;
+    }
+    free(o->data.samples), free(o->data.storage);
+    o->data = (plumb_dataset){.count = o->n_trees};
+    plumb_branch *branches;
+    PLUMB_TRY(plumb_alloc(&o->data.samples, (size_t)o->n_trees, sizeof *o->data.samples, "trees"));
+    PLUMB_TRY(plumb_alloc(&branches, (size_t)t->n_sequences, sizeof *branches, "trees"));
+    o->data.storage = branches;
+    for (int64_t i = 0; i < t->n_sequences; i++) branches[i] = (plumb_branch){.ids = t->ids + t->token_offset[i], .count = (int32_t)(t->token_offset[i + 1] - t->token_offset[i])};
+    for (int64_t i = 0; i < o->n_trees; i++) {
+        const plumb_tree *tree = &o->trees[i];
+        o->data.samples[i] = (plumb_sample){.record = t->record[tree->first], .prompt = t->prompt_ids + t->prompt_offset[tree->first],
+                                            .prompt_count = (int32_t)(t->prompt_offset[tree->first + 1] - t->prompt_offset[tree->first]),
+                                            .branch = branches + tree->first, .n_branches = (int)tree->count};
+    }
+    return PLUMB_OK;
+}
+
+static plumb_status check_interrupt(plumb_online *o) {
+    int64_t term = plumb_comm_signal() == PLUMB_SIGNAL_TERM;
+    plumb_comm_max_i64(PLUMB_AXIS_DATA, &term, 1);
+    o->interrupted = term;
+    return PLUMB_OK;
+}
+
+plumb_status plumb_online_sample(plumb_online *o) {
+    double since = plumb_clock();
+    memset(o->seconds, 0, sizeof o->seconds);
+    plumb_comm_doing("sampling for iteration", o->s->step + 1);
+    plumb_status local = choose_prompts(o);
+    if (local == PLUMB_OK) local = plumb_session_mark(o->s);
+    if (local == PLUMB_OK) local = plumb_session_pending(o->s);
+    if (local == PLUMB_OK) local = complete_share(o);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
+    PLUMB_TRY(check_interrupt(o));
+    if (o->interrupted) return PLUMB_OK;
+    PLUMB_TRY(gather(o));
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, plant(o)));
+    plumb_online_phase(o, PHASE_SAMPLE, since);
+    return PLUMB_OK;
+}
+
+/* --- passes ------------------------------------------------------------------------------------------------------------------------------------------ */
+plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, plumb_view view) {
+    plumb_forest *f = &o->s->forest;
+    int32_t adapter = plumb_model_adapter_of(o->s->model, view);
+    plumb_forest_reset(f);
+    for (int32_t i = b->first; i < b->first + b->count; i++) {
+        const plumb_sample *x = plumb_plan_sample(p, &o->data, p->members[i]);
+        int32_t mark = (int32_t)p->samples[p->members[i]], prompt, segment;
+        PLUMB_TRY(plumb_forest_add(f, -1, x->prompt, x->prompt_count, adapter, mark, &prompt));
+        for (int k = 0; k < x->n_branches; k++) {
+            PLUMB_TRY(plumb_forest_add(f, prompt, x->branch[k].ids, x->branch[k].count, adapter, mark, &segment));
+            for (int32_t j = 0; j < x->branch[k].count; j++) PLUMB_TRY(plumb_forest_target(f, plumb_forest_row_before(f, segment, j), x->branch[k].ids[j], segment));
+        }
+    }
+    return plumb_forest_finish(f);
+}
+int64_t plumb_online_tokens(const plumb_online *o, const plumb_plan *p) {
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < p->count; i++) {
+        const plumb_tree *tree = &o->trees[p->samples[i]];
+        tokens += o->t.token_offset[tree->first + tree->count] - o->t.token_offset[tree->first];
+    }
+    return tokens;
+}
+int64_t plumb_online_sequences(const plumb_online *o, const plumb_plan *p) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < p->count; i++) n += o->trees[p->samples[i]].count;
+    return n;
+}
+
+static plumb_status pass_micro_batch(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, plumb_view view, bool values) {
+    plumb_session *s = o->s;
+    PLUMB_TRY(plumb_online_pack(o, p, b, view));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = view, .logprobs = !values, .values = values, .temperature = s->o->temperature}, &s->reference));
+    const double *from = values ? s->reference.values : s->reference.logp;
+    for (int32_t i = b->first; i < b->first + b->count; i++) {
+        const plumb_tree *tree = plumb_online_tree(o, p, p->members[i]);
+        int64_t first = o->t.token_offset[tree->first], n = o->t.token_offset[tree->first + tree->count] - first;
+        memcpy(o->passed + first, from, (size_t)n * sizeof *from);
+        from += n;
+    }
+    return PLUMB_OK;
+}
+static plumb_status reference_logprobs(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
+    (void)training;
+    return pass_micro_batch(s->user, p, b, PLUMB_VIEW_REFERENCE, false);
+}
+static plumb_status policy_logprobs(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
+    (void)training;
+    return pass_micro_batch(s->user, p, b, PLUMB_VIEW_POLICY, false);
+}
+static plumb_status value_values(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
+    (void)training;
+    return pass_micro_batch(s->user, p, b, PLUMB_VIEW_VALUE, true);
+}
+static plumb_status policy_values(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
+    (void)training;
+    return pass_micro_batch(s->user, p, b, PLUMB_VIEW_POLICY, true);
+}
+
+static plumb_status pass(plumb_online *o, plumb_micro_batch_work work, double *out) {
+    plumb_session *s = o->s;
+    plumb_plan *p = &o->plan;
+    double since = plumb_clock();
+    plumb_comm_doing("scoring tokens of iteration", s->step + 1);
+    p->count = o->n_trees;
+    plumb_status local = plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples);
+    for (int64_t i = 0; local == PLUMB_OK && i < p->count; i++) p->samples[i] = i;
+    if (local == PLUMB_OK) local = plumb_plan_cut(p, &o->data, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
+    if (local == PLUMB_OK) local = plumb_grow(&o->passed, &o->cap_passed, (size_t)o->t.n_tokens, sizeof *o->passed);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
+    memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
+    PLUMB_TRY(plumb_session_pass(s, p, work));
+    PLUMB_TRY(check_interrupt(o));
+    plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens); /* one rank's numbers plus zeros: exact */
+    memcpy(out, o->passed, (size_t)o->t.n_tokens * sizeof *out);
+    plumb_online_phase(o, PHASE_PASS, since);
+    return PLUMB_OK;
+}
+plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) {
+    if (o->interrupted) return PLUMB_OK;
+    return pass(o, view == PLUMB_VIEW_REFERENCE ? reference_logprobs : policy_logprobs, out);
+}
+plumb_status plumb_online_values(plumb_online *o, plumb_view view, double *out) {
+    if (o->interrupted) return PLUMB_OK;
+    return pass(o, view == PLUMB_VIEW_VALUE ? value_values : policy_values, out);
+}
+
+/* --- mini-batches ----------------------------------------------------------------------------------------------------------------------------------- */
+plumb_status plumb_online_mini_batch(plumb_online *o, int64_t epoch, int64_t k) {
+    plumb_session *s = o->s;
+    plumb_plan *p = &s->plan;
+    int64_t of = s->o->num_mini_batches, first = o->n_groups * k / of, last = o->n_groups * (k + 1) / of, *order, *rank;
+    PLUMB_TRY(plumb_alloc(&order, (size_t)(2 * o->n_groups), sizeof *order, "mini-batches"));
+    rank = order + o->n_groups;
+    plumb_status status = PLUMB_OK;
+    for (int64_t i = 0; i < o->n_groups; i++) order[i] = i;
+    if (of > 1) status = plumb_rng_permutation((uint64_t)s->o->seed ^ 0x9e3779b97f4a7c15ull, (uint32_t)(s->step * 1009 + epoch), o->n_groups, order);
+    for (int64_t i = 0; i < o->n_groups; i++) rank[order[i]] = i;
+    if (status == PLUMB_OK) status = plumb_grow(&p->samples, &p->cap_samples, (size_t)o->n_trees, sizeof *p->samples);
+    p->count = 0;
+    for (int64_t i = 0; status == PLUMB_OK && i < o->n_trees; i++)
+        if (rank[o->trees[i].group] >= first && rank[o->trees[i].group] < last) p->samples[p->count++] = i;
+    free(order);
+    if (status == PLUMB_OK) status = plumb_plan_cut(p, &o->data, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
+    return plumb_comm_agree(PLUMB_AXIS_DATA, status);
+}

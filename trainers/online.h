@@ -1,0 +1,80 @@
+/* What the recipes that sample and learn share (PPO, GRPO, RLOO, best-of-n): the nouns of an iteration, not its loop.
+ *
+ *   sample   prompts are dealt to ranks; each completes its share with the rollout engine; all receive all completions
+ *   score    reward functions on a rank's own completions, a reward model on trees of them; weighted sum, penalties
+ *   pass     log-probabilities or values of every completion token under a view of the model
+ *   learn    trees of a mini-batch are cut into micro-batches, as in the other recipes
+ *   log      trajectories to HDF5, one file per writer
+ *
+ * A completion is small beside a model, so every rank holds the whole iteration: whitening, advantages, means are computed alike everywhere, over the global batch. */
+#ifndef PLUMB_ONLINE_H
+#define PLUMB_ONLINE_H
+#include "recipe.h"
+#include "plumb/reward.h"
+#include "plumb/rollout.h"
+
+enum { PLUMB_MAX_ENDS = 9 };
+enum { PHASE_SAMPLE, PHASE_SCORE, PHASE_PASS, PHASE_LEARN, PHASE_LOG, PHASES };
+
+/* A prompt with some of its completions: what a micro-batch is made of. A group that is larger than the token budget becomes several trees, with the prompt repeated. */
+typedef struct plumb_tree { int64_t first, count, group; } plumb_tree; /* sequences [first, first+count) */
+
+typedef struct plumb_online {
+    plumb_session *s;
+    void *recipe;                          /* of the recipe that runs */
+    plumb_stops *stops;
+    int32_t ends[PLUMB_MAX_ENDS];
+    plumb_rollout *engine;
+    plumb_rollout_stats sampled;           /* of this rank, this iteration */
+    double best_seconds;
+    plumb_reward_source *sources[PLUMB_SCORE_PARTS]; int n_sources;
+    double weights[PLUMB_SCORE_PARTS];     /* of the parts of a score: the model's first */
+    plumb_adapter reward_adapter, value_adapter;
+    plumb_source *reward_source; plumb_model *reward_model; /* where the reward model has a base of its own */
+    plumb_trajectories t;                  /* of this iteration, the same on every rank */
+    int64_t n_groups, group_size, mine, n_mine; /* sequences [mine, mine+n_mine) are this rank's */
+    int64_t *prompt_of;                    /* [n_groups] sample of the data set */
+    plumb_completion *completions; size_t n_completions; /* of this rank */
+    plumb_tree *trees; int64_t n_trees; size_t cap_trees;
+    plumb_dataset data;                    /* the trees as samples */
+    plumb_plan plan;                       /* of passes over all trees */
+    double *passed; size_t cap_passed;     /* [tokens] what a pass brings home */
+    double seconds[PHASES];
+    char *trajectories;                    /* folder */
+    bool interrupted;                      /* TERM came: the iteration is given up */
+} plumb_online;
+
+/* Sampling as the options say; ends [PLUMB_MAX_ENDS] receives the model's and the tokenizer's end tokens and must live as long. */
+plumb_sampling plumb_online_sampling(const plumb_session *s, int32_t *ends);
+/* What the model needs beyond the policy: adapters of reward and value model are loaded into *o, which must live as long as the options. Local. */
+plumb_status plumb_online_model_options(plumb_online *o, const plumb_session *s, plumb_model_options *m) PLUMB_CHECKED;
+/* After the session is open. Collective. */
+plumb_status plumb_online_open(plumb_online *o, plumb_session *s) PLUMB_CHECKED;
+void plumb_online_close(plumb_online *o);
+
+/* The functions below are collective. TERM sets o->interrupted, alike on every rank; what follows is then left out. */
+plumb_status plumb_online_sample(plumb_online *o) PLUMB_CHECKED;
+plumb_status plumb_online_score(plumb_online *o) PLUMB_CHECKED;
+/* out [n_tokens]: log-probabilities of all completion tokens under a view, or its values at the states before them. */
+plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) PLUMB_CHECKED;
+plumb_status plumb_online_values(plumb_online *o, plumb_view view, double *out) PLUMB_CHECKED;
+/* Number of optimizer updates of one pass over the data, and the plan of the k-th (into s->plan): whole groups, in an order by seed, iteration and epoch. */
+plumb_status plumb_online_mini_batch(plumb_online *o, int64_t epoch, int64_t k) PLUMB_CHECKED;
+/* A micro-batch's forest: every tree's prompt with its completions, all completion tokens as targets, in the order of tree and token. Local. */
+plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, plumb_view view) PLUMB_CHECKED;
+static inline const plumb_tree *plumb_online_tree(const plumb_online *o, const plumb_plan *p, int32_t member) { return &o->trees[p->samples[member]]; }
+/* Tokens and completions of the plan's trees. Local. */
+int64_t plumb_online_tokens(const plumb_online *o, const plumb_plan *p);
+int64_t plumb_online_sequences(const plumb_online *o, const plumb_plan *p);
+/* Texts of sequences [first, first+count), where they are not there yet. Local. */
+plumb_status plumb_online_texts(plumb_online *o, int64_t first, int64_t count) PLUMB_CHECKED;
+/* Writes the iteration, when asked to; at checkpoints compacts. */
+plumb_status plumb_online_log(plumb_online *o) PLUMB_CHECKED;
+/* Metrics that all recipes have: scores, lengths, ends, entropy, KL, time per phase. Returns their number. Local. */
+int plumb_online_metrics(const plumb_online *o, plumb_metric *m);
+/* Ends an iteration: counts the step, checks signals and time, saves, or goes back to its start when it was interrupted. */
+plumb_status plumb_online_after(plumb_online *o) PLUMB_CHECKED;
+/* Opens, runs `train`, finishes, closes, prints errors once; returns the exit code. */
+int plumb_online_run(const plumb_options *o, int command, const char *name, plumb_status (*train)(plumb_online *o));
+double plumb_online_phase(plumb_online *o, int phase, double since); /* adds the time since; returns now */
+#endif

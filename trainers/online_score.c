@@ -1,0 +1,127 @@
+/* Scores of an iteration's completions: parts by reward functions and a reward model, their weighted sum, the penalty of a completion that did not end. */
+#include "online.h"
+#include "plan.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static plumb_status copy_text(char **out, const plumb_str *text) {
+    PLUMB_TRY(plumb_alloc(out, text->length + 1, 1, "a text"));
+    if (text->length) memcpy(*out, text->data, text->length);
+    return PLUMB_OK;
+}
+/* Texts of sequences [first, first+count), without special tokens. */
+static plumb_status decode_texts(plumb_online *o, int64_t first, int64_t count) {
+    plumb_trajectories *t = &o->t;
+    plumb_str text = {0};
+    plumb_status status = PLUMB_OK;
+    for (int64_t i = first; i < first + count && status == PLUMB_OK; i++) {
+        if (t->text[i]) continue;
+        text.length = 0;
+        status = plumb_detokenize(o->s->tokenizer, t->ids + t->token_offset[i], (size_t)(t->token_offset[i + 1] - t->token_offset[i]), true, &text);
+        if (status == PLUMB_OK) status = copy_text(&t->text[i], &text);
+        if (status != PLUMB_OK) break;
+        const char *prompt = o->s->train.samples[o->prompt_of[t->group[i]]].prompt_text;
+        text.length = 0;
+        status = plumb_str_append(&text, prompt ? prompt : "", prompt ? strlen(prompt) : 0);
+        if (status == PLUMB_OK) status = copy_text(&t->prompt_text[i], &text);
+    }
+    plumb_str_free(&text);
+    return status;
+}
+plumb_status plumb_online_texts(plumb_online *o, int64_t first, int64_t count) { return decode_texts(o, first, count); }
+
+/* This rank's completions by every function. */
+static plumb_status score_functions(plumb_online *o, int first_part) {
+    plumb_trajectories *t = &o->t;
+    plumb_reward_item *items = NULL;
+    double *rewards = NULL;
+    plumb_status status = plumb_alloc(&items, (size_t)o->n_mine, sizeof *items, "rewards");
+    if (status == PLUMB_OK) status = plumb_alloc(&rewards, (size_t)o->n_mine, sizeof *rewards, "rewards");
+    for (int64_t i = 0; i < o->n_mine && status == PLUMB_OK; i++) {
+        int64_t q = o->mine + i;
+        items[i] = (plumb_reward_item){t->prompt_text[q], t->text[q], o->s->train.samples[o->prompt_of[t->group[q]]].answer, t->record[q], t->token_offset[q + 1] - t->token_offset[q]};
+    }
+    for (int k = 0; k < o->n_sources && status == PLUMB_OK; k++) {
+        status = plumb_reward_source_score(o->sources[k], items, o->n_mine, rewards);
+        for (int64_t i = 0; i < o->n_mine && status == PLUMB_OK; i++) t->parts[(o->mine + i) * t->n_parts + first_part + k] = rewards[i];
+    }
+    free(items), free(rewards);
+    return status;
+}
+
+/* The reward model reads each completion's last token (the prompt's, where it is empty). */
+static plumb_status model_micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
+    plumb_online *o = s->user;
+    plumb_model *m = o->reward_model ? o->reward_model : s->model;
+    plumb_view view = o->reward_model ? PLUMB_VIEW_POLICY : PLUMB_VIEW_REWARD;
+    plumb_forest *f = &s->forest;
+    int32_t adapter = plumb_model_adapter_of(m, view);
+    (void)training;
+    plumb_forest_reset(f);
+    for (int32_t i = b->first; i < b->first + b->count; i++) {
+        const plumb_sample *x = plumb_plan_sample(p, &o->data, p->members[i]);
+        int32_t prompt, segment;
+        PLUMB_TRY(plumb_forest_add(f, -1, x->prompt, x->prompt_count, adapter, i, &prompt));
+        for (int k = 0; k < x->n_branches; k++) {
+            PLUMB_TRY(plumb_forest_add(f, prompt, x->branch[k].ids, x->branch[k].count, adapter, i, &segment));
+            PLUMB_TRY(plumb_forest_target(f, plumb_forest_row_before(f, segment, x->branch[k].count), 0, segment));
+        }
+    }
+    PLUMB_TRY(plumb_forest_finish(f));
+    PLUMB_TRY(plumb_model_forward(m, f, &(plumb_pass){.view = view, .values = true}, &s->reference));
+    for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
+        const plumb_tree *tree = plumb_online_tree(o, p, p->members[i]);
+        for (int64_t k = 0; k < tree->count; k++) o->t.parts[(tree->first + k) * o->t.n_parts] = s->reference.values[at++];
+    }
+    return PLUMB_OK;
+}
+static plumb_status score_model(plumb_online *o) {
+    plumb_session *s = o->s;
+    plumb_plan *p = &o->plan;
+    p->count = o->n_trees;
+    plumb_status local = plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples);
+    for (int64_t i = 0; local == PLUMB_OK && i < p->count; i++) p->samples[i] = i;
+    if (local == PLUMB_OK) local = plumb_plan_cut(p, &o->data, s->o->micro_batch_tokens, 0, plumb_comm_size(PLUMB_AXIS_DATA));
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
+    return plumb_session_pass(s, p, model_micro_batch);
+}
+
+static plumb_status combine(plumb_online *o) {
+    plumb_trajectories *t = &o->t;
+    const plumb_options *options = o->s->o;
+    bool replace = !strcmp(options->missing_eos, "replace");
+    for (int64_t i = 0; i < t->n_sequences; i++) {
+        double score = 0;
+        for (int k = 0; k < t->n_parts; k++) {
+            if (!isfinite(t->parts[i * t->n_parts + k]))
+                return plumb_error(PLUMB_E_NUMERIC, "the reward %s of a completion of record %lld is not finite", t->part_names[k], (long long)t->record[i]);
+            score += o->weights[k] * t->parts[i * t->n_parts + k];
+        }
+        if (t->finish[i] == PLUMB_FINISH_LENGTH && options->missing_eos_penalty > 0) score = replace ? -options->missing_eos_penalty : score - options->missing_eos_penalty;
+        t->score[i] = score;
+    }
+    return PLUMB_OK;
+}
+
+plumb_status plumb_online_score(plumb_online *o) {
+    if (o->interrupted) return PLUMB_OK;
+    plumb_session *s = o->s;
+    plumb_trajectories *t = &o->t;
+    double since = plumb_clock();
+    int model = s->o->reward_adapter != NULL;
+    plumb_comm_doing("rewards of iteration", s->step + 1);
+    t->n_parts = model + o->n_sources;
+    if (model) strcpy(t->part_names[0], "model");
+    for (int k = 0; k < o->n_sources; k++) strncpy(t->part_names[model + k], plumb_reward_source_name(o->sources[k]), PLUMB_PART_NAME - 1);
+    free(t->parts);
+    plumb_status local = plumb_alloc(&t->parts, (size_t)(t->n_sequences * t->n_parts), sizeof *t->parts, "rewards");
+    if (local == PLUMB_OK) local = decode_texts(o, o->mine, o->n_mine);
+    if (local == PLUMB_OK && o->n_sources) local = score_functions(o, model);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
+    if (model) PLUMB_TRY(score_model(o));
+    plumb_comm_sum_f64(PLUMB_AXIS_DATA, t->parts, t->n_sequences * t->n_parts); /* each part from one rank, zeros from the others */
+    PLUMB_TRY(combine(o));
+    plumb_online_phase(o, PHASE_SCORE, since);
+    return PLUMB_OK;
+}
