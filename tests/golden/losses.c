@@ -89,7 +89,7 @@ static plumb_status adamw(const json_t *c, double *worst) {
     return PLUMB_OK;
 }
 
-static const struct { const char *name; plumb_status (*run)(const json_t *c, double *worst); } kinds[] = {{"dpo", dpo}, {"schedule", schedule}, {"adamw", adamw}};
+static const struct { const char *name; plumb_status (*run)(const json_t *c, double *worst); } kinds[] = {{"dpo", dpo}, {"schedule", schedule}, {"adamw", adamw}, {"sampling", golden_sampling}};
 
 void golden_losses(golden *g) {
     char **names = golden_names(g, "losses", ".json");
