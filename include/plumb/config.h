@@ -96,6 +96,7 @@ typedef struct plumb_options {
     char *prompt;
     int64_t max_new_tokens;
     bool do_sample;
+    /* plumb generate: the temperature and the filters are off unless do_sample is true */
     double temperature, top_p, min_p, typical_p, repetition_penalty;
     int64_t top_k, min_new_tokens; /* min_new_tokens is at most max_new_tokens */
     char **stop_strings;

@@ -102,6 +102,26 @@ static plumb_status check_online(const plumb_binding *b) {
     if (o->dual_clip != 0 && o->dual_clip <= 1)
         return plumb_config_fault(b, plumb_config_place(b, "dual_clip"), "dual_clip",
                                   "found %g; expected more than 1, or 0 for none", o->dual_clip);
+    if (o->min_new_tokens > o->max_completion_length)
+        return plumb_config_fault(b, place_of_either(b, "min_new_tokens", "max_completion_length"), "min_new_tokens",
+                                  "found %lld with max_completion_length: %lld; expected at most that",
+                                  (long long)o->min_new_tokens, (long long)o->max_completion_length);
+    return PLUMB_OK;
+}
+
+static plumb_status check_generation(const plumb_binding *b) {
+    const plumb_options *o = b->options;
+    const struct {
+        const char *key;
+        bool used;
+    } filters[] = {{"temperature", o->temperature != 1}, {"top_k", o->top_k != 0}, {"top_p", o->top_p != 1}, {"min_p", o->min_p != 0}, {"typical_p", o->typical_p != 1}};
+    for (size_t i = 0; i < sizeof filters / sizeof *filters && !o->do_sample; i++)
+        if (filters[i].used)
+            return plumb_config_fault(b, plumb_config_place(b, filters[i].key), filters[i].key,
+                                      "found it with do_sample: false, which takes the most likely token whatever it is; expected do_sample: true");
+    if (o->min_new_tokens > o->max_new_tokens)
+        return plumb_config_fault(b, place_of_either(b, "min_new_tokens", "max_new_tokens"), "min_new_tokens",
+                                  "found %lld with max_new_tokens: %lld; expected at most that", (long long)o->min_new_tokens, (long long)o->max_new_tokens);
     return PLUMB_OK;
 }
 
@@ -110,6 +130,7 @@ plumb_status plumb_config_check(plumb_binding *b) {
     if (b->command & PLUMB_FOR_TRAINING) PLUMB_TRY(check_training(b));
     if (b->command & (PLUMB_FOR_ONLINE | PLUMB_FOR_BESTOFN)) PLUMB_TRY(check_rewards(b));
     if (b->command & PLUMB_FOR_ONLINE) PLUMB_TRY(check_online(b));
+    if (b->command & PLUMB_FOR_GENERATE) PLUMB_TRY(check_generation(b));
     return PLUMB_OK;
 }
 

@@ -60,6 +60,8 @@ const char *plumb_config_hint(const char *key) {
         {"logging_dir", "metrics go to metrics.jsonl in output_dir; remove the key"},
         {"dataloader_num_workers", "not needed; remove the key"},
         {"data_seed", "write seed"},
+        {"stop", "plumb calls it stop_strings"},
+        {"min_length", "write min_new_tokens: tokens without the prompt"},
         {"torch_dtype", "write precision; plumb merge has dtype"},
     };
     for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)

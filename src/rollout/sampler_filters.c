@@ -145,17 +145,18 @@ static void keep_min_p(plumb_sampler *s, double min_p) {
     const double border = log(min_p), doubt = 1e-9; /* the exponential is taken only where rounding could decide */
     int64_t n = 0;
     for (int64_t i = 0; i < s->n; i++) {
-        double d = s->z[i] - s->max;
-        if (d > border + doubt || (d >= border - doubt && exp(d) >= min_p)) move(s, i, n++);
+        double d = s->z[i] - s->max, e;
+        if (d > border + doubt || (d >= border - doubt && s->kernels->exp_sum(&s->z[i], 1, s->max, &e) >= min_p)) move(s, i, n++);
     }
     shrink(s, n);
 }
 
+/* -log p and the entropy both contain the logarithm of the total: their distance is that of z - max to its mean, without it. */
 static void keep_typical(plumb_sampler *s, double typical_p) {
     int64_t n = 0;
     weigh(s);
-    double log_total = log(s->total), entropy = log_total - s->kernels->sum_shifted(s->z, s->e, s->n, s->max) / s->total;
-    for (int64_t i = 0; i < s->n; i++) s->key[i] = fabs((log_total - (s->z[i] - s->max)) - entropy);
+    const double mean = s->kernels->sum_shifted(s->z, s->e, s->n, s->max) / s->total;
+    for (int64_t i = 0; i < s->n; i++) s->key[i] = fabs((s->z[i] - s->max) - mean);
     double most = at_mark(s, &(ordering){s->key, s->e, typical_p * s->total, false}).key;
     for (int64_t i = 0; i < s->n; i++)
         if (s->key[i] <= most) move(s, i, n++);

@@ -2,6 +2,7 @@
  * One line per case - pass|fail|unsupported NAME largest-error tolerance - and the counts at the end. */
 #ifndef GOLDEN_H
 #define GOLDEN_H
+#include <jansson.h>
 #include "plumb/model.h"
 
 typedef struct golden {
@@ -20,6 +21,9 @@ void golden_names_free(char **names);
 plumb_backend *golden_backend(const golden *g);
 /* |a - b| over the largest |b|. */
 double golden_difference(const float *a, const float *b, int64_t n);
+
+/* One case of losses/sampling.json. */
+plumb_status golden_sampling(const json_t *c, double *worst) PLUMB_CHECKED;
 
 void golden_models(golden *g);
 void golden_gguf(golden *g);

@@ -74,7 +74,7 @@ static plumb_status adamw(const json_t *c, double *worst) {
 }
 
 static const struct { const char *name; plumb_status (*run)(const json_t *c, double *worst); } kinds[] = {
-    {"dpo", dpo}, {"reward", golden_reward}, {"grpo", golden_grpo}, {"ppo", golden_ppo}, {"schedule", schedule}, {"adamw", adamw}};
+    {"dpo", dpo}, {"reward", golden_reward}, {"grpo", golden_grpo}, {"ppo", golden_ppo}, {"schedule", schedule}, {"adamw", adamw}, {"sampling", golden_sampling}};
 
 void golden_losses(golden *g) {
     char **names = golden_names(g, "losses", ".json");

@@ -63,6 +63,15 @@ static void reads_lists_and_texts(void **state) {
                     "adapter=null", NULL));
     assert_string_equal(o.prompt, "\"Hello: you\" # no comment");
     assert_null(o.adapter);
+    assert_int_equal(o.n_stop_strings, 0);
+    assert_true(o.min_p == 0 && o.typical_p == 1 && o.repetition_penalty == 1 && o.min_new_tokens == 0);
+    plumb_options_free(&o);
+    assert_ok(parse(&o, PLUMB_FOR_GENERATE, &help, "model=a", "prompt=x", "stop_strings=[\"\\n\\n\", 'User:']", "do_sample=true",
+                    "min_p=0.05", "typical_p=0.9", "repetition_penalty=1.1", "min_new_tokens=256", NULL));
+    assert_int_equal(o.n_stop_strings, 2);
+    assert_string_equal(o.stop_strings[0], "\n\n");
+    assert_string_equal(o.stop_strings[1], "User:");
+    assert_true(o.min_p == 0.05 && o.typical_p == 0.9 && o.repetition_penalty == 1.1 && o.min_new_tokens == 256);
     plumb_options_free(&o);
 }
 
@@ -94,6 +103,10 @@ static void refuses_wrong_words(void **state) {
     REFUSED(PLUMB_FOR_SFT, "argument 1: found an alias", "train_modules=[*a]");
     REFUSED(PLUMB_FOR_SFT, "argument 1: lora_target_modules: found an empty list", "lora_target_modules=");
     REFUSED(PLUMB_FOR_SFT, "argument 2: warmup_ratio: found 0.1 beside", "warmup_steps=2", "warmup_ratio=0.1");
+    REFUSED(PLUMB_FOR_GENERATE, "argument 3: typical_p: found '0'; expected a number above 0", "model=a", "prompt=x", "typical_p=0");
+    REFUSED(PLUMB_FOR_GENERATE, "argument 2: min_new_tokens: found 257 with max_new_tokens: 256", "model=a", "min_new_tokens=257");
+    REFUSED(PLUMB_FOR_GENERATE, "argument 2: top_p: found it with do_sample: false", "model=a", "top_p=0.9");
+    REFUSED(PLUMB_FOR_GENERATE, "argument 1: unknown key 'stop'; plumb calls it stop_strings", "stop=x");
     assert_message(parse(&o, PLUMB_FOR_SFT, &help, "./batch_size=3", NULL), PLUMB_E_IO, "./batch_size=3"); /* a path */
 }
 
