@@ -8,7 +8,7 @@
  *
  * A page's sums run over its 64 places in order, pages along the path in order; places after a query's position add exactly 0, and those after the tile's last
  * position are left out, which is the same. A query's result so depends on its own path alone: not on the tile, its neighbours, or whether the keys came from this
- * batch or from the store. In bf16 the operands of the four products are rounded (keys and values as they enter a page, q, P, do, dS); the soft-max stays fp32.
+ * batch or from the store. A tile of at most 16 queries (decoding) uses half of its lanes. In bf16 the operands of the four products are rounded (keys and values as they enter a page, q, P, do, dS); the soft-max stays fp32.
  * Backward (Dao et al. 2022) recomputes P from the log-sum-exp; dK and dV are gathered per page and added to the rows that the page holds, in page order. */
 #ifndef PLUMB_ATTENTION_H
 #define PLUMB_ATTENTION_H
@@ -42,8 +42,8 @@ INLINE void put_vectors(float *to, int64_t r, int64_t l, v16 low, v16 high, bool
     }
 }
 /* The tile's rows of x, times factor, as vectors [D][32 lanes]: 16 x 16 transposes. Room for D rounded up to 16. */
-static void gather_lanes(float *to, plumb_tensor x, const query_tile *t, int64_t D, float factor, bool bf16) {
-    for (int64_t l0 = 0; l0 < LANES; l0 += 16)
+static void gather_lanes(float *to, plumb_tensor x, const query_tile *t, int64_t lanes, int64_t D, float factor, bool bf16) {
+    for (int64_t l0 = 0; l0 < lanes; l0 += 16)
         for (int64_t d0 = 0; d0 < D; d0 += 16) {
             v16 v[16];
             for (int i = 0; i < 16; i++) v[i] = part(plumb_cpu_at(x, t->row[l0 + i]) + t->head[l0 + i] * D, d0, D) * v_set(factor);
@@ -62,9 +62,9 @@ static void scatter_lanes(plumb_tensor x, const float *from, const query_tile *t
         }
 }
 
-/* c[rows][32] (+)= a[rows] x b, the rows of `a` blocked with `height` rows. */
-static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows, int64_t reduction, const float *b, bool add, bool bf16) {
-    strip_run(&(strip){.a = a, .a_block = words(height * BLOCK, bf16), .b = b, .c = c, .ldc = LANES, .rows = rows, .lanes = LANES, .reduction = words(reduction, bf16),
+/* c[rows][32] (+)= a[rows] x b in the first lanes, the rows of `a` blocked with `height` rows. */
+static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows, int64_t lanes, int64_t reduction, const float *b, bool add, bool bf16) {
+    strip_run(&(strip){.a = a, .a_block = words(height * BLOCK, bf16), .b = b, .c = c, .ldc = LANES, .rows = rows, .lanes = lanes, .reduction = words(reduction, bf16),
                        .add = add, .bf16 = bf16});
 }
 
@@ -110,10 +110,10 @@ static void put_page_transposed(float *to, plumb_tensor x, int64_t column, const
         }
     }
 }
-static void write_pages(plumb_backend *be, const plumb_attention *a, plumb_tensor k, plumb_tensor v, plumb_kv *kv, int64_t layer, const plumb_forest *f) {
+/* By all threads of a team; all pages are written when it returns. */
+static void write_pages(const plumb_attention *a, plumb_tensor k, plumb_tensor v, plumb_kv *kv, int64_t layer, const plumb_forest *f, bool bf16) {
     int64_t D = a->head_dim;
-    bool bf16 = is_bf16(be);
-#pragma omp parallel for schedule(static) num_threads(be->threads)
+#pragma omp for schedule(static)
     for (int64_t job = 0; job < f->n_pages * a->kv_heads; job++) {
         int64_t p = job / a->kv_heads, h = job % a->kv_heads;
         float *page = plumb_kv_page(kv, layer, f->pages[p].slot, h);
@@ -125,15 +125,15 @@ static void write_pages(plumb_backend *be, const plumb_attention *a, plumb_tenso
 INLINE int64_t places_of(const query_tile *t, int64_t p) { return plumb_min64(PLUMB_PAGE, plumb_round_up(t->last_position + 1 - p * PLUMB_PAGE, 2)); }
 
 /* Scores of keys after a lane's position become minus infinity. */
-INLINE void mask_scores(float *scores, const query_tile *t, int64_t first_key, int64_t places) {
+INLINE void mask_scores(float *scores, const query_tile *t, int64_t lanes, int64_t first_key, int64_t places) {
     if (first_key + places - 1 <= t->position[0]) return;
     for (int64_t key = 0; key < places; key++)
-        for (int64_t l = 0; l < LANES; l++)
+        for (int64_t l = 0; l < lanes; l++)
             if (first_key + key > t->position[l]) scores[key * LANES + l] = -INFINITY;
 }
 /* One page of the running soft-max: scores become probabilities, as vectors for the next product (in place); o is rescaled. */
-static void softmax_page(float *scores, int64_t places, float *o, int64_t D, float *maximum, float *sum, bool bf16) {
-    for (int64_t l = 0; l < LANES; l += 16) {
+static void softmax_page(float *scores, int64_t places, int64_t lanes, float *o, int64_t D, float *maximum, float *sum, bool bf16) {
+    for (int64_t l = 0; l < lanes; l += 16) {
         v16 old = v_load(maximum + l), m = old;
         for (int64_t key = 0; key < places; key++) m = v_max(v_load(scores + key * LANES + l), m);
         v16 shrink = v_exp(old - m), s = v_load(sum + l) * shrink;
@@ -150,22 +150,22 @@ static void softmax_page(float *scores, int64_t places, float *o, int64_t D, flo
 }
 static void attend_tile(const plumb_attention *a, plumb_tensor o, plumb_tensor lse, plumb_tensor q, const plumb_kv *kv, int64_t layer, int64_t kv_head,
                         const int32_t *path, const query_tile *t, float *work, bool bf16) {
-    int64_t D = a->head_dim, D16 = plumb_round_up(D, 16), key_floats = words(PLUMB_PAGE * plumb_round_up(D, BLOCK), bf16);
+    int64_t D = a->head_dim, lanes = plumb_round_up(t->lanes, HALF), D16 = plumb_round_up(D, 16), key_floats = words(PLUMB_PAGE * plumb_round_up(D, BLOCK), bf16);
     float *queries = work, *result = queries + D16 * LANES, *scores = result + D16 * LANES;
     float maximum[LANES] __attribute__((aligned(64))), sum[LANES] __attribute__((aligned(64))) = {0};
     for (int l = 0; l < LANES; l++) maximum[l] = -1e30f; /* finite, so that old - new is never inf - inf */
-    gather_lanes(queries, q, t, D, (float)a->scale, bf16);
+    gather_lanes(queries, q, t, lanes, D, (float)a->scale, bf16);
     memset(result, 0, (size_t)(D * LANES) * sizeof(float));
     for (int64_t p = 0; p * PLUMB_PAGE <= t->last_position; p++) {
         const float *page = plumb_kv_page(kv, layer, path[p], kv_head);
         int64_t places = places_of(t, p);
-        rows_by_lanes(scores, page, PLUMB_PAGE, places, D, queries, false, bf16);
-        mask_scores(scores, t, p * PLUMB_PAGE, places);
-        softmax_page(scores, places, result, D, maximum, sum, bf16);
-        rows_by_lanes(result, page + key_floats, D, D, places, scores, true, bf16);
+        rows_by_lanes(scores, page, PLUMB_PAGE, places, lanes, D, queries, false, bf16);
+        mask_scores(scores, t, lanes, p * PLUMB_PAGE, places);
+        softmax_page(scores, places, lanes, result, D, maximum, sum, bf16);
+        rows_by_lanes(result, page + key_floats, D, D, lanes, places, scores, true, bf16);
     }
     float inverse[LANES] __attribute__((aligned(64)));
-    for (int64_t l = 0; l < LANES; l++) inverse[l] = 1.0f / sum[l];
+    for (int64_t l = 0; l < lanes; l++) inverse[l] = 1.0f / sum[l];
     scatter_lanes(o, result, t, D, inverse);
     if (lse.buffer)
         for (int64_t l = 0; l < t->lanes; l++) plumb_cpu_at(lse, t->row[l])[t->head[l]] = maximum[l] + logf(sum[l]);
@@ -177,9 +177,11 @@ static void op_attention_forward(plumb_backend *be, const plumb_attention *a, pl
     int64_t group = a->heads / a->kv_heads, work = plumb_round_up(a->head_dim, 16) * LANES * 2 + PLUMB_PAGE * LANES;
     float *memory = plumb_cpu_scratch(be, SCRATCH_ATTENTION, (size_t)(work * be->threads) * sizeof(float));
     if (!memory) return;
-    write_pages(be, a, k, v, kv, layer, f);
-#pragma omp parallel num_threads(be->threads)
+    int64_t scores = 0;
+    for (int32_t s = 0; s < f->n_segments; s++) scores += (f->segments[s].start + f->segments[s].count) * f->segments[s].count;
+#pragma omp parallel num_threads(team_for(be, scores * a->heads * a->head_dim))
     {
+        write_pages(a, k, v, kv, layer, f, is_bf16(be));
         float *mine = memory + work * omp_get_thread_num();
         for (int32_t s = 0; s < f->n_segments; s++) {
             const plumb_segment *segment = &f->segments[s];
@@ -252,8 +254,8 @@ static void backward_tile(const backward_head *h, const int32_t *path, const que
     float *more = dscores + page_floats, *query_rows = more + 3 * page_floats, *grad_rows = query_rows + plumb_round_up(D, BLOCK) * LANES;
     backward_products products = bf16 ? (backward_products){more, more + page_floats, more + 2 * page_floats} : (backward_products){scores, dscores, dscores};
     float scale = (float)h->a->scale, delta[LANES] __attribute__((aligned(64))), lse[LANES] __attribute__((aligned(64))), factor[LANES] __attribute__((aligned(64)));
-    gather_lanes(queries, h->q, t, D, scale, bf16);
-    gather_lanes(grads, h->d_o, t, D, 1, bf16);
+    gather_lanes(queries, h->q, t, LANES, D, scale, bf16);
+    gather_lanes(grads, h->d_o, t, LANES, D, 1, bf16);
     gather_rows(query_rows, h->q, t, D, scale, bf16);
     gather_rows(grad_rows, h->d_o, t, D, 1, bf16);
     memset(dq, 0, (size_t)(D * LANES) * sizeof(float));
@@ -268,11 +270,11 @@ static void backward_tile(const backward_head *h, const int32_t *path, const que
     for (int64_t p = 0; p * PLUMB_PAGE <= t->last_position; p++) {
         page_view page = view_page(h, path[p]);
         int64_t places = places_of(t, p);
-        rows_by_lanes(scores, page.k, PLUMB_PAGE, places, D, queries, false, bf16);
-        mask_scores(scores, t, p * PLUMB_PAGE, places);
-        rows_by_lanes(dscores, page.v, PLUMB_PAGE, places, D, grads, false, bf16);
+        rows_by_lanes(scores, page.k, PLUMB_PAGE, places, LANES, D, queries, false, bf16);
+        mask_scores(scores, t, LANES, p * PLUMB_PAGE, places);
+        rows_by_lanes(dscores, page.v, PLUMB_PAGE, places, LANES, D, grads, false, bf16);
         soft_max_backward(scores, dscores, places, lse, delta, products, bf16);
-        rows_by_lanes(dq, page.kt, D, D, places, products.ds_vectors, true, bf16);
+        rows_by_lanes(dq, page.kt, D, D, LANES, places, products.ds_vectors, true, bf16);
         add_page_gradient(page.dv, products.p_rows, places, grad_rows, D, bf16);
         add_page_gradient(page.dk, products.ds_rows, places, query_rows, D, bf16);
     }

@@ -23,7 +23,7 @@ static bool known_tokens(plumb_backend *be, const plumb_batch *b, int64_t V) {
 static void op_embedding_forward(plumb_backend *be, plumb_tensor y, const plumb_weight *w, const plumb_batch *b) {
     bool bf16 = is_bf16(be);
     if (!known_tokens(be, b, w->n)) return;
-#pragma omp parallel for schedule(static) num_threads(be->threads)
+#pragma omp parallel for schedule(static) num_threads(team_for(be, y.rows * y.cols))
     for (int64_t i = 0; i < y.rows; i++) {
         int64_t id = b->forest.ids[i], at = id / BLOCK * w->k * BLOCK + id % BLOCK;
         float *row = plumb_cpu_at(y, i);
@@ -47,7 +47,7 @@ static void op_gather_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor 
     for (int64_t j = 0; j < dy.rows; j++) add_row(plumb_cpu_at(dx, b->forest.targets[j].row), plumb_cpu_at(dy, j), dy.cols);
 }
 static void op_add(plumb_backend *be, plumb_tensor y, plumb_tensor x) {
-#pragma omp parallel for schedule(static) num_threads(be->threads)
+#pragma omp parallel for schedule(static) num_threads(team_for(be, y.rows * y.cols))
     for (int64_t i = 0; i < y.rows; i++) add_row(plumb_cpu_at(y, i), plumb_cpu_at(x, i), y.cols);
 }
 static void op_scale_rows(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor s) {
@@ -82,7 +82,7 @@ static void op_bias_gradient(plumb_backend *be, plumb_tensor dbias, plumb_tensor
 /* x += delta; rstd = 1/sqrt(mean x^2 + eps); y = x rstd gain */
 static void op_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor gain, plumb_tensor rstd, double eps) {
     const float *g = plumb_cpu_at(gain, 0);
-#pragma omp parallel for schedule(static) num_threads(be->threads)
+#pragma omp parallel for schedule(static) num_threads(team_for(be, x.rows * x.cols))
     for (int64_t i = 0; i < x.rows; i++) {
         float *xi = plumb_cpu_at(x, i), *yi = plumb_cpu_at(y, i);
         if (delta.buffer) add_row(xi, plumb_cpu_at(delta, i), x.cols);
@@ -100,7 +100,7 @@ static void op_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x
 static void op_rmsnorm_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor dgain, plumb_tensor dy, plumb_tensor x, plumb_tensor gain, plumb_tensor rstd) {
     const float *g = plumb_cpu_at(gain, 0);
     int64_t C = x.cols;
-#pragma omp parallel for schedule(static) num_threads(be->threads)
+#pragma omp parallel for schedule(static) num_threads(team_for(be, x.rows * C))
     for (int64_t i = 0; i < x.rows; i++) {
         const float *xi = plumb_cpu_at(x, i), *dyi = plumb_cpu_at(dy, i);
         float *dxi = plumb_cpu_at(dx, i), r = plumb_cpu_at(rstd, i)[0];
@@ -128,7 +128,7 @@ static void rotate(plumb_backend *be, plumb_tensor x, plumb_tensor table, int64_
                                     (long long)table.rows);
             return;
         }
-#pragma omp parallel for schedule(static) num_threads(be->threads)
+#pragma omp parallel for schedule(static) num_threads(team_for(be, x.rows * x.cols))
     for (int64_t i = 0; i < x.rows; i++) {
         const float *cosine = plumb_cpu_at(table, b->forest.positions[i]), *sine = cosine + half;
         for (int64_t h = 0; h < heads; h++) {
@@ -147,7 +147,7 @@ static void op_rope_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor ta
 /* silu(x) = x s(x), s the logistic function; its derivative s (1 + x (1 - s)). */
 INLINE v16 logistic(v16 x) { return v_set(1) / (v_set(1) + v_exp(-x)); }
 static void op_swiglu_forward(plumb_backend *be, plumb_tensor h, plumb_tensor gate, plumb_tensor up) {
-#pragma omp parallel for schedule(static) num_threads(be->threads)
+#pragma omp parallel for schedule(static) num_threads(team_for(be, h.rows * h.cols * 2))
     for (int64_t i = 0; i < h.rows; i++)
         EACH_16(c, h.cols) {
             v16 x = part(plumb_cpu_at(gate, i), c, h.cols);
@@ -155,7 +155,7 @@ static void op_swiglu_forward(plumb_backend *be, plumb_tensor h, plumb_tensor ga
         }
 }
 static void op_swiglu_backward(plumb_backend *be, plumb_tensor dgate, plumb_tensor dup, plumb_tensor dh, plumb_tensor gate, plumb_tensor up) {
-#pragma omp parallel for schedule(static) num_threads(be->threads)
+#pragma omp parallel for schedule(static) num_threads(team_for(be, dh.rows * dh.cols * 2))
     for (int64_t i = 0; i < dh.rows; i++)
         EACH_16(c, dh.cols) {
             v16 x = part(plumb_cpu_at(gate, i), c, dh.cols), u = part(plumb_cpu_at(up, i), c, dh.cols), d = part(plumb_cpu_at(dh, i), c, dh.cols);
@@ -170,7 +170,7 @@ static void op_dropout(plumb_backend *be, plumb_tensor y, plumb_tensor x, double
     const plumb_forest *f = &b->forest;
     float keep = (float)(1.0 / (1.0 - p));
     uint32_t limit = (uint32_t)(p * 4294967296.0); /* dropped when the 32-bit draw is below */
-#pragma omp parallel for schedule(static) num_threads(be->threads)
+#pragma omp parallel for schedule(static) num_threads(team_for(be, y.rows * y.cols * 2))
     for (int64_t i = 0; i < y.rows; i++) {
         const plumb_segment *s = &f->segments[f->row_segment[i]];
         float *yi = plumb_cpu_at(y, i);

@@ -1,0 +1,97 @@
+/* The forward product y = sum_t x_t w_t^T + bias.  Few rows (decoding) go through few.h; more of them serve a group of panels chunk by chunk: the rows of x
+ * stay in the L2 cache while the weight streams by, fetched one place ahead. The bits are the same. */
+#ifndef PLUMB_FORWARD_H
+#define PLUMB_FORWARD_H
+#include "few.h"
+
+/* Panels [q, q+count) of a matrix read as vectors, elements [r0, r0+n) of the reduction, `*apart` floats between panels; bf16 goes through `pairs`. */
+INLINE const float *vectors_at(side s, int64_t q, int64_t count, int64_t r0, int64_t n, bool bf16, uint32_t *pairs, int64_t *apart) {
+    *apart = bf16 ? words(n, true) * BLOCK : s.p * BLOCK;
+    if (!bf16) return side_at(s, q, r0);
+    for (int64_t p = 0; p < count; p++) interleave_panel(pairs + p * *apart, (const uint16_t *)side_at(s, q + p * BLOCK, r0), n);
+    return (const float *)pairs;
+}
+
+/* --- y = sum_t x_t w_t^T + bias -------------------------------------------------------------------------------------------------- */
+/* Sums grow in a small dense block [panel][M][32] that stays in L2, not in y, whose rows lie a page apart: that was half of the time. */
+enum { GROUP_FLOATS = 1 << 16, GROUP_PANELS = 9 }; /* panels in threes make whole strips of 48 lanes */
+INLINE int64_t panels_in_group(int64_t M) { return plumb_max64(1, plumb_min64(GROUP_PANELS, GROUP_FLOATS / (M * BLOCK))); }
+
+/* Where a thread stands in its walk over groups of panels, terms and chunks. */
+typedef struct walk { int64_t first, count; int term; int64_t r0, n; } walk;
+static walk walk_at(const plumb_term *terms, bool bf16, share panels, int64_t group, int64_t first, int term, int64_t r0) {
+    int64_t k = terms[term].w->k;
+    return (walk){first, plumb_min64(group, panels.last - first), term, r0, plumb_min64(chunk_of(k, bf16), k - r0)};
+}
+/* False at the end. */
+static bool walk_next(walk *p, const plumb_term *terms, int n_terms, bool bf16, share panels, int64_t group) {
+    bool same_term = p->r0 + p->n < terms[p->term].w->k, same_group = same_term || p->term + 1 < n_terms;
+    int64_t first = same_group ? p->first : p->first + group;
+    if (first >= panels.last) return false;
+    *p = walk_at(terms, bf16, panels, group, first, same_term ? p->term : same_group ? p->term + 1 : 0, same_term ? p->r0 + p->n : 0);
+    return true;
+}
+static ahead weight_ahead(plumb_backend *be, const plumb_term *terms, const walk *p) {
+    side w = weight_side(be, terms[p->term].w);
+    return (ahead){(const char *)side_at(w, p->first * BLOCK, p->r0), p->count, p->n * BLOCK * w.element / 64, w.p * BLOCK * w.element};
+}
+/* One chunk of one term for a group of panels: the rows of x stay in L2 while the weight streams by, fetched one place ahead. */
+static void forward_chunk(plumb_backend *be, float *sums, int64_t M, const plumb_term *term, const walk *p, uint32_t *pairs, ahead next) {
+    bool bf16 = is_bf16(be);
+    side x = operand_side(be, term->x), w = weight_side(be, term->w);
+    int64_t apart, lanes = plumb_round_up(plumb_min64(p->count * BLOCK, term->w->n - p->first * BLOCK), HALF); /* the sums' lanes are padded */
+    const float *b = vectors_at(w, p->first * BLOCK, p->count, p->r0, p->n, bf16, pairs, &apart);
+    strip_run(&(strip){.a = side_at(x, p->r0, 0), .a_block = x.p * (bf16 ? 16 : 32), .b = b, .b_panel = apart, .c = sums, .ldc = BLOCK, .c_panel = M * BLOCK, .rows = M,
+                       .lanes = lanes, .reduction = words(p->n, bf16), .add = p->term > 0 || p->r0 > 0, .bf16 = bf16, .next = next});
+}
+/* Sums to rows of y, plus bias. */
+static void finish_group(plumb_tensor y, const float *sums, const float *bias, int64_t first, int64_t count) {
+    int64_t begin = first * BLOCK, end = plumb_min64(begin + count * BLOCK, y.cols);
+    for (int64_t m = 0; m < y.rows; m++) {
+        float *out = plumb_cpu_at(y, m);
+        for (int64_t c = begin; c < end; c += 16) {
+            v16 v = v_load(sums + (((c - begin) / BLOCK) * y.rows + m) * BLOCK + c % BLOCK);
+            if (bias) v = v + load_row_part(bias, c, y.cols);
+            if (c + 16 <= end) v_store(out + c, v);
+            else v_store_n(out + c, v, end - c);
+        }
+    }
+}
+/* A thread's panels with many rows: groups of panels, terms, chunks. */
+static void forward_many(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, const float *bias, share panels, int64_t group, uint32_t *pairs, float *sums) {
+    bool bf16 = is_bf16(be), more = panels.first < panels.last;
+    walk p = walk_at(terms, bf16, panels, group, panels.first, 0, 0);
+    while (more) {
+        walk now = p;
+        more = walk_next(&p, terms, n_terms, bf16, panels, group);
+        forward_chunk(be, sums, y.rows, &terms[now.term], &now, pairs, more ? weight_ahead(be, terms, &p) : (ahead){0});
+        if (!more || p.first != now.first) finish_group(y, sums, bias, now.first, now.count);
+    }
+}
+/* And with few: panel after panel. */
+static void forward_few(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, const float *bias, share panels) {
+    float sums[FEW_ROWS * BLOCK] __attribute__((aligned(64)));
+    for (int64_t p = panels.first; p < panels.last; p++) {
+        for (int t = 0; t < n_terms; t++) few_term(be, sums, y.rows, &terms[t], p, t > 0);
+        finish_group(y, sums, bias, p, 1);
+    }
+}
+static void op_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, plumb_tensor bias) {
+    int64_t M = y.rows, group = M ? panels_in_group(M) : 1, floats = group * M * BLOCK, work = 0;
+    bool little = few_rows(M, is_bf16(be));
+    if (!M) return;
+    for (int t = 0; t < n_terms; t++) work += terms[t].w->k * y.cols * ((M + 3) / 4);
+    int threads = team_for(be, work);
+    uint32_t *scratch = little ? NULL : plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)threads * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK * sizeof(uint32_t));
+    float *sums = little ? NULL : plumb_cpu_scratch(be, SCRATCH_RESULT, (size_t)(floats * threads) * sizeof(float));
+    if (!little && (!scratch || !sums)) return;
+    const float *b = bias.buffer ? plumb_cpu_at(bias, 0) : NULL;
+#pragma omp parallel num_threads(threads)
+    {
+        share panels = my_share((y.cols + BLOCK - 1) / BLOCK);
+        int64_t me = omp_get_thread_num();
+        if (little) forward_few(be, y, terms, n_terms, b, panels);
+        else forward_many(be, y, terms, n_terms, b, panels, group, scratch + me * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK, sums + me * floats);
+    }
+}
+#endif
