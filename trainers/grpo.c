@@ -179,6 +179,7 @@ static plumb_status train(plumb_online *o) {
     plumb_status status = PLUMB_OK;
     o->recipe = &x;
     while (status == PLUMB_OK && o->s->step < o->s->total_steps && !o->s->stopping) status = iterate(&x);
+    o->recipe = NULL;
     free(x.advantages);
     return status;
 }

@@ -35,7 +35,7 @@ static plumb_status choose_prompts(plumb_online *o) {
     return PLUMB_OK;
 }
 
-static bool keep_going(void *user, const plumb_rollout_stats *so_far, int64_t requests) {
+bool plumb_online_progress(void *user, const plumb_rollout_stats *so_far, int64_t requests) {
     plumb_online *o = user;
     plumb_log_progress(o->s->log, "sampling", so_far->finished, requests, (double)so_far->tokens / so_far->seconds);
     return plumb_comm_signal() != PLUMB_SIGNAL_TERM;

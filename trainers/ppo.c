@@ -182,8 +182,10 @@ static plumb_status iterate(ppo *x) {
 static plumb_status train(plumb_online *o) {
     ppo x = {.o = o};
     o->recipe = &x;
-    while (o->s->step < o->s->total_steps && !o->s->stopping) PLUMB_TRY(iterate(&x));
-    return PLUMB_OK;
+    plumb_status status = PLUMB_OK;
+    while (status == PLUMB_OK && o->s->step < o->s->total_steps && !o->s->stopping) status = iterate(&x);
+    o->recipe = NULL;
+    return status;
 }
 
 int plumb_train_ppo(const plumb_options *o) { return plumb_online_run(o, PLUMB_FOR_PPO, "ppo", train); }
