@@ -55,6 +55,7 @@ static void say_counts(const plumb_session *s, const char *what, const plumb_dat
 static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
     plumb_data_options d;
     PLUMB_TRY(data_options(s->o, kind, &d));
+    if (kind == PLUMB_DATA_PROMPTS) d.max_length = (int32_t)plumb_min64(d.max_length, plumb_source_arch(s->source)->max_positions - 1); /* room for a token */
     d.drop_long = s->command == PLUMB_FOR_REWARD || s->command == PLUMB_FOR_SCORE; /* DPO cuts, a reward model reads whole answers or none, as in TRL */
     if (s->command == PLUMB_FOR_SCORE || s->command == PLUMB_FOR_BESTOFN) {
         plumb_dataset *to = s->command == PLUMB_FOR_SCORE ? &s->eval : &s->train;
@@ -161,7 +162,7 @@ static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
     }
     if (s->command != PLUMB_FOR_GENERATE) PLUMB_TRY(load_data(s, kind));
     int64_t longest = plumb_source_arch(s->source)->max_positions;
-    if (s->command != PLUMB_FOR_GENERATE && o->max_length > longest) return plumb_error(PLUMB_E_CONFIG, "max_length: %lld is more than the model's %lld positions", (long long)o->max_length, (long long)longest);
+    if (s->command != PLUMB_FOR_GENERATE && kind != PLUMB_DATA_PROMPTS && o->max_length > longest) return plumb_error(PLUMB_E_CONFIG, "max_length: %lld is more than the model's %lld positions", (long long)o->max_length, (long long)longest);
     return PLUMB_OK;
 }
 
