@@ -19,7 +19,7 @@ enum {
     SMALL = 256,       /* fewer elements are stored as they are */
     INDEX = 4,         /* half the width of the trees that find chunks: by default each dataset has 2 KiB of them, twenty times what a small batch needs */
     GROWTH = 1 << 20,  /* bytes that a file in memory grows by */
-    DEFLATE = 4,
+    DEFLATE = 1,
     MESSAGE = 200
 };
 
