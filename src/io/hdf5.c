@@ -14,7 +14,14 @@
 #include "io_internal.h"
 #include "plumb/hdf5.h"
 
-enum { CHUNK = 1 << 16, GROWTH = 1 << 20, DEFLATE = 4, MESSAGE = 200 }; /* elements of a chunk; bytes that a file in memory grows by */
+enum {
+    CHUNK = 1 << 16,   /* elements of a chunk */
+    SMALL = 256,       /* fewer elements are stored as they are */
+    INDEX = 4,         /* half the width of the trees that find chunks: by default each dataset has 2 KiB of them, twenty times what a small batch needs */
+    GROWTH = 1 << 20,  /* bytes that a file in memory grows by */
+    DEFLATE = 1,
+    MESSAGE = 200
+};
 
 struct plumb_hdf5 {
     hid_t file;
@@ -111,9 +118,12 @@ static plumb_status finish_open(plumb_hdf5 **f, hid_t access, plumb_status code,
 plumb_status plumb_hdf5_create(plumb_hdf5 **f, const char *name) {
     char unique[64];
     PLUMB_TRY(new_handle(f, name));
-    hid_t access = in_memory();
-    if (access >= 0) (*f)->file = H5Fcreate(unique_name(unique), H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    return finish_open(f, access, PLUMB_E_MEMORY, "cannot make an HDF5 file in memory");
+    hid_t access = in_memory(), creation = H5Pcreate(H5P_FILE_CREATE);
+    if (access >= 0 && creation >= 0 && H5Pset_istore_k(creation, INDEX) >= 0)
+        (*f)->file = H5Fcreate(unique_name(unique), H5F_ACC_TRUNC, creation, access);
+    plumb_status status = finish_open(f, access, PLUMB_E_MEMORY, "cannot make an HDF5 file in memory");
+    if (creation >= 0) H5Pclose(creation);
+    return status;
 }
 
 plumb_status plumb_hdf5_open(plumb_hdf5 **f, const void *bytes, size_t size, const char *name) {
@@ -148,11 +158,11 @@ static hid_t make_dataset(plumb_hdf5 *f, const char *path, plumb_hdf5_type store
     return dataset;
 }
 
-/* Chunks of whole rows. A chunk has at least one element, so an empty dataset is contiguous. */
+/* Chunks of whole rows. */
 static bool set_layout(hid_t creation, const hsize_t *shape, int n_dims) {
     hsize_t width = n_dims == 2 ? shape[1] : 1, most = width < CHUNK ? CHUNK / width : 1;
     hsize_t chunk[2] = {shape[0] < most ? shape[0] : most, width};
-    if (shape[0] == 0) return H5Pset_layout(creation, H5D_CONTIGUOUS) >= 0;
+    if (shape[0] * width < SMALL) return H5Pset_layout(creation, H5D_CONTIGUOUS) >= 0;
     return H5Pset_chunk(creation, n_dims, chunk) >= 0 && H5Pset_shuffle(creation) >= 0 && H5Pset_deflate(creation, DEFLATE) >= 0 &&
            H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER) >= 0;
 }
