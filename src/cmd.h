@@ -12,6 +12,8 @@ int cmd_score(int argc, char **argv);
 int cmd_ppo(int argc, char **argv);
 int cmd_grpo(int argc, char **argv);
 int cmd_rloo(int argc, char **argv);
+int cmd_bestofn(int argc, char **argv);
+int cmd_replay(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_merge(int argc, char **argv);

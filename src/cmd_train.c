@@ -41,5 +41,6 @@ int cmd_score(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_SCORE, p
 int cmd_ppo(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_PPO, plumb_train_ppo); }
 int cmd_grpo(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_GRPO, plumb_train_grpo); }
 int cmd_rloo(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_RLOO, plumb_train_rloo); }
+int cmd_bestofn(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_BESTOFN, plumb_bestofn); }
 int cmd_eval(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_EVAL, plumb_evaluate); }
 int cmd_generate(int argc, char **argv) { return run(argc, argv, PLUMB_FOR_GENERATE, plumb_run_generate); }

@@ -18,38 +18,25 @@
 #include <string.h>
 
 enum { LOSS, KL, LOW, HIGH, RATIO, APPROX_KL, ENTROPY, TOKENS, RATIOS, LOG_RATIO, SUMS };
-typedef struct grpo { plumb_online *o; bool rloo; double *advantages; size_t cap_advantages; double sums[SUMS], first_log_ratio, grad_norm, learning_rate, kl; int64_t zero_spread, updates; } grpo;
+typedef struct grpo { plumb_online *o; bool rloo; double *advantages; size_t cap_advantages; double sums[SUMS], first_log_ratio, grad_norm, learning_rate; int64_t updates; plumb_grpo_comparison c; } grpo;
 
 /* --- 4 ---------------------------------------------------------------------------------------------------------------------------------------------- */
-static plumb_status compare(grpo *x) {
-    plumb_online *o = x->o;
-    plumb_trajectories *t = &o->t;
-    const plumb_options *options = o->s->o;
+plumb_status plumb_grpo_compare(const plumb_options *o, bool rloo, plumb_trajectories *t, double *advantages, plumb_grpo_comparison *c) {
     double *rewards;
-    PLUMB_TRY(plumb_grow(&x->advantages, &x->cap_advantages, (size_t)t->n_sequences, sizeof *x->advantages));
     PLUMB_TRY(plumb_alloc(&rewards, (size_t)t->n_sequences, sizeof *rewards, "rewards"));
-    x->kl = 0;
+    *c = (plumb_grpo_comparison){0};
     for (int64_t i = 0; i < t->n_sequences; i++) {
         double kl = 0;
-        for (int64_t k = t->token_offset[i]; k < t->token_offset[i + 1] && options->beta > 0; k++) kl += t->logp[k] - t->ref_logp[k];
-        x->kl += kl;
-        rewards[i] = x->rloo ? t->score[i] - options->beta * kl : t->score[i];
+        for (int64_t k = t->token_offset[i]; k < t->token_offset[i + 1] && o->beta > 0; k++) kl += t->logp[k] - t->ref_logp[k];
+        c->kl += kl;
+        rewards[i] = rloo ? t->score[i] - o->beta * kl : t->score[i];
     }
-    if (x->rloo) plumb_rloo_advantages(rewards, t->n_sequences, o->group_size, x->advantages);
-    plumb_reward_scaling scaling = x->rloo ? PLUMB_SCALE_NONE : (plumb_reward_scaling)plumb_reward_scaling_from_name(options->scale_rewards);
-    double *scaled = x->rloo ? NULL : x->advantages;
-    if (scaled) plumb_grpo_advantages(scaling, rewards, t->n_sequences, o->group_size, scaled, &x->zero_spread);
-    else {
-        x->zero_spread = 0;
-        for (int64_t g = 0; g < t->n_sequences; g += o->group_size) {
-            bool same = true;
-            for (int64_t i = g; i < g + o->group_size; i++) same = same && t->score[i] == t->score[g];
-            x->zero_spread += same;
-        }
-    }
+    plumb_reward_scaling scaling = rloo ? PLUMB_SCALE_NONE : (plumb_reward_scaling)plumb_reward_scaling_from_name(o->scale_rewards);
+    plumb_grpo_advantages(scaling, rewards, t->n_sequences, o->num_generations, advantages, &c->zero_spread);
+    if (rloo) plumb_rloo_advantages(rewards, t->n_sequences, o->num_generations, advantages);
     for (int64_t i = 0; i < t->n_sequences; i++)
         for (int64_t k = t->token_offset[i]; k < t->token_offset[i + 1]; k++) {
-            t->advantages[k] = x->advantages[i], t->returns[k] = rewards[i];
+            t->advantages[k] = advantages[i], t->returns[k] = rewards[i];
             t->rewards[k] = k + 1 == t->token_offset[i + 1] ? rewards[i] : 0;
         }
     free(rewards);
@@ -62,34 +49,37 @@ static plumb_grpo_options settings(const plumb_options *o) {
     return (plumb_grpo_options){.loss = loss, .beta = o->beta, .epsilon = o->epsilon, .epsilon_high = o->epsilon_high > 0 ? o->epsilon_high : o->epsilon, .delta = o->delta,
                                 .sequence_level = !strcmp(o->importance_sampling_level, "sequence")};
 }
-/* Loss of sequence q whose n tokens' log-probabilities are logp. */
-static double group_loss(const grpo *x, int64_t q, const double *logp, int64_t n, int64_t sequences, int64_t tokens, double *derivatives, plumb_grpo_stats *stats) {
-    const plumb_options *options = x->o->s->o;
-    const plumb_trajectories *t = &x->o->t;
-    int64_t first = t->token_offset[q];
-    plumb_grpo_options g = settings(options);
-    double weight = plumb_grpo_weight(g.loss, n, sequences, tokens, options->max_completion_length);
-    return plumb_objective_grpo(&g, x->advantages[q], weight, logp, t->logp + first, options->beta > 0 ? t->ref_logp + first : NULL, n, derivatives, stats);
+static double group_loss(const plumb_options *o, const plumb_trajectories *t, int64_t q, double advantage, const double *logp, const plumb_grpo_total *total, double *derivatives,
+                         plumb_grpo_stats *stats) {
+    int64_t first = t->token_offset[q], n = t->token_offset[q + 1] - first;
+    plumb_grpo_options g = settings(o);
+    double weight = plumb_grpo_weight(g.loss, n, total->sequences, total->tokens, o->max_completion_length);
+    return plumb_objective_grpo(&g, advantage, weight, logp, t->logp + first, o->beta > 0 ? t->ref_logp + first : NULL, n, derivatives, stats);
 }
 /* The ratio of whole completions: the clipped loss of PPO on their summed log-probabilities. */
-static double whole_loss(const grpo *x, int64_t q, const double *logp, int64_t n, int64_t sequences, double *derivatives, plumb_grpo_stats *stats) {
-    const plumb_trajectories *t = &x->o->t;
-    double now = 0, then = 0, derivative, epsilon = x->o->s->o->epsilon, advantage = x->advantages[q];
-    plumb_ppo_options clip = {.clip_range = epsilon, .log_ratio_limit = 20};
+static double whole_loss(const plumb_options *o, const plumb_trajectories *t, int64_t q, double advantage, const double *logp, const plumb_grpo_total *total, double *derivatives,
+                         plumb_grpo_stats *stats) {
+    int64_t first = t->token_offset[q], n = t->token_offset[q + 1] - first;
+    double now = 0, then = 0, derivative, scale = 1 / (double)total->sequences;
+    plumb_ppo_options clip = {.clip_range = o->epsilon, .log_ratio_limit = 20};
     plumb_ppo_stats one = {0};
-    for (int64_t k = 0; k < n; k++) now += logp[k], then += t->logp[t->token_offset[q] + k];
-    double loss = plumb_objective_ppo_policy(&clip, &now, &then, &advantage, 1, &derivative, &one) / (double)sequences;
-    for (int64_t k = 0; k < n; k++) derivatives[k] = derivative / (double)sequences;
+    for (int64_t k = 0; k < n; k++) now += logp[k], then += t->logp[first + k];
+    double loss = scale * plumb_objective_ppo_policy(&clip, &now, &then, &advantage, 1, &derivative, &one);
+    for (int64_t k = 0; k < n; k++) derivatives[k] = scale * derivative;
     stats->loss += loss, stats->ratio += one.ratio, stats->ratios += 1, stats->tokens += (double)n, stats->approx_kl += one.approx_kl;
-    stats->clipped_low += one.ratio < 1 - epsilon && advantage < 0, stats->clipped_high += one.ratio > 1 + epsilon && advantage > 0;
+    stats->clipped_low += one.ratio < 1 - o->epsilon && advantage < 0, stats->clipped_high += one.ratio > 1 + o->epsilon && advantage > 0;
     return loss;
+}
+double plumb_grpo_loss_of(const plumb_options *o, bool rloo, const plumb_trajectories *t, int64_t q, double advantage, const double *logp, const plumb_grpo_total *total, double *derivatives,
+                          plumb_grpo_stats *stats) {
+    return (rloo ? whole_loss : group_loss)(o, t, q, advantage, logp, total, derivatives, stats);
 }
 
 static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     plumb_online *o = s->user;
     grpo *x = o->recipe;
     const plumb_trajectories *t = &o->t;
-    int64_t tokens = plumb_online_tokens(o, p), sequences = plumb_online_sequences(o, p);
+    plumb_grpo_total total = {plumb_online_sequences(o, p), plumb_online_tokens(o, p)};
     PLUMB_TRY(plumb_online_pack(o, p, b, PLUMB_VIEW_POLICY));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .temperature = s->o->temperature}, &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, s->policy.count));
@@ -99,8 +89,7 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
         double *stats = plumb_plan_stats(p, p->members[i]);
         for (int64_t q = tree->first; q < tree->first + tree->count; q++) {
             int64_t first = t->token_offset[q], n = t->token_offset[q + 1] - first;
-            if (x->rloo) whole_loss(x, q, s->policy.logp + at, n, sequences, s->derivatives + at, &sums);
-            else group_loss(x, q, s->policy.logp + at, n, sequences, tokens, s->derivatives + at, &sums);
+            plumb_grpo_loss_of(s->o, x->rloo, t, q, x->advantages[q], s->policy.logp + at, &total, s->derivatives + at, &sums);
             for (int64_t k = 0; k < n; k++) {
                 stats[ENTROPY] += s->policy.entropy[at + k], stats[LOG_RATIO] += fabs(s->policy.logp[at + k] - t->logp[first + k]);
                 if (x->updates == 0) o->passed[first + k] = s->policy.logp[at + k]; /* as the trainer sees the policy that sampled */
@@ -148,10 +137,10 @@ static void log_metrics(grpo *x) {
     if (!plumb_is_root() || !s->log) return;
     plumb_metric m[PLUMB_MAX_METRICS];
     double tokens = fmax(1, x->sums[TOKENS]), ratios = fmax(1, x->sums[RATIOS]), now = plumb_clock(), groups = (double)o->n_groups;
-    double kl = x->rloo ? x->kl / fmax(1, (double)o->t.n_tokens) : x->sums[KL] / tokens;
+    double kl = x->rloo ? x->c.kl / fmax(1, (double)o->t.n_tokens) : x->sums[KL] / tokens;
     int n = plumb_online_metrics(o, m);
     if (s->o->beta > 0) m[n++] = (plumb_metric){"kl", kl};
-    const plumb_metric more[] = {{"loss", x->sums[LOSS] / (double)plumb_max64(1, x->updates)}, {"frac_reward_zero_std", (double)x->zero_spread / groups}, {"clip_ratio/low_mean", x->sums[LOW] / ratios},
+    const plumb_metric more[] = {{"loss", x->sums[LOSS] / (double)plumb_max64(1, x->updates)}, {"frac_reward_zero_std", (double)x->c.zero_spread / groups}, {"clip_ratio/low_mean", x->sums[LOW] / ratios},
                                  {"clip_ratio/high_mean", x->sums[HIGH] / ratios}, {"clip_ratio/region_mean", (x->sums[LOW] + x->sums[HIGH]) / ratios}, {"ratio", x->sums[RATIO] / ratios},
                                  {"policy/approxkl_avg", x->sums[APPROX_KL] / tokens}, {"policy/entropy_avg", x->sums[ENTROPY] / tokens}, {"policy/first_log_ratio", x->first_log_ratio},
                                  {"grad_norm", x->grad_norm}, {"learning_rate", x->learning_rate}, {"epoch", (double)(s->step + 1) / (double)s->steps_per_epoch},
@@ -167,7 +156,9 @@ static plumb_status iterate(grpo *x) {
     PLUMB_TRY(plumb_online_score(o));
     if (o->s->o->beta > 0) PLUMB_TRY(plumb_online_logprobs(o, PLUMB_VIEW_REFERENCE, o->t.ref_logp));
     if (o->interrupted) return plumb_online_after(o);
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, compare(x)));
+    plumb_status local = plumb_grow(&x->advantages, &x->cap_advantages, (size_t)o->t.n_sequences, sizeof *x->advantages);
+    if (local == PLUMB_OK) local = plumb_grpo_compare(o->s->o, x->rloo, &o->t, x->advantages, &x->c);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
     PLUMB_TRY(learn(x));
     PLUMB_TRY(plumb_online_log(o));
     if (!o->interrupted) log_metrics(x);

@@ -25,6 +25,12 @@ plumb_sampling plumb_online_sampling(const plumb_session *s, int32_t *ends) {
 /* The prompts of this iteration; the same on every rank. */
 static plumb_status choose_prompts(plumb_online *o) {
     plumb_session *s = o->s;
+    if (!(s->command & PLUMB_FOR_ONLINE)) { /* every prompt once, in the order of the file */
+        int64_t chunk = plumb_online_chunk(s->o), from = s->step * chunk;
+        o->n_groups = plumb_min64(chunk, s->train.count - from);
+        for (int64_t i = 0; i < o->n_groups; i++) o->prompt_of[i] = from + i;
+        return PLUMB_OK;
+    }
     int64_t groups = s->o->batch_size / s->o->num_generations, epoch = s->step / s->steps_per_epoch, first = s->step % s->steps_per_epoch * groups;
     if (s->order_epoch != epoch) {
         PLUMB_TRY(plumb_dataset_order(&s->train, s->o->shuffle, (uint64_t)s->o->seed, (uint32_t)epoch, s->order));
@@ -146,7 +152,7 @@ plumb_status plumb_online_sample(plumb_online *o) {
     memset(o->seconds, 0, sizeof o->seconds);
     plumb_comm_doing("sampling for iteration", o->s->step + 1);
     plumb_status local = choose_prompts(o);
-    if (local == PLUMB_OK) local = plumb_session_mark(o->s);
+    if (local == PLUMB_OK && o->s->zero) local = plumb_session_mark(o->s);
     if (local == PLUMB_OK) local = plumb_session_pending(o->s);
     if (local == PLUMB_OK) local = complete_share(o);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));

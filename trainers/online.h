@@ -10,6 +10,7 @@
 #ifndef PLUMB_ONLINE_H
 #define PLUMB_ONLINE_H
 #include "recipe.h"
+#include "plumb/objective.h"
 #include "plumb/reward.h"
 #include "plumb/rollout.h"
 
@@ -46,6 +47,8 @@ typedef struct plumb_online {
 
 /* Sampling as the options say; ends [PLUMB_MAX_ENDS] receives the model's and the tokenizer's end tokens and must live as long. */
 plumb_sampling plumb_online_sampling(const plumb_session *s, int32_t *ends);
+/* Groups of an iteration, at most. Local. */
+int64_t plumb_online_chunk(const plumb_options *o);
 /* What the model needs beyond the policy: adapters of reward and value model are loaded into *o, which must live as long as the options. Local. */
 plumb_status plumb_online_model_options(plumb_online *o, const plumb_session *s, plumb_model_options *m) PLUMB_CHECKED;
 /* After the session is open. Collective. */
@@ -76,6 +79,18 @@ plumb_status plumb_online_log(plumb_online *o) PLUMB_CHECKED;
 int plumb_online_metrics(const plumb_online *o, plumb_metric *m);
 /* Ends an iteration: counts the step, checks signals and time, saves, or goes back to its start when it was interrupted. */
 plumb_status plumb_online_after(plumb_online *o) PLUMB_CHECKED;
+/* Pure functions of a recipe and a batch, shared with replay. */
+typedef struct plumb_ppo_estimates { double kl, kl3, non_score; } plumb_ppo_estimates; /* sums over all tokens: KL by k1 and k3, and what it took from the rewards */
+/* rewards, advantages (whitened) and returns from log-probabilities, values and scores. */
+void plumb_ppo_estimate(const plumb_options *o, double kl_coef, plumb_trajectories *t, plumb_ppo_estimates *e);
+plumb_ppo_options plumb_ppo_clipping(const plumb_options *o);
+typedef struct plumb_grpo_comparison { double kl; int64_t zero_spread; } plumb_grpo_comparison; /* sum of logp - ref_logp; groups whose rewards are all equal */
+/* advantages [n_sequences]; fills the batch's rewards (at the last token), advantages and returns. */
+plumb_status plumb_grpo_compare(const plumb_options *o, bool rloo, plumb_trajectories *t, double *advantages, plumb_grpo_comparison *c) PLUMB_CHECKED;
+typedef struct plumb_grpo_total { int64_t sequences, tokens; } plumb_grpo_total; /* of the global mini-batch */
+/* Loss of sequence q whose tokens now have the log-probabilities logp; derivatives by them; adds to *stats. */
+double plumb_grpo_loss_of(const plumb_options *o, bool rloo, const plumb_trajectories *t, int64_t q, double advantage, const double *logp, const plumb_grpo_total *total, double *derivatives,
+                          plumb_grpo_stats *stats);
 /* Opens, runs `train`, finishes, closes, prints errors once; returns the exit code. */
 int plumb_online_run(const plumb_options *o, int command, const char *name, plumb_status (*train)(plumb_online *o));
 double plumb_online_phase(plumb_online *o, int phase, double since); /* adds the time since; returns now */

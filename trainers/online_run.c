@@ -47,11 +47,14 @@ static plumb_status open_reward_model(plumb_online *o) {
     return plumb_model_create(&o->reward_model, s->be, o->reward_source, &(plumb_model_options){.adapter = &o->reward_adapter, .freeze_adapter = true});
 }
 
+/* Best-of-n has no batch: a fixed number of completions, so that keys of random numbers do not depend on ranks. */
+int64_t plumb_online_chunk(const plumb_options *o) { return plumb_max64(1, 512 / o->num_generations); }
+
 static plumb_status open_local(plumb_online *o) {
     plumb_session *s = o->s;
     const plumb_options *options = s->o;
     o->group_size = options->num_generations;
-    int64_t groups = plumb_max64(1, (options->batch_size > 0 ? options->batch_size : o->group_size) / o->group_size), most = groups * o->group_size;
+    int64_t groups = s->command & PLUMB_FOR_ONLINE ? options->batch_size / o->group_size : plumb_online_chunk(options), most = groups * o->group_size;
     o->n_completions = (size_t)(most / plumb_comm_size(PLUMB_AXIS_DATA) + 1);
     PLUMB_TRY(plumb_alloc(&o->prompt_of, (size_t)groups, sizeof *o->prompt_of, "prompts"));
     PLUMB_TRY(plumb_alloc(&o->completions, o->n_completions, sizeof *o->completions, "completions"));

@@ -19,32 +19,29 @@
 #include <string.h>
 
 enum { POLICY_LOSS, VALUE_LOSS, CLIPPED, VALUE_CLIPPED, RATIO, APPROX_KL, KL3, ENTROPY, TOKENS, LOG_RATIO, SUMS };
-typedef struct ppo { plumb_online *o; double sums[SUMS], first_log_ratio, grad_norm, learning_rate; int64_t updates; double kl, kl3, non_score, explained; } ppo;
+typedef struct ppo { plumb_online *o; double sums[SUMS], first_log_ratio, grad_norm, learning_rate, explained; int64_t updates; plumb_ppo_estimates e; } ppo;
 
-static plumb_ppo_options clipping(const plumb_options *o) { return (plumb_ppo_options){.clip_range = o->cliprange, .clip_range_value = o->cliprange_value, .dual_clip = o->dual_clip, .log_ratio_limit = 20}; }
+plumb_ppo_options plumb_ppo_clipping(const plumb_options *o) { return (plumb_ppo_options){.clip_range = o->cliprange, .clip_range_value = o->cliprange_value, .dual_clip = o->dual_clip, .log_ratio_limit = 20}; }
 static bool on_trunk(const plumb_options *o) { return !strcmp(o->value_model, "trunk"); }
 static plumb_view value_view(const plumb_options *o) { return on_trunk(o) ? PLUMB_VIEW_POLICY : PLUMB_VIEW_VALUE; }
 
 /* --- 5, 6: every rank computes the same from the whole batch ---------------------------------------------------------------------------------------- */
-static void estimate_advantages(ppo *x) {
-    plumb_online *o = x->o;
-    const plumb_options *options = o->s->o;
-    plumb_trajectories *t = &o->t;
-    plumb_kl_estimator estimator = (plumb_kl_estimator)plumb_kl_estimator_from_name(options->kl_estimator);
-    x->kl = x->kl3 = x->non_score = 0;
+void plumb_ppo_estimate(const plumb_options *o, double kl_coef, plumb_trajectories *t, plumb_ppo_estimates *e) {
+    plumb_kl_estimator estimator = (plumb_kl_estimator)plumb_kl_estimator_from_name(o->kl_estimator);
+    *e = (plumb_ppo_estimates){0};
     for (int64_t i = 0; i < t->n_sequences; i++) {
         int64_t at = t->token_offset[i], n = t->token_offset[i + 1] - at;
         if (!n) continue;
-        plumb_rewards_shape(estimator, o->s->kl_coef, t->score[i], t->logp + at, t->ref_logp + at, n, t->rewards + at);
+        plumb_rewards_shape(estimator, kl_coef, t->score[i], t->logp + at, t->ref_logp + at, n, t->rewards + at);
         for (int64_t k = at; k < at + n; k++) {
-            x->kl += plumb_kl_estimate(PLUMB_KL_K1, t->logp[k], t->ref_logp[k]), x->kl3 += plumb_kl_estimate(PLUMB_KL_K3, t->logp[k], t->ref_logp[k]);
-            x->non_score -= o->s->kl_coef * plumb_kl_estimate(estimator, t->logp[k], t->ref_logp[k]);
+            e->kl += plumb_kl_estimate(PLUMB_KL_K1, t->logp[k], t->ref_logp[k]), e->kl3 += plumb_kl_estimate(PLUMB_KL_K3, t->logp[k], t->ref_logp[k]);
+            e->non_score -= kl_coef * plumb_kl_estimate(estimator, t->logp[k], t->ref_logp[k]);
         }
     }
-    if (options->whiten_rewards) plumb_whiten(t->rewards, t->mask, t->n_tokens, false);
+    if (o->whiten_rewards) plumb_whiten(t->rewards, t->mask, t->n_tokens, false);
     for (int64_t i = 0; i < t->n_sequences; i++) {
         int64_t at = t->token_offset[i], n = t->token_offset[i + 1] - at;
-        if (n) plumb_gae(t->rewards + at, t->values + at, n, options->gamma, options->lam, t->advantages + at, t->returns + at);
+        if (n) plumb_gae(t->rewards + at, t->values + at, n, o->gamma, o->lam, t->advantages + at, t->returns + at);
     }
     plumb_whiten(t->advantages, t->mask, t->n_tokens, true);
 }
@@ -61,7 +58,7 @@ static double explained_variance(const plumb_trajectories *t) {
 static void policy_loss(ppo *x, const plumb_plan *p, const plumb_micro_batch *b, double tokens) {
     plumb_session *s = x->o->s;
     const plumb_trajectories *t = &x->o->t;
-    plumb_ppo_options clip = clipping(s->o);
+    plumb_ppo_options clip = plumb_ppo_clipping(s->o);
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
         const plumb_tree *tree = plumb_online_tree(x->o, p, p->members[i]);
         int64_t first = t->token_offset[tree->first], n = t->token_offset[tree->first + tree->count] - first;
@@ -80,7 +77,7 @@ static void policy_loss(ppo *x, const plumb_plan *p, const plumb_micro_batch *b,
 static void value_loss(ppo *x, const plumb_plan *p, const plumb_micro_batch *b, double tokens, const double *values, double *derivatives) {
     plumb_session *s = x->o->s;
     const plumb_trajectories *t = &x->o->t;
-    plumb_ppo_options clip = clipping(s->o);
+    plumb_ppo_options clip = plumb_ppo_clipping(s->o);
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
         const plumb_tree *tree = plumb_online_tree(x->o, p, p->members[i]);
         int64_t first = t->token_offset[tree->first], n = t->token_offset[tree->first + tree->count] - first;
@@ -148,9 +145,9 @@ static void log_metrics(ppo *x) {
     double tokens = fmax(1, x->sums[TOKENS]), sequences = (double)o->t.n_sequences, now = plumb_clock(), policy = x->sums[POLICY_LOSS] / tokens, value = x->sums[VALUE_LOSS] / tokens, mean = 0;
     for (int64_t i = 0; i < o->t.n_sequences; i++) mean += o->t.score[i] / sequences;
     int n = plumb_online_metrics(o, m);
-    const plumb_metric more[] = {{"loss", policy + s->o->vf_coef * value}, {"loss/policy_avg", policy}, {"loss/value_avg", value}, {"kl", x->kl / sequences},
-                                 {"objective/kl", x->kl / sequences}, {"objective/kl_k3", x->kl3 / sequences}, {"objective/scores", mean}, {"objective/non_score_reward", x->non_score / sequences},
-                                 {"objective/rlhf_reward", mean + x->non_score / sequences}, {"policy/approxkl_avg", x->sums[APPROX_KL] / tokens}, {"policy/clipfrac_avg", x->sums[CLIPPED] / tokens},
+    const plumb_metric more[] = {{"loss", policy + s->o->vf_coef * value}, {"loss/policy_avg", policy}, {"loss/value_avg", value}, {"kl", x->e.kl / sequences},
+                                 {"objective/kl", x->e.kl / sequences}, {"objective/kl_k3", x->e.kl3 / sequences}, {"objective/scores", mean}, {"objective/non_score_reward", x->e.non_score / sequences},
+                                 {"objective/rlhf_reward", mean + x->e.non_score / sequences}, {"policy/approxkl_avg", x->sums[APPROX_KL] / tokens}, {"policy/clipfrac_avg", x->sums[CLIPPED] / tokens},
                                  {"policy/entropy_avg", x->sums[ENTROPY] / tokens}, {"policy/first_log_ratio", x->first_log_ratio}, {"val/clipfrac_avg", x->sums[VALUE_CLIPPED] / tokens},
                                  {"val/ratio", x->sums[RATIO] / tokens}, {"val/explained_variance", x->explained}, {"kl_coef", s->kl_coef}, {"grad_norm", x->grad_norm},
                                  {"learning_rate", x->learning_rate}, {"episode", (double)((s->step + 1) * s->o->batch_size)}, {"epoch", (double)(s->step + 1) / (double)s->steps_per_epoch},
@@ -168,13 +165,13 @@ static plumb_status iterate(ppo *x) {
     PLUMB_TRY(plumb_online_logprobs(o, PLUMB_VIEW_REFERENCE, o->t.ref_logp));
     PLUMB_TRY(plumb_online_values(o, value_view(s->o), o->t.values));
     if (o->interrupted) return plumb_online_after(o);
-    estimate_advantages(x);
+    plumb_ppo_estimate(s->o, s->kl_coef, &o->t, &x->e);
     x->explained = explained_variance(&o->t);
     PLUMB_TRY(learn(x));
     PLUMB_TRY(plumb_online_log(o));
     if (!o->interrupted) {
         log_metrics(x);
-        if (s->o->adap_kl_ctrl) s->kl_coef = plumb_kl_adapt(s->kl_coef, x->kl / (double)o->t.n_sequences, s->o->kl_target, s->o->kl_horizon, (double)o->t.n_sequences);
+        if (s->o->adap_kl_ctrl) s->kl_coef = plumb_kl_adapt(s->kl_coef, x->e.kl / (double)o->t.n_sequences, s->o->kl_target, s->o->kl_horizon, (double)o->t.n_sequences);
     }
     return plumb_online_after(o);
 }
