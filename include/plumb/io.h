@@ -38,6 +38,8 @@ plumb_status plumb_write_file(const char *path, const void *bytes, size_t n) PLU
 /* --- JSON (jansson, duplicates rejected, depth limited) ------------------------------------------------------------ */
 /* Errors read "FILE:LINE:COLUMN: …". `name` is used in messages only. */
 plumb_status plumb_json_parse(json_t **out, const char *text, size_t size, const char *name, int first_line) PLUMB_CHECKED;
+/* Whether text is one JSON value of any kind (RFC 8259; numbers within a double's range, no ill-formed UTF-8 or surrogates). Only PLUMB_E_MEMORY. */
+plumb_status plumb_json_check(const char *text, size_t size, bool *valid) PLUMB_CHECKED;
 plumb_status plumb_json_load(json_t **out, const char *path) PLUMB_CHECKED; /* .gz too */
 
 /* --- tensors in files ---------------------------------------------------------------------------------------------- */

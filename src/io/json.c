@@ -73,6 +73,15 @@ plumb_status plumb_json_parse(json_t **out, const char *text, size_t size, const
     return report(&error, name, first_line);
 }
 
+plumb_status plumb_json_check(const char *text, size_t size, bool *valid) {
+    json_error_t error;
+    json_t *value = json_loadb(text, size, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &error);
+    *valid = value != NULL;
+    json_decref(value);
+    if (*valid || json_error_code(&error) != json_error_out_of_memory) return PLUMB_OK;
+    return plumb_error(PLUMB_E_MEMORY, "out of memory while parsing JSON of %zu bytes", size);
+}
+
 plumb_status plumb_json_load(json_t **out, const char *path) {
     char *text;
     size_t size;

@@ -14,9 +14,6 @@
 /* --- UTF-8 (utf8.c) ---------------------------------------------------------------------------------------------- */
 /* Length of the valid character at text[0], or 0 with *bad = bytes of the maximal ill-formed part (at least 1). */
 size_t plumb_utf8_step(const char *text, size_t length, size_t *bad);
-/* Appends text with every ill-formed part replaced by U+FFFD (as Unicode 3.9, "maximal subpart"). */
-plumb_status plumb_utf8_repair(const char *text, size_t length, plumb_str *out) PLUMB_CHECKED;
-bool plumb_utf8_valid(const char *text, size_t length);
 uint32_t plumb_utf8_decode(const char *text, size_t *size); /* valid text only */
 size_t plumb_utf8_encode(uint32_t point, char out[4]);
 size_t plumb_utf8_size(unsigned char lead);              /* bytes of a valid character, by its first byte */
