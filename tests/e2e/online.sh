@@ -1,0 +1,83 @@
+#!/bin/bash
+# A reward model, then PPO, GRPO and RLOO: the same bits on any number of ranks, ratios of exactly 1 at the first update, trajectories that verify and replay, and a run that is stopped
+# and goes on on other ranks.
+. "$(dirname "$0")/common.sh"
+cat >"$work/prompts.jsonl" <<-'END'
+	{"prompt": "Once upon a time", "answer": "Lily"}
+	{"prompt": "The little dog", "answer": "ran"}
+	{"prompt": "Lily was happy because she", "answer": "smiled"}
+	{"prompt": "One day, a big bear", "answer": "came"}
+	{"prompt": "Tom and Sam", "answer": "played"}
+END
+
+must 2 reward model="$model" train_file=$pairs eval_last=100 max_length=300 max_steps=20 learning_rate=1e-3 batch_size=16 determinism=elastic output_dir="$work/reward"
+has "$work/reward/adapter/adapter_config.json" '"task_type": "SEQ_CLS"'
+has "$work/reward/adapter/adapter_config.json" '"modules_to_save"'
+holds "$(metric "$work/reward/metrics.jsonl" eval_accuracy | tail -n 1) > 0.5" "the reward model has learned nothing"
+must 3 score model="$model" adapter="$work/reward/adapter" input_file=$pairs max_length=300 output_file="$work/scores.jsonl"
+has "$work/log" '^accuracy 0\.[5-9]'
+has "$work/log" '^expected_calibration_error'
+ranks 1 dpo configs/quickstart/dpo.yaml model="$model" adapter="$work/reward/adapter" output_dir="$work/no"
+[ "$code" -eq 1 ] || fail "a reward model was taken for a policy"
+has "$work/log" "is a reward model"
+
+online() { # ranks, command, folder, further settings
+    local n=$1 command=$2 folder=$3
+    shift 3
+    ranks "$n" "$command" model="$model" train_file="$work/prompts.jsonl" determinism=elastic max_completion_length=40 batch_size=8 max_steps=3 learning_rate=1e-3 \
+        micro_batch_tokens=100 output_dir="$folder" "$@"
+}
+check() { # command, settings
+    local command=$1
+    shift
+    for n in 1 2 3; do
+        online $n "$command" "$work/$command$n" "$@"
+        [ "$code" -eq 0 ] || fail "plumb $command on $n ranks: exit code $code"
+    done
+    for n in 2 3; do
+        same "$work/${command}1/adapter/adapter_model.safetensors" "$work/$command$n/adapter/adapter_model.safetensors"
+        same <(metric "$work/${command}1/metrics.jsonl" reward) <(metric "$work/$command$n/metrics.jsonl" reward)
+    done
+    metric "$work/${command}2/metrics.jsonl" policy/first_log_ratio | while read -r x; do holds "$x == 0" "the ratio at the first update"; done
+    "$plumb" trajectories "$work/${command}3" --verify >"$work/log" 2>&1 || fail "plumb trajectories --verify"
+    "$plumb" replay "$work/${command}3" >"$work/log" 2>&1 || fail "plumb replay"
+    [ "$(grep -c "rewards 0, advantages 0, returns 0; behaviour against policy log-probabilities 0$" "$work/log")" -eq 3 ] || fail "replay differs from the log"
+}
+check ppo reward_adapter="$work/reward/adapter" num_mini_batches=2 adap_kl_ctrl=true
+[ "$(metric "$work/ppo1/metrics.jsonl" kl | head -n 1)" = 0 ] || fail "KL is not 0 at the first iteration"
+has "$work/ppo1/value/adapter_config.json" SEQ_CLS
+check grpo reward_adapter="$work/reward/adapter" reward_funcs=length:20,regex:Lily reward_weights=1,0.5,2 num_generations=4 beta=0.04 num_iterations=2
+check rloo reward_funcs=length:20 num_generations=4 min_new_tokens=3 top_k=50
+
+# The value head on the policy's trunk; the adapter stays a language model's.
+online 2 ppo "$work/trunk" reward_adapter="$work/reward/adapter" value_model=trunk
+[ "$code" -eq 0 ] || fail "value_model: trunk: exit code $code"
+has "$work/trunk/adapter/adapter_config.json" CAUSAL_LM
+"$plumb" generate model="$model" adapter="$work/trunk/adapter" prompt="Once upon a time" max_new_tokens=5 >"$work/log" 2>&1 || fail "the trained policy does not generate"
+
+# Two iterations on 3 ranks, the third on 1.
+rm -r "$work/ppo3"
+online 3 ppo "$work/ppo3" reward_adapter="$work/reward/adapter" num_mini_batches=2 adap_kl_ctrl=true save_steps=2
+rm -r "$work/ppo3/checkpoints/step-000003" "$work/ppo3/adapter"
+online 1 ppo "$work/ppo3" reward_adapter="$work/reward/adapter" num_mini_batches=2 adap_kl_ctrl=true save_steps=2
+has "$work/log" "resumed from .*step-000002"
+same "$work/ppo1/adapter/adapter_model.safetensors" "$work/ppo3/adapter/adapter_model.safetensors"
+same <(metric "$work/ppo1/metrics.jsonl" loss) <(metric "$work/ppo3/metrics.jsonl" loss)
+"$plumb" trajectories "$work/ppo3" --verify >"$work/log" 2>&1 || fail "plumb trajectories --verify after going on"
+
+# Best of n: a data set that trains.
+must 2 bestofn model="$model" input_file="$work/prompts.jsonl" output_file="$work/best.jsonl" reward_funcs=length:20 num_generations=6 max_completion_length=40 min_p=0.01
+must 1 bestofn model="$model" input_file="$work/prompts.jsonl" output_file="$work/best1.jsonl" reward_funcs=length:20 num_generations=6 max_completion_length=40 min_p=0.01
+same "$work/best.jsonl" "$work/best1.jsonl"
+
+# What cannot be is said by name.
+online 1 grpo "$work/no" num_generations=3 reward_funcs=length:20
+[ "$code" -eq 1 ] && has "$work/log" "batch_size: found 8; expected a multiple of num_generations"
+online 1 grpo "$work/no" num_generations=4 reward_funcs=lenght:20
+[ "$code" -eq 1 ] && has "$work/log" "length"
+online 1 grpo "$work/no" num_generations=4
+[ "$code" -eq 1 ] && has "$work/log" "reward_adapter is missing"
+online 2 grpo "$work/no" num_generations=4 reward_funcs="program:exit 3"
+[ "$code" -eq 1 ] && has "$work/log" "exit 3"
+online 1 grpo "$work/no" num_generations=4 reward_funcs=length:20 kv_budget_mb=1 max_completion_length=400
+[ "$code" -eq 0 ] || has "$work/log" "kv_budget_mb"
