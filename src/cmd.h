@@ -18,5 +18,6 @@ int cmd_generate(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_merge(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_trajectories(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 #endif

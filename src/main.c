@@ -39,6 +39,7 @@ static const command commands[] = {
     {"generate", "let a model go on from a prompt", cmd_generate},
     {"eval", "loss and perplexity on held-out records", cmd_eval},
     {"merge", "merge an adapter into a model and write it in Hugging Face format", cmd_merge},
+    {"trajectories", "show, search and verify what a run has sampled", cmd_trajectories},
     {"inspect", "show what is in a model, an adapter or a checkpoint", cmd_inspect},
     {"tokenize", "text to token ids and back", cmd_tokenize},
     {"options", NULL, cmd_options},
@@ -49,7 +50,7 @@ static void print_usage(FILE *out) {
     fprintf(out, "plumb aligns language models on clusters.\n\nUsage: plumb COMMAND ...    or    mpirun -n RANKS plumb "
                  "COMMAND ...\n\nCommands\n");
     for (int i = 0; i < COMMANDS; i++)
-        if (commands[i].summary) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+        if (commands[i].summary) fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
     fprintf(out, "\nplumb COMMAND --help shows a command's settings; plumb --version the version.\n");
 }
 

@@ -7,8 +7,8 @@
  * (docs/formats.md). A manifest (protobuf) per folder holds counts and checksums; the master file with virtual datasets over all files can be
  * rebuilt and is never the only copy. Readers go by the manifest, which is the last to be written: what it lists is there, whole, at every moment, a kill included.
  *
- * The order of an iteration: every writer calls write; when all have returned, rank 0 calls commit; when that has returned, writers may write again. A run that resumes after iteration N calls rewind(N) first, on rank 0,
- * before anybody writes. Rank 0 calls compact now and then (at checkpoints). Nothing here is collective. */
+ * The order of an iteration: every writer calls write; when all have returned, rank 0 calls commit; when that has returned, writers may write again. A run that resumes
+ * after iteration N calls rewind(N) first, on rank 0, before anybody writes. Rank 0 calls compact now and then (at checkpoints). Nothing here is collective. */
 #ifndef PLUMB_TRAJECTORY_H
 #define PLUMB_TRAJECTORY_H
 #include "plumb/base.h"
@@ -34,20 +34,22 @@ typedef struct plumb_trajectories { /* zero-initialise; owns its arrays; plumb_t
     int32_t *prompt_ids;                 /* [n_prompt_tokens] */
     int32_t *ids;                        /* [n_tokens] completion, an end token included */
     uint8_t *mask;                       /* 1: in the loss */
-    double *logp, *policy_logp, *ref_logp, *entropy, *values; /* behaviour (as sampled), as the trainer computes it before the first update, reference; fp32 on disk */
+    /* fp32 on disk: behaviour (as sampled), as the trainer computes it before the first update, reference (NaN without one) */
+    double *logp, *policy_logp, *ref_logp, *entropy, *values;
     double *rewards, *advantages, *returns;                   /* fp64 on disk */
 } plumb_trajectories;
 
 void plumb_trajectories_free(plumb_trajectories *t);
-/* Arrays for these counts, zeroed; strings NULL; parts has room for PLUMB_SCORE_PARTS of each sequence, so that n_parts may be set before or after. *t must have no arrays. */
+/* Arrays for these counts, zeroed; strings NULL; parts has room for PLUMB_SCORE_PARTS of each sequence, so that n_parts may be set before or after. *t must have no
+ * arrays. */
 plumb_status plumb_trajectories_alloc(plumb_trajectories *t, int64_t n_sequences, int64_t n_prompt_tokens, int64_t n_tokens) PLUMB_CHECKED;
 /* Sequences [first, first+count) of `from` as a batch of their own (deep copy). */
 plumb_status plumb_trajectories_slice(plumb_trajectories *to, const plumb_trajectories *from, int64_t first, int64_t count) PLUMB_CHECKED;
 /* Offsets that start at 0, never fall and end at the counts; known finishes; names of parts that are there and differ. PLUMB_E_DATA says what is wrong. */
 plumb_status plumb_trajectories_check(const plumb_trajectories *t) PLUMB_CHECKED;
 
-/* DIR/iteration-000012.w000.h5; DIR is made when it is missing. Local; atomic. A batch without sequences is written too: commit wants a file of every writer. An existing file of
- * that name is replaced, which is for what a killed run left uncommitted: before a committed iteration is logged again, rewind. */
+/* DIR/iteration-000012.w000.h5; DIR is made when it is missing. Local; atomic. A batch without sequences is written too: commit wants a file of every writer. An
+ * existing file of that name is replaced, which is for what a killed run left uncommitted: before a committed iteration is logged again, rewind. */
 plumb_status plumb_trajectories_write(const char *dir, int writer, const plumb_trajectories *t) PLUMB_CHECKED;
 /* Everything of one committed iteration in a folder, all writers in order, from its own files or a compacted one. Checksums are compared before a file is parsed. */
 plumb_status plumb_trajectories_read(const char *dir, int64_t iteration, plumb_trajectories *out) PLUMB_CHECKED;
@@ -59,18 +61,19 @@ plumb_status plumb_trajectory_reader_open(plumb_trajectory_reader **r, const cha
 plumb_status plumb_trajectory_reader_read(plumb_trajectory_reader *r, int64_t iteration, plumb_trajectories *out) PLUMB_CHECKED;
 void plumb_trajectory_reader_close(plumb_trajectory_reader *r); /* NULL is fine */
 
-/* The manifest DIR/manifest.pb: one entry per file with its iterations, counts and checksum; rewritten atomically. Local (rank 0), after every writer of the iteration has
- * written: lists the files of writers 0 … n_writers-1 of this iteration, all of which must be there, and forgets files and entries of this and later iterations that were
- * there before (a run that was resumed earlier). Files that no entry lists, left by a kill, are removed. */
+/* The manifest DIR/manifest.pb: one entry per file with its iterations, counts and checksum; rewritten atomically. Local (rank 0), after every writer of the iteration
+ * has written: lists the files of writers 0 … n_writers-1 of this iteration, all of which must be there, and forgets files and entries of this and later iterations
+ * that were there before (a run that was resumed earlier). Files that no entry lists, left by a kill, are removed. */
 plumb_status plumb_trajectories_commit(const char *dir, int64_t iteration, int n_writers) PLUMB_CHECKED;
 /* Entries of later iterations than `last` are removed and then their files, with whatever was not committed: what a run does that resumes after `last` (-1: that starts
  * anew). A compacted file that goes on beyond `last` is rewritten without the rest. A folder that is not there is fine. */
 plumb_status plumb_trajectories_rewind(const char *dir, int64_t last) PLUMB_CHECKED;
-/* Merges the committed files of single iterations into one file per call (DIR/iterations-000001-000050.h5; several where one would need too much memory or where the parts of
- * the score change), updates the manifest, then removes the parts: at no moment is an iteration missing or listed twice. Rebuilds the master file. */
+/* Merges the committed files of single iterations into one file per call (DIR/iterations-000001-000050.h5; several where one would need too much memory or where the
+ * parts of the score change), updates the manifest, then removes the parts: at no moment is an iteration missing or listed twice. Rebuilds the master file. */
 plumb_status plumb_trajectories_compact(const char *dir) PLUMB_CHECKED;
 /* Committed iterations in ascending order; *list is malloc'ed. None when the folder has no manifest. */
 plumb_status plumb_trajectories_list(const char *dir, int64_t **list, int64_t *count) PLUMB_CHECKED;
-/* Reads every file and compares counts and checksums with the manifest; the first difference is the error, by file name. *iterations, *sequences, *tokens: totals (may be NULL). */
+/* Reads every file and compares counts and checksums with the manifest; the first difference is the error, by file name. *iterations, *sequences, *tokens: totals (may
+ * be NULL). */
 plumb_status plumb_trajectories_verify(const char *dir, int64_t *iterations, int64_t *sequences, int64_t *tokens) PLUMB_CHECKED;
 #endif

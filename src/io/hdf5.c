@@ -1,11 +1,11 @@
 /* The only file that calls HDF5 (plumb/hdf5.h says why it works in memory).
  *
- * The library keeps a stack of errors for each thread and prints it by default. Here printing is off, and the innermost entry, which says what was wrong, ends our message.
- * Handles are integers, negative when something failed; every function opens what it needs and closes it at its one `done:` label.
+ * The library keeps a stack of errors for each thread and prints it by default. Here printing is off, and the innermost entry, which says what was wrong, ends our
+ * message. Handles are integers, negative when something failed; every function opens what it needs and closes it before it returns.
  *
- * The oldest file format that serves is used, as the library does by default: everything reads it, and it is the only one that comes out whole. H5Fget_file_image clears the mark
- * "open for writing" in the superblock, and newer superblocks have a checksum, which is not corrected: HDF5 1.10.8 makes images that no program opens. Old headers have no checksums,
- * hence ours, of the whole file. */
+ * The oldest file format that serves is used, as the library does by default: everything reads it, and it is the only one that comes out whole. H5Fget_file_image
+ * clears the mark "open for writing" in the superblock, and newer superblocks have a checksum, which is not corrected: HDF5 1.10.8 makes images that no program opens.
+ * Old headers have no checksums, hence ours, of the whole file. */
 #include <hdf5.h>
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* A batch of trajectories in memory. One table lists its arrays with their names on disk; everything that treats all arrays alike (allocation, copies, the file) loops over it, so
- * that an array cannot be forgotten in one place. Offsets, parts and texts have shapes of their own and are treated by hand. */
+/* A batch of trajectories in memory. One table lists its arrays with their names on disk; everything that treats all arrays alike (allocation, copies, the file) loops
+ * over it, so that an array cannot be forgotten in one place. Offsets, parts and texts have shapes of their own and are treated by hand. */
 #include "trajectory_internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -146,16 +146,19 @@ static plumb_status check_offsets(const int64_t *offset, int64_t n, int64_t tota
 
 plumb_status plumb_trajectories_check(const plumb_trajectories *t) {
     if (t->iteration < 0) return plumb_error(PLUMB_E_DATA, "iteration %lld, expected 0 or more", (long long)t->iteration);
-    if (t->n_parts < 0 || t->n_parts > PLUMB_SCORE_PARTS) return plumb_error(PLUMB_E_DATA, "%d parts of the score, at most %d are supported", t->n_parts, PLUMB_SCORE_PARTS);
+    if (t->n_parts < 0 || t->n_parts > PLUMB_SCORE_PARTS)
+        return plumb_error(PLUMB_E_DATA, "%d parts of the score, at most %d are supported", t->n_parts, PLUMB_SCORE_PARTS);
     for (int i = 0; i < t->n_parts; i++) {
         const char *name = t->part_names[i];
-        if (!name[0] || !memchr(name, 0, PLUMB_PART_NAME)) return plumb_error(PLUMB_E_DATA, "part %d of the score: a name of 1 to %d bytes expected", i, PLUMB_PART_NAME - 1);
+        if (!name[0] || !memchr(name, 0, PLUMB_PART_NAME))
+            return plumb_error(PLUMB_E_DATA, "part %d of the score: a name of 1 to %d bytes expected", i, PLUMB_PART_NAME - 1);
         for (int k = 0; k < i; k++)
             if (!strcmp(name, t->part_names[k])) return plumb_error(PLUMB_E_DATA, "two parts of the score are called \"%s\"", name);
     }
     PLUMB_TRY(check_offsets(t->prompt_offset, t->n_sequences, t->n_prompt_tokens, "prompt_offset"));
     PLUMB_TRY(check_offsets(t->token_offset, t->n_sequences, t->n_tokens, "token_offset"));
     for (int64_t i = 0; i < t->n_sequences; i++)
-        if (t->finish[i] > PLUMB_FINISH_LENGTH) return plumb_error(PLUMB_E_DATA, "sequence %lld: finish %d, expected 0 to %d", (long long)i, t->finish[i], PLUMB_FINISH_LENGTH);
+        if (t->finish[i] > PLUMB_FINISH_LENGTH)
+            return plumb_error(PLUMB_E_DATA, "sequence %lld: finish %d, expected 0 to %d", (long long)i, t->finish[i], PLUMB_FINISH_LENGTH);
     return PLUMB_OK;
 }

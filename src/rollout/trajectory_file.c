@@ -5,8 +5,9 @@
  *   /prompts      ids                                      flat
  *   /tokens       ids, mask, logp, …                       flat
  *
- * A file of one iteration and a compacted file have the same layout, so that there is one reader. Lengths repeat what offsets say: offsets count within their file, lengths can be
- * strung together over files, which is what the master file does. A dataset is gathered over the batches and written before the next one is touched: one of them is held twice. */
+ * A file of one iteration and a compacted file have the same layout, so that there is one reader. Lengths repeat what offsets say: offsets count within their file,
+ * lengths can be strung together over files, which is what the master file does. A dataset is gathered over the batches and written before the next one is touched: one
+ * of them is held twice. */
 #include "trajectory_internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -272,7 +273,8 @@ plumb_status trajectory_decode(plumb_hdf5 *f, const char *name, int64_t iteratio
     *out = (plumb_trajectories){0};
     int64_t first = 0, row = 0;
     while (row < t.n && t.number[row] != iteration) first += t.sequences[row++];
-    plumb_status status = row < t.n ? read_part_names(f, out->part_names, &out->n_parts) : plumb_error(PLUMB_E_FORMAT, "%s: has no iteration %lld", name, (long long)iteration);
+    plumb_status status = row < t.n ? read_part_names(f, out->part_names, &out->n_parts)
+                                    : plumb_error(PLUMB_E_FORMAT, "%s: has no iteration %lld", name, (long long)iteration);
     if (status == PLUMB_OK) {
         out->iteration = iteration, out->policy_version = t.version[row];
         status = read_sequences(f, name, first, t.sequences[row], out);

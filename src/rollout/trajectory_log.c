@@ -5,9 +5,9 @@
  *     compact    new file with many iterations, manifest lists it instead of its parts, master, parts removed
  *     rewind     manifest without the later iterations, master, files removed
  *
- * Each is the same three steps: files that are not listed yet are written; the manifest is replaced; files that are not listed any more are removed. A kill before the second step
- * leaves the folder as it was, with a file too many; a kill after it leaves the folder as it is to be, with files too many. They are removed by the next of these calls. What is
- * removed is named after our own patterns; nothing else in the folder is touched. */
+ * Each is the same three steps: files that are not listed yet are written; the manifest is replaced; files that are not listed any more are removed. A kill before the
+ * second step leaves the folder as it was, with a file too many; a kill after it leaves the folder as it is to be, with files too many. They are removed by the next of
+ * these calls. What is removed is named after our own patterns; nothing else in the folder is touched. */
 #include "trajectory_internal.h"
 #include <dirent.h>
 #include <errno.h>
@@ -204,7 +204,8 @@ static bool same_parts(const trajectory_entry *a, const trajectory_entry *b) {
     return same;
 }
 
-/* How many entries from `first` on go into one file: neighbours of the same parts and, of more than one iteration, at most `limit` tokens. Writers of an iteration stay together. */
+/* How many entries from `first` on go into one file: neighbours of the same parts and, of more than one iteration, at most `limit` tokens. Writers of an iteration stay
+ * together. */
 static size_t group_size(const trajectory_manifest *m, size_t first, int64_t limit) {
     int64_t tokens = 0;
     size_t n = 0;

@@ -1,5 +1,5 @@
-/* The manifest of a folder of trajectories: what is committed. It is replaced as a whole, so a reader sees the list before a change or after it. Nothing in it is trusted: its own
- * checksum ends it, names are plain, counts are in range, and no iteration is in two files unless they are those of its writers. */
+/* The manifest of a folder of trajectories: what is committed. It is replaced as a whole, so a reader sees the list before a change or after it. Nothing in it is
+ * trusted: its own checksum ends it, names are plain, counts are in range, and no iteration is in two files unless they are those of its writers. */
 #include "trajectory_internal.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,7 +49,8 @@ static plumb_status take_entry(trajectory_manifest *m, const Plumb__TrajectoryFi
                           .prompt_text_bytes = f->prompt_text_bytes, .text_bytes = f->text_bytes, .bytes = f->bytes, .checksum = f->checksum, .n_parts = (int)f->n_parts};
     if (!plain_name(f->name)) return plumb_error(PLUMB_E_FORMAT, "%s: \"%.200s\" is not a plain file name", path, f->name);
     if (trajectory_manifest_find(m, f->name)) return plumb_error(PLUMB_E_FORMAT, "%s: %s is listed twice", path, f->name);
-    if (f->n_iterations == 0 || f->sequences < 0 || f->tokens < 0 || f->prompt_tokens < 0 || f->prompt_text_bytes < 0 || f->text_bytes < 0 || f->n_parts > PLUMB_SCORE_PARTS)
+    if (f->n_iterations == 0 || f->n_parts > PLUMB_SCORE_PARTS ||
+        (f->sequences | f->tokens | f->prompt_tokens | f->prompt_text_bytes | f->text_bytes) < 0) /* a sign in any of them */
         return plumb_error(PLUMB_E_FORMAT, "%s: %s: counts out of range", path, f->name);
     for (size_t i = 0; i < f->n_parts; i++) {
         if (strlen(f->parts[i]) >= PLUMB_PART_NAME) return plumb_error(PLUMB_E_FORMAT, "%s: %s: the name of part %zu is too long", path, f->name, i);

@@ -1,9 +1,9 @@
-/* The master file: one HDF5 file that shows all iterations of a folder, without copying them. Its datasets are virtual: they say which rows lie in which file. It is made from the
- * manifest alone, in a moment, whenever files come together or go, and holds nothing that could be lost. HDF5 reads a missing source without a word, as fill values; ours are such
- * that nobody takes them for data, but only the manifest knows what is complete.
+/* The master file: one HDF5 file that shows all iterations of a folder, without copying them. Its datasets are virtual: they say which rows lie in which file. It is
+ * made from the manifest alone, in a moment, whenever files come together or go, and holds nothing that could be lost. HDF5 reads a missing source without a word, as
+ * fill values; ours are such that nobody takes them for data, but only the manifest knows what is complete.
  *
- * Offsets count within a file and cannot be strung together; lengths can, so the master has lengths only. Files may have other parts of the score than their neighbours (the run
- * went on with other rewards): the master has all of them, and NaN where a file has no such part. */
+ * Offsets count within a file and cannot be strung together; lengths can, so the master has lengths only. Files may have other parts of the score than their neighbours
+ * (the run went on with other rewards): the master has all of them, and NaN where a file has no such part. */
 #include "trajectory_internal.h"
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Reading a folder of trajectories by its manifest, beside a run that may be writing to it.
  *
- * What the manifest lists is there at the moment it is read; a moment later a compaction may have removed a part, after it wrote the manifest anew. So when a file is not as listed,
- * the manifest is read again; only when it is the same one as before is the file at fault.
+ * What the manifest lists is there at the moment it is read; a moment later a compaction may have removed a part, after it wrote the manifest anew. So when a file is
+ * not as listed, the manifest is read again; only when it is the same one as before is the file at fault.
  *
  * Files are read, not mapped: on a network file system a mapped file that another node removes kills the reader. */
 #include "trajectory_internal.h"

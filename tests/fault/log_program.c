@@ -1,6 +1,7 @@
-/* log_program log DIR [WRITERS [LAST]]   logs one iteration after another, continuing after the last committed one, until it is killed or LAST is there; compacts now and then
- * log_program check DIR                  verifies the folder and compares everything that is committed with what it must hold; prints the last iteration. May run beside "log"
- * log_program full DIR                   logs and compacts until there is no room, then all that was committed must be there */
+/* log_program log DIR [WRITERS [LAST]]   logs one iteration after another, continuing after the last committed one, until it is killed or LAST is there; compacts now
+ * and then log_program check DIR                  verifies the folder and compares everything that is committed with what it must hold; prints the last iteration. May
+ * run beside "log" log_program full DIR                   logs and compacts until there is no room, then all that was committed must be there */
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,11 +23,12 @@ static plumb_status fill(plumb_trajectories *t, int64_t iteration, int writer) {
     for (int64_t s = 0; s < SEQUENCES; s++) {
         char text[64];
         t->prompt_offset[s + 1] = (s + 1) * PROMPT, t->token_offset[s + 1] = (s + 1) * TOKENS;
-        t->record[s] = writer * SEQUENCES + s, t->score[s] = t->parts[s] = number(iteration, s, writer);
+        t->record[s] = writer * SEQUENCES + s, t->score[s] = t->parts[s] = s == 5 ? NAN : number(iteration, s, writer), t->finish[s] = (uint8_t)(s % 3);
         snprintf(text, sizeof text, "iteration %lld, sequence %lld", (long long)iteration, (long long)t->record[s]);
         t->prompt_text[s] = strdup(text), t->text[s] = strdup(text + 3);
     }
     for (int64_t i = 0; i < SEQUENCES * TOKENS; i++) {
+        t->mask[i] = 1, t->ref_logp[i] = number(iteration, i, 1 + writer) - 0.5; /* a KL of 20 for each sequence */
         t->ids[i] = (int32_t)(i + writer), t->logp[i] = number(iteration, i, 1 + writer), t->advantages[i] = number(iteration, i, 2 + writer);
     }
     return PLUMB_OK;

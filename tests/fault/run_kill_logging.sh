@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run_kill_logging.sh PROGRAM: SIGKILL at random moments of logging trajectories (writing, committing, compacting, cleaning up). Every iteration that was reported as committed must be
-# there once, whole, and the folder must verify; beside a running writer too. Then: a file system that runs full.
+# run_kill_logging.sh PROGRAM: SIGKILL at random moments of logging trajectories (writing, committing, compacting, cleaning
+# up). Every iteration that was reported as committed must be there once, whole, and the folder must verify; beside a running writer too. Then: a file system that runs full.
 set -u
 program=$1
 trials=${TRIALS:-40}

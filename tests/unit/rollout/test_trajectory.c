@@ -236,7 +236,8 @@ static void test_commit(void **state) {
     assert_iterations(*state, 1, 1);
     for (int64_t i = 2; i <= 4; i++) log_iteration(*state, i, 3, 5);
     log_iteration(*state, 2, 2, 4); /* again, with fewer writers: what follows is forgotten */
-    assert_string_equal(listing(*state), "iteration-000001.w000.h5 iteration-000001.w001.h5 iteration-000001.w002.h5 iteration-000002.w000.h5 iteration-000002.w001.h5 manifest.pb");
+    assert_string_equal(listing(*state), "iteration-000001.w000.h5 iteration-000001.w001.h5 iteration-000001.w002.h5 "
+                                           "iteration-000002.w000.h5 iteration-000002.w001.h5 manifest.pb");
     assert_logged(*state, 2, 2, 4);
     plumb_trajectories t;
     fill(&t, 3, 0, 2);
@@ -255,7 +256,8 @@ static void test_commit(void **state) {
 }
 
 static void test_leftovers(void **state) { /* ours go, others stay */
-    const char *const names[] = {"iteration-000001.w000.h5.77-1.part", "iterations-000001-000009.h5", "manifest.pb.77-2.part", "trajectories.h5.1-2.part", "iteration-000009.w000.h5"};
+    const char *const names[] = {"iteration-000001.w000.h5.77-1.part", "iterations-000001-000009.h5", "manifest.pb.77-2.part", "trajectories.h5.1-2.part",
+                                 "iteration-000009.w000.h5"};
     const char *const kept[] = {"notes.txt", "iteration-plot.png", "my.h5"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) assert_ok(plumb_write_file(in(*state, names[i]), "x", 1));
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) assert_ok(plumb_write_file(in(*state, kept[i]), "x", 1));
@@ -352,7 +354,8 @@ static void test_full_disk(void **state) { /* files may not grow beyond a few Ki
 
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
-    const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_same_bytes), TEST(test_small),     TEST(test_slice),  TEST(test_bad_batches), TEST(test_compact), TEST(test_compact_limit),
-                                       TEST(test_rewind),     TEST(test_commit),     TEST(test_leftovers), TEST(test_verify), TEST(test_memory),      TEST(test_full_disk)};
+    const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_same_bytes), TEST(test_small),     TEST(test_slice),  TEST(test_bad_batches),
+                                       TEST(test_compact),    TEST(test_compact_limit), TEST(test_rewind), TEST(test_commit), TEST(test_leftovers),
+                                       TEST(test_verify),     TEST(test_memory),     TEST(test_full_disk)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
