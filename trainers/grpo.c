@@ -18,7 +18,7 @@
 #include <string.h>
 
 enum { LOSS, KL, LOW, HIGH, RATIO, APPROX_KL, ENTROPY, TOKENS, RATIOS, LOG_RATIO, SUMS };
-typedef struct grpo { plumb_online *o; bool rloo; double *advantages; size_t cap_advantages; double sums[SUMS], first_log_ratio, grad_norm, learning_rate; int64_t updates; plumb_grpo_comparison c; } grpo;
+typedef struct grpo { plumb_online *o; bool rloo; double *advantages; size_t cap_advantages; double sums[SUMS], first_log_ratio, grad_norm, learning_rate; int64_t epoch, updates; plumb_grpo_comparison c; } grpo;
 
 /* --- 4 ---------------------------------------------------------------------------------------------------------------------------------------------- */
 plumb_status plumb_grpo_compare(const plumb_options *o, bool rloo, plumb_trajectories *t, double *advantages, plumb_grpo_comparison *c) {
@@ -92,7 +92,7 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
             plumb_grpo_loss_of(s->o, x->rloo, t, q, x->advantages[q], s->policy.logp + at, &total, s->derivatives + at, &sums);
             for (int64_t k = 0; k < n; k++) {
                 stats[ENTROPY] += s->policy.entropy[at + k], stats[LOG_RATIO] += fabs(s->policy.logp[at + k] - t->logp[first + k]);
-                if (x->updates == 0) o->passed[first + k] = s->policy.logp[at + k]; /* as the trainer sees the policy that sampled */
+                if (x->epoch == 0) o->passed[first + k] = s->policy.logp[at + k]; /* what the trainer's first pass finds */
             }
             at += n;
         }
@@ -110,22 +110,22 @@ static plumb_status learn(grpo *x) {
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, plumb_grow(&o->passed, &o->cap_passed, (size_t)o->t.n_tokens, sizeof *o->passed)));
     memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
     x->updates = 0;
-    for (int64_t epoch = 0; epoch < s->o->num_iterations && !o->interrupted; epoch++)
+    for (x->epoch = 0; x->epoch < s->o->num_iterations && !o->interrupted; x->epoch++) {
         for (int64_t k = 0; k < s->o->num_mini_batches && !o->interrupted; k++) {
             plumb_step_result r;
             plumb_comm_doing("learning in iteration", s->step + 1);
-            PLUMB_TRY(plumb_online_mini_batch(o, epoch, k));
+            PLUMB_TRY(plumb_online_mini_batch(o, x->epoch, k));
             if (!s->plan.count) continue;
             PLUMB_TRY(plumb_update_run(s, micro_batch, &r));
             o->interrupted = !r.updated;
             for (int i = 0; i < SUMS && r.updated; i++) x->sums[i] += plumb_plan_sum(&s->plan, i);
-            if (x->updates++ == 0) {
-                x->first_log_ratio = plumb_plan_sum(&s->plan, LOG_RATIO) / fmax(1, plumb_plan_sum(&s->plan, TOKENS));
-                plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens);
-                memcpy(o->t.policy_logp, o->passed, (size_t)o->t.n_tokens * sizeof *o->passed);
-            }
+            if (x->updates++ == 0) x->first_log_ratio = plumb_plan_sum(&s->plan, LOG_RATIO) / fmax(1, plumb_plan_sum(&s->plan, TOKENS));
             x->grad_norm = r.grad_norm, x->learning_rate = r.learning_rate;
         }
+        if (x->epoch > 0) continue;
+        plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens);
+        memcpy(o->t.policy_logp, o->passed, (size_t)o->t.n_tokens * sizeof *o->passed);
+    }
     plumb_online_phase(o, PHASE_LEARN, since);
     return PLUMB_OK;
 }

@@ -19,7 +19,7 @@
 #include <string.h>
 
 enum { POLICY_LOSS, VALUE_LOSS, CLIPPED, VALUE_CLIPPED, RATIO, APPROX_KL, KL3, ENTROPY, TOKENS, LOG_RATIO, SUMS };
-typedef struct ppo { plumb_online *o; double sums[SUMS], first_log_ratio, grad_norm, learning_rate, explained; int64_t updates; plumb_ppo_estimates e; } ppo;
+typedef struct ppo { plumb_online *o; double sums[SUMS], first_log_ratio, grad_norm, learning_rate, explained; int64_t epoch, updates; plumb_ppo_estimates e; } ppo;
 
 plumb_ppo_options plumb_ppo_clipping(const plumb_options *o) { return (plumb_ppo_options){.clip_range = o->cliprange, .clip_range_value = o->cliprange_value, .dual_clip = o->dual_clip, .log_ratio_limit = 20}; }
 static bool on_trunk(const plumb_options *o) { return !strcmp(o->value_model, "trunk"); }
@@ -68,7 +68,7 @@ static void policy_loss(ppo *x, const plumb_plan *p, const plumb_micro_batch *b,
         stats[CLIPPED] = sums.clipped, stats[RATIO] = sums.ratio, stats[APPROX_KL] = sums.approx_kl, stats[KL3] = sums.k3, stats[TOKENS] = (double)n;
         for (int64_t k = 0; k < n; k++) {
             stats[ENTROPY] += s->policy.entropy[at + k], stats[LOG_RATIO] += fabs(s->policy.logp[at + k] - t->logp[first + k]);
-            if (x->updates == 0) x->o->passed[first + k] = s->policy.logp[at + k]; /* as the trainer sees the policy that sampled */
+            if (x->epoch == 0) x->o->passed[first + k] = s->policy.logp[at + k]; /* what the trainer's first pass finds */
             s->derivatives[at + k] /= tokens;
         }
         at += n;
@@ -116,22 +116,22 @@ static plumb_status learn(ppo *x) {
     memset(x->sums, 0, sizeof x->sums);
     memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
     x->updates = 0;
-    for (int64_t epoch = 0; epoch < s->o->num_ppo_epochs && !o->interrupted; epoch++)
+    for (x->epoch = 0; x->epoch < s->o->num_ppo_epochs && !o->interrupted; x->epoch++) {
         for (int64_t k = 0; k < s->o->num_mini_batches && !o->interrupted; k++) {
             plumb_step_result r;
             plumb_comm_doing("learning in iteration", s->step + 1);
-            PLUMB_TRY(plumb_online_mini_batch(o, epoch, k));
+            PLUMB_TRY(plumb_online_mini_batch(o, x->epoch, k));
             if (!s->plan.count) continue;
             PLUMB_TRY(plumb_update_run(s, micro_batch, &r));
             o->interrupted = !r.updated;
             for (int i = 0; i < SUMS && r.updated; i++) x->sums[i] += plumb_plan_sum(&s->plan, i);
-            if (x->updates++ == 0) {
-                x->first_log_ratio = plumb_plan_sum(&s->plan, LOG_RATIO) / fmax(1, plumb_plan_sum(&s->plan, TOKENS));
-                plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens);
-                memcpy(o->t.policy_logp, o->passed, (size_t)o->t.n_tokens * sizeof *o->passed);
-            }
+            if (x->updates++ == 0) x->first_log_ratio = plumb_plan_sum(&s->plan, LOG_RATIO) / fmax(1, plumb_plan_sum(&s->plan, TOKENS));
             x->grad_norm = r.grad_norm, x->learning_rate = r.learning_rate;
         }
+        if (x->epoch > 0) continue;
+        plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens);
+        memcpy(o->t.policy_logp, o->passed, (size_t)o->t.n_tokens * sizeof *o->passed);
+    }
     plumb_online_phase(o, PHASE_LEARN, since);
     return PLUMB_OK;
 }

@@ -34,7 +34,7 @@ typedef struct plumb_trajectories { /* zero-initialise; owns its arrays; plumb_t
     int32_t *prompt_ids;                 /* [n_prompt_tokens] */
     int32_t *ids;                        /* [n_tokens] completion, an end token included */
     uint8_t *mask;                       /* 1: in the loss */
-    /* fp32 on disk: behaviour (as sampled), as the trainer computes it before the first update, reference (NaN without one) */
+    /* fp32 on disk: behaviour (as sampled), as the trainer's first pass finds it (before the first update, where there is one mini-batch), reference (NaN without one) */
     double *logp, *policy_logp, *ref_logp, *entropy, *values;
     double *rewards, *advantages, *returns;                   /* fp64 on disk */
 } plumb_trajectories;
