@@ -26,6 +26,7 @@ typedef struct plumb_model_options {
     bool reference;                 /* keep what PLUMB_VIEW_REFERENCE needs */
     char **train_modules; int n_train_modules; /* patterns (fnmatch) of parameter names trained in full; "all" = every parameter */
     uint64_t seed;
+    plumb_storage frozen;           /* of the frozen base matrices, embedding and head among them; what trains, and LoRA, is native */
     bool checkpointing;
     size_t logits_budget;           /* bytes */
     int64_t tokens;                 /* of a usual micro-batch: memory is taken for as many at once, so that it seldom grows; 0 = unknown */

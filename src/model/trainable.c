@@ -111,8 +111,8 @@ static bool adapter_is_zero(const plumb_model *m, const plumb_adapter *a, const 
 static plumb_status create_lora(plumb_model *m, plumb_lora *l, const plumb_param *p, const float *a, const float *b) {
     plumb_backend *be = m->be;
     l->r = m->lora.r;
-    PLUMB_TRY(be->ops->weight_create(be, l->r, p->cols, NULL, &l->a));
-    PLUMB_TRY(be->ops->weight_create(be, p->rows, l->r, NULL, &l->b));
+    PLUMB_TRY(be->ops->weight_create(be, l->r, p->cols, PLUMB_STORE_NATIVE, NULL, &l->a));
+    PLUMB_TRY(be->ops->weight_create(be, p->rows, l->r, PLUMB_STORE_NATIVE, NULL, &l->b));
     PLUMB_RUN(be, weight_write, l->a, 0, l->r, a);
     PLUMB_RUN(be, weight_write, l->b, 0, p->rows, b);
     return PLUMB_OK;
