@@ -58,7 +58,7 @@ int main(int argc, char **argv) {
             plumb_tensor tx = plumb_tensor_of(bx, 0, M, K), ty = plumb_tensor_of(by, 0, M, N), tdx = plumb_tensor_of(bdx, 0, M, K), tdw = plumb_tensor_of(bdw, 0, N, K), none = {0};
             plumb_weight *W;
             plumb_operand *ox, *oy;
-            fail(be->ops->weight_create(be, N, K, NULL, &W));
+            fail(be->ops->weight_create(be, N, K, PLUMB_STORE_NATIVE, NULL, &W));
             fail(be->ops->operand_create(be, M, K, &ox));
             fail(be->ops->operand_create(be, M, N, &oy));
             PLUMB_RUN(be, weight_write, W, 0, N, w);

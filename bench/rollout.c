@@ -45,6 +45,7 @@ __attribute__((target("avx2"))) static double read_rate(const char *memory, int6
 
 typedef struct model {
     plumb_backend *be;
+    plumb_storage storage;
     plumb_weight *w[MATRICES];
     plumb_operand *x[2]; /* of 576 and 1536 columns */
     plumb_buffer *b;
@@ -58,8 +59,8 @@ static void create(model *m, plumb_backend *be, int64_t most) {
     *m = (model){.be = be};
     for (int i = 0; i < MATRICES; i++) {
         int64_t n = rows_of(i), k = cols_of(i);
-        fail(be->ops->weight_create(be, n, k, NULL, &m->w[i]));
-        m->bytes += (double)be->ops->weight_bytes(be, n, k), m->weights += (double)(n * k);
+        fail(be->ops->weight_create(be, n, k, m->storage, NULL, &m->w[i]));
+        m->bytes += (double)be->ops->weight_bytes(be, n, k, m->storage), m->weights += (double)(n * k);
         float *part = malloc((size_t)(64 * k) * sizeof *part);
         for (int64_t first = 0; first < n; first += 64) {
             for (int64_t e = 0; e < 64 * k; e++) part[e] = value_of(i, first + e / k, e % k);

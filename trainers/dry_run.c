@@ -11,7 +11,7 @@ plumb_status plumb_session_dry_run(plumb_session *s) {
     double base = 0;
     for (int i = 0; i < p->count; i++) {
         parameters += p->items[i].rows * p->items[i].cols;
-        base += (double)s->be->ops->weight_bytes(s->be, p->items[i].rows, p->items[i].cols);
+        base += (double)s->be->ops->weight_bytes(s->be, p->items[i].rows, p->items[i].cols, PLUMB_STORE_NATIVE);
     }
     for (int64_t i = 0; i < s->train.count; i++) widest = plumb_max64(widest, plumb_sample_cost(&s->train.samples[i]));
     int64_t rows = plumb_max64(widest, s->o->micro_batch_tokens);

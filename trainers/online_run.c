@@ -44,7 +44,7 @@ static plumb_status open_reward_model(plumb_online *o) {
     if (local == PLUMB_OK) local = plumb_adapter_load(&o->reward_adapter, options->reward_adapter, plumb_source_params(o->reward_source));
     if (local == PLUMB_OK && !o->reward_adapter.score) local = plumb_error(PLUMB_E_CONFIG, "reward_adapter: %s has no score head", options->reward_adapter);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
-    return plumb_model_create(&o->reward_model, s->be, o->reward_source, &(plumb_model_options){.adapter = &o->reward_adapter, .freeze_adapter = true});
+    return plumb_model_create(&o->reward_model, s->be, o->reward_source, &(plumb_model_options){.adapter = &o->reward_adapter, .freeze_adapter = true, .frozen = plumb_session_storage(options)});
 }
 
 /* Best-of-n has no batch: a fixed number of completions, so that keys of random numbers do not depend on ranks. */

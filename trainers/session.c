@@ -126,12 +126,12 @@ static plumb_status identify(plumb_session *s) {
     plumb_status status = plumb_str_printf(
         &text,
         "trainer=%s\nnumerics=%d\nmodel=%016llx\nstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\nbatch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
-        "learning_rate=%.17g\nlr_scheduler_type=%s\nwarmup_steps=%lld\nweight_decay=%.17g\nadam=%.17g,%.17g,%.17g\nmax_grad_norm=%.17g\nprecision=%s\ndeterminism=%s\n"
+        "learning_rate=%.17g\nlr_scheduler_type=%s\nwarmup_steps=%lld\nweight_decay=%.17g\nadam=%.17g,%.17g,%.17g\nmax_grad_norm=%.17g\nprecision=%s,%s\ndeterminism=%s\n"
         "loss=%s,%.17g,%.17g,%.17g\ndropout=%.17g\nlogits_budget_mb=%lld\n",
         s->name, NUMERICS, (unsigned long long)plumb_source_identity(s->source), (unsigned long long)values_hash(s), (long long)plumb_model_trainable_count(s->model),
         (unsigned long long)data_hash(&s->train), (long long)o->seed, o->shuffle, (long long)o->batch_size, (long long)o->micro_batch_tokens, (long long)s->total_steps,
         s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
-        s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient,
+        s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", o->base_weights, s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient,
         o->lora ? o->lora_dropout : 0.0, (long long)o->logits_budget_mb);
     if (status == PLUMB_OK && (s->command & PLUMB_FOR_ONLINE)) status = identify_settings(s, &text);
     s->identity = text.data;
@@ -176,12 +176,16 @@ static double target_tokens(const plumb_source *source) {
     return (double)a->vocab * (double)a->hidden / layers;
 }
 
+plumb_storage plumb_session_storage(const plumb_options *o) {
+    return !strcmp(o->base_weights, "int8") ? PLUMB_STORE_INT8 : !strcmp(o->base_weights, "int4") ? PLUMB_STORE_INT4 : PLUMB_STORE_NATIVE;
+}
 static plumb_model_options model_options(plumb_session *s) {
     const plumb_options *o = s->o;
     bool trains = s->command & PLUMB_FOR_TRAINING;
     plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing, .logits_budget = (size_t)o->logits_budget_mb << 20,
                              .tokens = trains ? o->micro_batch_tokens : 0, .train_modules = o->train_modules, .n_train_modules = o->n_train_modules,
-                             .reference = s->command == PLUMB_FOR_DPO, .head = s->command == PLUMB_FOR_REWARD ? PLUMB_HEAD_RANDOM : PLUMB_HEAD_NONE};
+                             .reference = s->command == PLUMB_FOR_DPO, .head = s->command == PLUMB_FOR_REWARD ? PLUMB_HEAD_RANDOM : PLUMB_HEAD_NONE,
+                             .frozen = plumb_session_storage(o)};
     if (s->has_adapter) {
         m.adapter = &s->adapter;
     } else if (!trains) { /* the base model as it is */

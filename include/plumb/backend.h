@@ -19,7 +19,13 @@
  *
  * Products. Both operands of a product are stored "blocked": a matrix M[p][q] as [q/32][p][32]. A weight W[n,k] is blocked along n: read as vectors it
  * gives y = x W^T, read as scalars it gives dx = dy W, so that one copy serves both directions. Activations are packed into an operand
- * once per use: by columns for the forward product and weight gradients (x), by rows for backward (dy). */
+ * once per use: by columns for the forward product and weight gradients (x), by rows for backward (dy).
+ *
+ * Quantised weights are for what never changes: a frozen base. Values are kept in blocks of 32 along k (src/backend/quantize.h): w = d q with q in -127..127 and d
+ * fp32 (INT8: 9 bits a weight), or w = d q + m with q in 0..15 and d, m fp16 (INT4: 5 bits). The forward product multiplies x, as packed, by the whole numbers q and
+ * scales once per block: sum = fma(d, S, sum), then (INT4) sum = fma(m, X, sum), where S is one chain over the block's 32 products and X the sum of the block of x;
+ * blocks in order, going on from the terms before. Backward takes the dequantised values, rounded to the type of products. All of it is independent of
+ * batch size, threads and neighbours, like the rest: a decoded token has the bits of the full forward. */
 #ifndef PLUMB_BACKEND_H
 #define PLUMB_BACKEND_H
 #include "plumb/forest.h"
@@ -32,6 +38,8 @@ typedef struct plumb_batch plumb_batch;     /* a finished forest on the device *
 typedef struct plumb_kv plumb_kv;           /* key/value pages */
 
 typedef enum plumb_compute { PLUMB_COMPUTE_F32, PLUMB_COMPUTE_BF16 } plumb_compute;
+/* How a weight is kept: as the products take it (fp32 or bf16), or in blocks of 32 values along k with 8 or 4 bits each and a scale (see the head). */
+typedef enum plumb_storage { PLUMB_STORE_NATIVE, PLUMB_STORE_INT8, PLUMB_STORE_INT4 } plumb_storage;
 
 /* A view of floats: element (r, c) is at offset + r*stride + c. A vector of n is [1, n] (gains, biases) or [n, 1] (per-row scalars).
  * buffer NULL = absent. */
@@ -73,10 +81,11 @@ typedef struct plumb_backend_ops {
     void (*copy)(plumb_backend *be, plumb_tensor to, plumb_tensor from);
 
     /* --- weights: memory of weight_bytes() may be given (shared by the ranks of a node), or NULL = own -------------------- */
-    size_t (*weight_bytes)(plumb_backend *be, int64_t n, int64_t k);
-    plumb_status (*weight_create)(plumb_backend *be, int64_t n, int64_t k, void *memory, plumb_weight **out);
+    size_t (*weight_bytes)(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage);
+    plumb_status (*weight_create)(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage, void *memory, plumb_weight **out);
     void (*weight_free)(plumb_backend *be, plumb_weight *w);
-    /* Rows [first, first+rows) from host floats [rows, k] dense. first is a multiple of 32, in reading too. Different ranges may be written by different ranks or threads. */
+    /* Rows [first, first+rows) from host floats [rows, k] dense. first is a multiple of 32, in reading too. Different ranges may be written by different ranks or threads.
+     * A quantised weight is quantised in writing; reading (and the embedding) gives its dequantised values. */
     void (*weight_write)(plumb_backend *be, plumb_weight *w, int64_t first, int64_t rows, const float *from);
     void (*weight_read)(plumb_backend *be, const plumb_weight *w, int64_t first, int64_t rows, float *to);
     void (*weight_from)(plumb_backend *be, plumb_weight *w, plumb_tensor from); /* [n,k], on the device */

@@ -37,6 +37,7 @@ typedef struct plumb_model_options {
     const plumb_adapter *value;     /* or one that starts here, with its head; without one the head starts at zero */
     char **train_modules; int n_train_modules; /* patterns (fnmatch) of parameter names trained in full; "all" = every parameter */
     uint64_t seed;
+    plumb_storage frozen;           /* of the frozen base matrices, embedding and head among them; what trains, and LoRA, is native */
     bool checkpointing;
     size_t logits_budget;           /* bytes */
     int64_t tokens;                 /* of a usual micro-batch: memory is taken for as many at once, so that it seldom grows; 0 = unknown */

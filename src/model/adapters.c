@@ -63,8 +63,8 @@ static plumb_status create_lora(plumb_model *m, plumb_view view, int param, cons
     plumb_linear *linear = linear_of(m, view, param);
     plumb_lora *l = &linear->lora[view];
     l->r = m->adapters[view].r;
-    PLUMB_TRY(be->ops->weight_create(be, l->r, p->cols, NULL, &l->a));
-    PLUMB_TRY(be->ops->weight_create(be, p->rows, l->r, NULL, &l->b));
+    PLUMB_TRY(be->ops->weight_create(be, l->r, p->cols, PLUMB_STORE_NATIVE, NULL, &l->a));
+    PLUMB_TRY(be->ops->weight_create(be, p->rows, l->r, PLUMB_STORE_NATIVE, NULL, &l->b));
     PLUMB_RUN(be, weight_write, l->a, 0, l->r, a);
     PLUMB_RUN(be, weight_write, l->b, 0, p->rows, b);
     for (int i = 0; i < m->n_trainables; i++) {

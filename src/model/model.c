@@ -15,12 +15,14 @@ static bool is_matrix(const plumb_param *p) {
 static size_t aligned(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
 /* --- weights ------------------------------------------------------------------------------------------------------------------------- */
-static plumb_status create_weights(plumb_model *m, const bool *full) {
+/* A copy that a reference needs of what trains has to be exactly where training began. */
+static plumb_storage storage_of(const plumb_model_options *o, bool trains) { return trains ? PLUMB_STORE_NATIVE : o->frozen; }
+static plumb_status create_weights(plumb_model *m, const plumb_model_options *o, const bool *full) {
     plumb_backend *be = m->be;
     size_t total = 0, at = 0;
     for (int i = 0; i < m->params.count; i++) {
         const plumb_param *p = &m->params.items[i];
-        if (is_matrix(p) && (!full[i] || m->wants_reference)) total += aligned(be->ops->weight_bytes(be, p->rows, p->cols));
+        if (is_matrix(p) && (!full[i] || m->wants_reference)) total += aligned(be->ops->weight_bytes(be, p->rows, p->cols, storage_of(o, full[i])));
     }
     char *memory = NULL;
     if (total && !be->guard) { /* in guard mode every byte belongs to the back end */
@@ -32,10 +34,10 @@ static plumb_status create_weights(plumb_model *m, const bool *full) {
         const plumb_param *p = &m->params.items[i];
         if (!is_matrix(p)) continue;
         if (!full[i] || m->wants_reference) {
-            PLUMB_TRY(be->ops->weight_create(be, p->rows, p->cols, memory ? memory + at : NULL, &m->values[i].base));
-            at += aligned(be->ops->weight_bytes(be, p->rows, p->cols));
+            PLUMB_TRY(be->ops->weight_create(be, p->rows, p->cols, storage_of(o, full[i]), memory ? memory + at : NULL, &m->values[i].base));
+            at += aligned(be->ops->weight_bytes(be, p->rows, p->cols, storage_of(o, full[i])));
         }
-        if (full[i]) PLUMB_TRY(be->ops->weight_create(be, p->rows, p->cols, NULL, &m->values[i].trained));
+        if (full[i]) PLUMB_TRY(be->ops->weight_create(be, p->rows, p->cols, PLUMB_STORE_NATIVE, NULL, &m->values[i].trained));
     }
     return PLUMB_OK;
 }
@@ -143,7 +145,7 @@ static plumb_status create(plumb_model *m, const plumb_source *s, const plumb_mo
     PLUMB_TRY(plumb_params_build(&m->params, &m->arch));
     PLUMB_TRY(plumb_alloc(&m->values, (size_t)m->params.count, sizeof *m->values, "the parameters"));
     PLUMB_TRY(plumb_model_plan_trainables(m, o, full));
-    plumb_status local = create_weights(m, full); /* agreed below, since the others wait at the barrier */
+    plumb_status local = create_weights(m, o, full); /* agreed below, since the others wait at the barrier */
     if (local == PLUMB_OK) local = load_weights(m, s);
     if (local == PLUMB_OK) local = load_vectors(m, s);
     if (local == PLUMB_OK) local = plumb_model_attach_trainables(m, s, o);

@@ -106,7 +106,7 @@ static void known_head(bench *b, const char *where, verify_function verify) {
     for (int i = 0; i < 3; i++) must(plumb_forest_target(&f, i, i, 0), "forest_target");
     must(plumb_forest_finish(&f), "forest_finish");
     must(b->be->ops->batch_create(b->be, &f, &batch), "batch_create");
-    must(b->be->ops->weight_create(b->be, 3, 2, NULL, &w), "weight_create");
+    must(b->be->ops->weight_create(b->be, 3, 2, PLUMB_STORE_NATIVE, NULL, &w), "weight_create");
     PLUMB_RUN(b->be, weight_write, w, 0, 3, (const float[]){0, 0, 1, 0, 1, 0});
     plumb_tensor h = tensor(b, 3, 2, (const float[]){3, 5, 3, 5, 3, 5}), stats = tensor(b, 3, 4, NULL),
                  u = tensor(b, 3, 2, NULL);

@@ -32,6 +32,7 @@ typedef struct arg {
     bool present;
     bool collects; /* a row collects contributions of other rows: equal bits only where they are the same rows */
     bool exact;    /* in bf16, too, it is as exact as in fp32: nothing that was computed is rounded on the way */
+    plumb_storage storage; /* of a weight */
     double mean, sigma;
     float *value; /* [rows, cols]; NaN in what is overwritten */
 } arg;
@@ -57,6 +58,7 @@ typedef struct op_case {
     bool bias, scaled, alias, delta, gain_gradient, accumulate, no_u;
     double temperature, p;
     size_t budget;
+    plumb_storage storage; /* of the weights that an adapter leaves alone */
     bool only_time; /* a size of practice: only in timing mode */
 } op_case;
 

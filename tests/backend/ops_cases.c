@@ -39,6 +39,19 @@ static const forest_spec long1000 = {"long1000", COUNT(long_shapes), long_shapes
 #define HEAD(f, t, v, k_, ...)                                                                                         \
     { .op = "head", .forest = &f, .targets = t, .V = v, .k = k_, __VA_ARGS__ }
 
+/* Every product with quantised weights: whole and broken blocks along n and k, few rows and many, beside native terms */
+#define QUANTISED(s)                                                                                                   \
+    LINEAR1(1, 131, 48, .bias = true, .storage = s), LINEAR1(5, 1, 1, .storage = s),                                   \
+        LINEAR1(33, 64, 32, .storage = s), LINEAR1(65, 97, 577, .bias = true, .storage = s),                           \
+        LINEAR1(130, 33, 95, .scaled = true, .storage = s), LINEAR1(0, 48, 48, .storage = s),                          \
+        {.op = "linear", .T = 34, .n = 330, .terms = 3, .k_of = {255, 16, 70}, .bias = true, .storage = s},            \
+        {.op = "fan", .T = 34, .k = 70, .terms = 3, .n_of = {355, 256, 31}, .storage = s},                             \
+        LORA(34, 97, 190, 8, .scaled = true, .storage = s), LORA(1, 16, 48, 4, .storage = s),                          \
+        {.op = "embedding", .forest = &tree, .V = 131, .k = 48, .storage = s},                                         \
+        {.op = "embedding", .forest = &roots, .V = 33, .k = 17, .storage = s},                                         \
+        HEAD(tree, TARGETS_SOME, 131, 48, .temperature = 1, .budget = 1 << 20, .storage = s),                          \
+        HEAD(group, TARGETS_ALL, 513, 33, .temperature = 1.3, .budget = 4 * 513 * 40, .storage = s)
+
 const op_case cases[] = {
     LINEAR1(47, 48, 48),
     LINEAR1(1, 131, 48, .bias = true),
@@ -70,6 +83,10 @@ const op_case cases[] = {
     LORA(33, 131, 48, 8),
     LORA(15, 80, 131, 16, .scaled = true),
     LORA(1, 16, 48, 4),
+    LORA(20, 97, 577, 16, .scaled = true), /* both ways of the forward product, several chunks */
+    {.op = "linear", .T = 18, .n = 33, .terms = 3, .k_of = {333, 16, 1}, .bias = true, .scaled = true},
+    QUANTISED(PLUMB_STORE_INT8),
+    QUANTISED(PLUMB_STORE_INT4),
     {.op = "embedding", .forest = &tree, .V = 131, .k = 48},
     {.op = "embedding", .forest = &many, .V = 131, .k = 80},
     {.op = "embedding", .forest = &one2, .V = 2, .k = 1},

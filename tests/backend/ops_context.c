@@ -42,6 +42,7 @@ void describe_case(const op_case *c, char *out, size_t size) {
     if (c->temperature) SAY(" temperature=%g", c->temperature);
     if (c->budget) SAY(" budget=%zu", c->budget);
     if (c->p) SAY(" p=%g", c->p);
+    if (c->storage) SAY(" %s", c->storage == PLUMB_STORE_INT8 ? "int8" : "int4");
     SAY("%s%s%s%s%s%s%s", c->bias ? " bias" : "", c->scaled ? " scaled" : "", c->alias ? " alias" : "",
         c->delta ? " delta" : "", c->gain_gradient ? " dgain" : "", c->accumulate ? " accumulate" : "",
         c->no_u ? " no-u" : "");
@@ -84,6 +85,7 @@ int add_arg(context *x, const char *name, arg_role role, arg_axis axis, int64_t 
                .cols = cols,
                .of = of,
                .present = present,
+               .storage = role == ROLE_WEIGHT ? x->c->storage : PLUMB_STORE_NATIVE,
                .mean = 0,
                .sigma = 1};
     if (axis == AXIS_TOKENS) a->rows = x->T;
@@ -260,7 +262,7 @@ void device_create(device *d, plumb_backend *be, const context *x, float gap, in
         const arg *a = &x->args[i];
         if (!a->present) continue;
         if (a->role == ROLE_WEIGHT) {
-            must(be->ops->weight_create(be, a->rows, a->cols, NULL, &d->w[i]), "weight_create");
+            must(be->ops->weight_create(be, a->rows, a->cols, a->storage, NULL, &d->w[i]), "weight_create");
             continue;
         }
         int64_t stride = a->cols + padding;

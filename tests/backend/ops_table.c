@@ -20,6 +20,7 @@ static void linear_describe(context *x) {
         add_arg(x, names[1][t], ROLE_INPUT, AXIS_TOKENS, 0, 1, -1, t < c->terms && c->scaled);
     for (int t = 0; t < MAX_TERMS; t++)
         add_arg(x, names[2][t], ROLE_WEIGHT, AXIS_FIXED, c->n, c->k_of[t], -1, t < c->terms);
+    x->args[LW + 1].storage = PLUMB_STORE_NATIVE; /* a mixture */
     add_arg(x, "bias", ROLE_INPUT, AXIS_FIXED, 1, c->n, -1, c->bias);
     add_arg(x, "y", ROLE_OUTPUT, AXIS_TOKENS, 0, c->n, -1, true);
     add_arg(x, "dy", ROLE_COTANGENT, AXIS_TOKENS, 0, c->n, LY, true);
@@ -95,8 +96,8 @@ static void lora_describe(context *x) {
     const op_case *c = x->c;
     add_arg(x, "x", ROLE_INPUT, AXIS_TOKENS, 0, c->k, -1, true);
     add_arg(x, "w", ROLE_WEIGHT, AXIS_FIXED, c->n, c->k, -1, true);
-    add_arg(x, "a", ROLE_WEIGHT, AXIS_FIXED, c->rank, c->k, -1, true);
-    add_arg(x, "b", ROLE_WEIGHT, AXIS_FIXED, c->n, c->rank, -1, true);
+    x->args[add_arg(x, "a", ROLE_WEIGHT, AXIS_FIXED, c->rank, c->k, -1, true)].storage = PLUMB_STORE_NATIVE;
+    x->args[add_arg(x, "b", ROLE_WEIGHT, AXIS_FIXED, c->n, c->rank, -1, true)].storage = PLUMB_STORE_NATIVE;
     add_arg(x, "s", ROLE_INPUT, AXIS_TOKENS, 0, 1, -1, c->scaled);
     x->args[add_arg(x, "xa", ROLE_OUTPUT, AXIS_TOKENS, 0, c->rank, -1, true)].exact = true;
     add_arg(x, "y", ROLE_OUTPUT, AXIS_TOKENS, 0, c->n, -1, true);

@@ -161,7 +161,7 @@ static void check_token_stats(const char *where, plumb_backend *be, verify_funct
     plumb_tensor none = {0};
     for (int64_t i = 0; i < V * C; i++) values[i] = full_value(0, i) * 0.3f;
     for (int i = 0; i < COUNT; i++) must(be->ops->buffer_create(be, sizes[i], "drawn tokens", &buffers[i]), "buffer_create");
-    must(be->ops->weight_create(be, V, C, NULL, &w), "weight_create");
+    must(be->ops->weight_create(be, V, C, PLUMB_STORE_NATIVE, NULL, &w), "weight_create");
     must(be->ops->operand_create(be, R, C, &x), "operand_create");
     PLUMB_RUN(be, weight_write, w, 0, V, values);
     add_segment(&f, -1, R);
@@ -244,12 +244,12 @@ static bool weight_holds(plumb_backend *be, const plumb_weight *w, int64_t first
 static void check_weight(const char *where, plumb_backend *be, int64_t n, int64_t k, bool own, verify_function verify) {
     plumb_weight *w;
     plumb_buffer *b;
-    size_t bytes = be->ops->weight_bytes(be, n, k);
+    size_t bytes = be->ops->weight_bytes(be, n, k, PLUMB_STORE_NATIVE);
     void *memory = own ? NULL : aligned_alloc(64, (size_t)plumb_round_up((int64_t)bytes, 64));
     if (memory) memset(memory, 0xff, bytes); /* the back end may not count on zeros */
     float *from = malloc((size_t)(n * k) * sizeof *from);
     for (int64_t e = 0; e < n * k; e++) from[e] = full_value(e / k, e % k);
-    must(be->ops->weight_create(be, n, k, memory, &w), "weight_create");
+    must(be->ops->weight_create(be, n, k, PLUMB_STORE_NATIVE, memory, &w), "weight_create");
     int64_t cut = n > 64 ? 64 : 0;                                /* a multiple of 32 */
     PLUMB_RUN(be, weight_write, w, cut, n - cut, from + cut * k); /* in two ranges, the second first */
     PLUMB_RUN(be, weight_write, w, 0, cut, from);
@@ -282,7 +282,7 @@ static void check_packing(const char *where, plumb_backend *be, verify_function 
     plumb_weight *w;
     plumb_operand *o;
     must(be->ops->buffer_create(be, 2 * T * K + T, "x", &b), "buffer_create");
-    must(be->ops->weight_create(be, K, K, NULL, &w), "weight_create");
+    must(be->ops->weight_create(be, K, K, PLUMB_STORE_NATIVE, NULL, &w), "weight_create");
     must(be->ops->operand_create(be, T, K, &o), "operand_create");
     plumb_tensor tx = plumb_tensor_of(b, 0, T, K), ty = plumb_tensor_of(b, T * K, T, K),
                  ts = plumb_tensor_of(b, 2 * T * K, T, 1);

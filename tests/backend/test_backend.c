@@ -126,7 +126,7 @@ static void the_first_fault_stays(void **state) {
         assert_int_equal(plumb_backend_fault(be), PLUMB_E_DEVICE);
         assert_string_equal(plumb_error_message(), "it broke at 7");
         assert_int_equal(be->ops->buffer_create(be, 4, "more", &more), PLUMB_E_DEVICE);
-        assert_int_equal(be->ops->weight_create(be, 4, 4, NULL, &w), PLUMB_E_DEVICE);
+        assert_int_equal(be->ops->weight_create(be, 4, 4, PLUMB_STORE_NATIVE, NULL, &w), PLUMB_E_DEVICE);
         assert_int_equal(be->ops->operand_create(be, 4, 4, &operand), PLUMB_E_DEVICE);
         assert_int_equal(be->ops->kv_create(be, 1, 1, &a, &kv), PLUMB_E_DEVICE);
         assert_int_equal(be->ops->batch_create(be, &f, &batch), PLUMB_E_DEVICE);
@@ -157,7 +157,7 @@ static void bad_tokens_and_positions(void **state) {
             plumb_weight *w;
             plumb_buffer *b;
             assert_int_equal(be->ops->batch_create(be, &f, &batch), PLUMB_OK);
-            assert_int_equal(be->ops->weight_create(be, 40, 8, NULL, &w), PLUMB_OK);
+            assert_int_equal(be->ops->weight_create(be, 40, 8, PLUMB_STORE_NATIVE, NULL, &w), PLUMB_OK);
             assert_int_equal(be->ops->buffer_create(be, 1000, "b", &b), PLUMB_OK);
             plumb_tensor rows = plumb_tensor_of(b, 0, 3, 8), row = plumb_tensor_of(b, 24, 1, 8),
                          stats = plumb_tensor_of(b, 32, 1, 4);
@@ -187,7 +187,8 @@ static void sizes_that_do_not_fit(void **state) {
         assert_int_equal(be->ops->buffer_create(be, INT64_MAX, "huge", &b), PLUMB_E_MEMORY);
         assert_non_null(strstr(plumb_error_message(), "huge"));
         assert_int_equal(be->ops->buffer_create(be, (int64_t)1 << 58, "large", &b), PLUMB_E_MEMORY);
-        assert_int_equal(be->ops->weight_create(be, (int64_t)1 << 40, (int64_t)1 << 40, NULL, &w), PLUMB_E_MEMORY);
+        assert_int_equal(be->ops->weight_create(be, (int64_t)1 << 40, (int64_t)1 << 40, PLUMB_STORE_NATIVE, NULL, &w), PLUMB_E_MEMORY);
+        assert_int_equal(be->ops->weight_create(be, (int64_t)1 << 40, (int64_t)1 << 40, PLUMB_STORE_INT4, NULL, &w), PLUMB_E_MEMORY);
         assert_int_equal(be->ops->operand_create(be, (int64_t)1 << 40, (int64_t)1 << 40, &o), PLUMB_E_MEMORY);
         assert_int_equal(be->ops->kv_create(be, 1 << 20, 1 << 20, &a, &kv), PLUMB_E_MEMORY);
         assert_int_equal(be->bytes, 0);
@@ -214,7 +215,7 @@ static void failing_allocations(void **state) {
             plumb_attention a = {2, 1, 8, 1};
             plumb_alloc_fail_after(n);
             plumb_status s = be->ops->buffer_create(be, 100, "b", &b);
-            if (s == PLUMB_OK) s = be->ops->weight_create(be, 10, 10, NULL, &w);
+            if (s == PLUMB_OK) s = be->ops->weight_create(be, 10, 10, PLUMB_STORE_INT4, NULL, &w);
             if (s == PLUMB_OK) s = be->ops->operand_create(be, 10, 10, &o);
             if (s == PLUMB_OK) s = be->ops->kv_create(be, 2, 2, &a, &kv);
             if (s == PLUMB_OK) s = be->ops->batch_create(be, &f, &batch);

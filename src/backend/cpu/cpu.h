@@ -10,10 +10,13 @@ struct plumb_buffer {
     int64_t count;
 };
 struct plumb_weight {
-    void *data; /* float or bf16, blocked along n: [n/32][k][32] */
+    void *data; /* float or bf16, blocked along n: [n/32][k][32]; quantised: isa/quantized.h */
     int64_t n, k;
+    plumb_storage storage;
     bool owned;
 };
+/* Bytes of 32 x 32 quantised values with their scales. */
+static inline int64_t plumb_qblock_bytes(plumb_storage storage) { return storage == PLUMB_STORE_INT8 ? 1152 : 640; }
 struct plumb_operand {
     void *data;
     size_t bytes; /* capacity */
@@ -38,7 +41,7 @@ static inline float *plumb_kv_page(const plumb_kv *kv, int64_t layer, int64_t sl
 }
 
 /* Working memory of operations, kept between calls. NULL after latching a fault. Not zeroed; 64-byte aligned. */
-enum { SCRATCH_PANELS, SCRATCH_RESULT, SCRATCH_LOGITS, SCRATCH_ATTENTION, SCRATCH_PAGES, SCRATCH_COUNT };
+enum { SCRATCH_PANELS, SCRATCH_RESULT, SCRATCH_LOGITS, SCRATCH_ATTENTION, SCRATCH_PAGES, SCRATCH_SUMS, SCRATCH_WEIGHTS, SCRATCH_COUNT };
 typedef struct plumb_cpu_state {
     void *scratch[SCRATCH_COUNT];
     size_t scratch_bytes[SCRATCH_COUNT];
@@ -57,8 +60,8 @@ void plumb_cpu_read(plumb_backend *be, plumb_tensor from, float *to);
 void plumb_cpu_read_f64(plumb_backend *be, plumb_tensor from, double *to);
 void plumb_cpu_zero(plumb_backend *be, plumb_tensor t);
 void plumb_cpu_copy(plumb_backend *be, plumb_tensor to, plumb_tensor from);
-size_t plumb_cpu_weight_bytes(plumb_backend *be, int64_t n, int64_t k);
-plumb_status plumb_cpu_weight_create(plumb_backend *be, int64_t n, int64_t k, void *memory, plumb_weight **out);
+size_t plumb_cpu_weight_bytes(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage);
+plumb_status plumb_cpu_weight_create(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage, void *memory, plumb_weight **out);
 void plumb_cpu_weight_free(plumb_backend *be, plumb_weight *w);
 plumb_status plumb_cpu_batch_create(plumb_backend *be, const plumb_forest *f, plumb_batch **out);
 void plumb_cpu_batch_free(plumb_backend *be, plumb_batch *b);

@@ -60,14 +60,17 @@ void plumb_cpu_copy(plumb_backend *be, plumb_tensor to, plumb_tensor from) {
     for (int64_t r = 0; r < to.rows; r++) memcpy(plumb_cpu_at(to, r), plumb_cpu_at(from, r), (size_t)to.cols * sizeof(float));
 }
 
-size_t plumb_cpu_weight_bytes(plumb_backend *be, int64_t n, int64_t k) { return product_bytes(plumb_round_up(n, BLOCK), k, 1, 1, element_bytes(be)); }
-plumb_status plumb_cpu_weight_create(plumb_backend *be, int64_t n, int64_t k, void *memory, plumb_weight **out) {
+size_t plumb_cpu_weight_bytes(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage) {
+    if (storage == PLUMB_STORE_NATIVE) return product_bytes(plumb_round_up(n, BLOCK), k, 1, 1, element_bytes(be));
+    return product_bytes(plumb_round_up(n, BLOCK) / BLOCK, plumb_round_up(k, BLOCK) / BLOCK, 1, 1, (size_t)plumb_qblock_bytes(storage));
+}
+plumb_status plumb_cpu_weight_create(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage, void *memory, plumb_weight **out) {
     *out = NULL;
     PLUMB_TRY(plumb_backend_fault(be));
     PLUMB_TRY(plumb_alloc(out, 1, sizeof **out, "a weight"));
-    **out = (plumb_weight){memory, n, k, memory == NULL};
+    **out = (plumb_weight){memory, n, k, storage, memory == NULL};
     if (memory) return PLUMB_OK;
-    plumb_status status = guarded(be, &(*out)->data, plumb_cpu_weight_bytes(be, n, k), "a weight");
+    plumb_status status = guarded(be, &(*out)->data, plumb_cpu_weight_bytes(be, n, k, storage), "a weight");
     if (status != PLUMB_OK) free(*out), *out = NULL;
     return status;
 }

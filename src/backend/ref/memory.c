@@ -1,5 +1,6 @@
 /* Buffers, weights and key/value pages of the `ref` back end: plain arrays of doubles. */
 #include "ref.h"
+#include "../quantize.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,17 +69,18 @@ void plumb_ref_copy(plumb_backend *be, plumb_tensor to, plumb_tensor from) {
         for (int64_t c = 0; c < to.cols; c++) row_of(to, r)[c] = row_of(from, r)[c];
 }
 
-size_t plumb_ref_weight_bytes(plumb_backend *be, int64_t n, int64_t k) {
-    (void)be;
+size_t plumb_ref_weight_bytes(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage) {
+    (void)be, (void)storage; /* doubles, whatever they were rounded to */
     return (size_t)n * (size_t)k * sizeof(double);
 }
 
-plumb_status plumb_ref_weight_create(plumb_backend *be, int64_t n, int64_t k, void *memory, plumb_weight **out) {
+plumb_status plumb_ref_weight_create(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage, void *memory,
+                                     plumb_weight **out) {
     *out = NULL;
     PLUMB_TRY(plumb_backend_fault(be));
     plumb_weight *w;
     PLUMB_TRY(plumb_alloc(&w, 1, sizeof *w, "a weight"));
-    *w = (plumb_weight){.data = memory, .n = n, .k = k, .own = !memory};
+    *w = (plumb_weight){.data = memory, .n = n, .k = k, .storage = storage, .own = !memory};
     plumb_status status = memory ? PLUMB_OK : allocate(be, &w->data, n, k, 1, 1, "a weight");
     if (status == PLUMB_OK)
         *out = w;
@@ -98,9 +100,20 @@ static bool check_range(plumb_backend *be, const plumb_weight *w, int64_t first,
                            operation, "the rows are outside the weight or do not begin at a multiple of 32");
 }
 
+/* Up to 32 values of row r from column k0, as the weight's storage rounds them: quantised and dequantised again. */
+static void store_part(plumb_weight *w, int64_t r, int64_t k0, int64_t n, const float *from) {
+    double *to = w->data + r * w->k + k0;
+    plumb_qblock block = {0};
+    if (w->storage == PLUMB_STORE_INT8) plumb_quantize_8(from, n, &block);
+    if (w->storage == PLUMB_STORE_INT4) plumb_quantize_4(from, n, &block);
+    for (int i = 0; i < n; i++) to[i] = w->storage == PLUMB_STORE_NATIVE ? from[i] : plumb_dequantized(&block, i);
+}
+
 void plumb_ref_weight_write(plumb_backend *be, plumb_weight *w, int64_t first, int64_t rows, const float *from) {
     if (!check_range(be, w, first, rows, "weight_write")) return;
-    for (int64_t i = 0; i < rows * w->k; i++) w->data[first * w->k + i] = from[i];
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k0 = 0; k0 < w->k; k0 += PLUMB_QBLOCK)
+            store_part(w, first + r, k0, plumb_min64(PLUMB_QBLOCK, w->k - k0), from + r * w->k + k0);
 }
 
 void plumb_ref_weight_read(plumb_backend *be, const plumb_weight *w, int64_t first, int64_t rows, float *to) {
@@ -111,7 +124,14 @@ void plumb_ref_weight_read(plumb_backend *be, const plumb_weight *w, int64_t fir
 void plumb_ref_weight_from(plumb_backend *be, plumb_weight *w, plumb_tensor from) {
     if (!plumb_ref_shaped(be, from, w->n, w->k, "weight_from", "from")) return;
     for (int64_t r = 0; r < w->n; r++)
-        for (int64_t c = 0; c < w->k; c++) w->data[r * w->k + c] = row_of(from, r)[c];
+        for (int64_t k0 = 0; k0 < w->k; k0 += PLUMB_QBLOCK) {
+            float part[PLUMB_QBLOCK];
+            int64_t n = plumb_min64(PLUMB_QBLOCK, w->k - k0);
+            for (int64_t c = 0; c < n; c++) part[c] = (float)row_of(from, r)[k0 + c];
+            store_part(w, r, k0, n, part);
+            if (w->storage == PLUMB_STORE_NATIVE) /* without rounding to float */
+                for (int64_t c = 0; c < n; c++) w->data[r * w->k + k0 + c] = row_of(from, r)[k0 + c];
+        }
 }
 
 plumb_status plumb_ref_kv_create(plumb_backend *be, int64_t layers, int64_t slots, const plumb_attention *a,

@@ -16,6 +16,7 @@ struct plumb_buffer {
 struct plumb_weight {
     double *data; /* [n, k] */
     int64_t n, k;
+    plumb_storage storage; /* how values were rounded on their way in */
     bool own; /* data came from plumb_guarded_alloc */
 };
 
@@ -63,8 +64,8 @@ void plumb_ref_read(plumb_backend *be, plumb_tensor from, float *to);
 void plumb_ref_read_f64(plumb_backend *be, plumb_tensor from, double *to);
 void plumb_ref_zero(plumb_backend *be, plumb_tensor t);
 void plumb_ref_copy(plumb_backend *be, plumb_tensor to, plumb_tensor from);
-size_t plumb_ref_weight_bytes(plumb_backend *be, int64_t n, int64_t k);
-plumb_status plumb_ref_weight_create(plumb_backend *be, int64_t n, int64_t k, void *memory, plumb_weight **out);
+size_t plumb_ref_weight_bytes(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage);
+plumb_status plumb_ref_weight_create(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage, void *memory, plumb_weight **out);
 void plumb_ref_weight_free(plumb_backend *be, plumb_weight *w);
 void plumb_ref_weight_write(plumb_backend *be, plumb_weight *w, int64_t first, int64_t rows, const float *from);
 void plumb_ref_weight_read(plumb_backend *be, const plumb_weight *w, int64_t first, int64_t rows, float *to);

@@ -1,8 +1,8 @@
 /* The forward product y = sum_t x_t w_t^T + bias.  Few rows (decoding) go through few.h; more of them serve a group of panels chunk by chunk: the rows of x
- * stay in the L2 cache while the weight streams by, fetched one place ahead. The bits are the same. */
+ * stay in the L2 cache while the weight streams by, fetched one place ahead. The bits are the same. A quantised weight takes its place in either walk as one chunk. */
 #ifndef PLUMB_FORWARD_H
 #define PLUMB_FORWARD_H
-#include "few.h"
+#include "weights.h"
 
 /* Panels [q, q+count) of a matrix read as vectors, elements [r0, r0+n) of the reduction, `*apart` floats between panels; bf16 goes through `pairs`. */
 INLINE const float *vectors_at(side s, int64_t q, int64_t count, int64_t r0, int64_t n, bool bf16, uint32_t *pairs, int64_t *apart) {
@@ -20,8 +20,8 @@ INLINE int64_t panels_in_group(int64_t M) { return plumb_max64(1, plumb_min64(GR
 /* Where a thread stands in its walk over groups of panels, terms and chunks. */
 typedef struct walk { int64_t first, count; int term; int64_t r0, n; } walk;
 static walk walk_at(const plumb_term *terms, bool bf16, share panels, int64_t group, int64_t first, int term, int64_t r0) {
-    int64_t k = terms[term].w->k;
-    return (walk){first, plumb_min64(group, panels.last - first), term, r0, plumb_min64(chunk_of(k, bf16), k - r0)};
+    int64_t k = terms[term].w->k, chunk = is_quantized(terms[term].w) ? k : chunk_of(k, bf16);
+    return (walk){first, plumb_min64(group, panels.last - first), term, r0, plumb_min64(chunk, k - r0)};
 }
 /* False at the end. */
 static bool walk_next(walk *p, const plumb_term *terms, int n_terms, bool bf16, share panels, int64_t group) {
@@ -32,6 +32,8 @@ static bool walk_next(walk *p, const plumb_term *terms, int n_terms, bool bf16, 
     return true;
 }
 static ahead weight_ahead(plumb_backend *be, const plumb_term *terms, const walk *p) {
+    const plumb_weight *quantized = is_quantized(terms[p->term].w) ? terms[p->term].w : NULL;
+    if (quantized) return (ahead){block_at(quantized, p->first, 0), p->count, panel_bytes(quantized) / 64, panel_bytes(quantized)};
     side w = weight_side(be, terms[p->term].w);
     return (ahead){(const char *)side_at(w, p->first * BLOCK, p->r0), p->count, p->n * BLOCK * w.element / 64, w.p * BLOCK * w.element};
 }
@@ -57,41 +59,81 @@ static void finish_group(plumb_tensor y, const float *sums, const float *bias, i
         }
     }
 }
+typedef struct forward_job { /* a forward product, as its threads see it */
+    plumb_backend *be;
+    plumb_tensor y;
+    const plumb_term *terms;
+    int n_terms;
+    const float *bias, *x_sums; /* x_sums: of 4-bit terms one after the other, see quantized.h */
+    float *sums;                /* with many rows: of all threads */
+    uint32_t *pairs;
+    int64_t group;
+} forward_job;
+INLINE int64_t x_sums_of(const plumb_term *t) { return t->w->storage == PLUMB_STORE_INT4 ? t->x->rows * blocks_of(t->w->k) : 0; }
+
 /* A thread's panels with many rows: groups of panels, terms, chunks. */
-static void forward_many(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, const float *bias, share panels, int64_t group, uint32_t *pairs, float *sums) {
-    bool bf16 = is_bf16(be), more = panels.first < panels.last;
-    walk p = walk_at(terms, bf16, panels, group, panels.first, 0, 0);
+static void forward_many(const forward_job *f, share panels) {
+    bool bf16 = is_bf16(f->be), more = panels.first < panels.last;
+    int64_t me = omp_get_thread_num(), M = f->y.rows;
+    float *sums = f->sums + me * f->group * M * BLOCK;
+    uint32_t *pairs = f->pairs + me * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK;
+    const float *x_sums = f->x_sums;
+    walk p = walk_at(f->terms, bf16, panels, f->group, panels.first, 0, 0);
     while (more) {
         walk now = p;
-        more = walk_next(&p, terms, n_terms, bf16, panels, group);
-        forward_chunk(be, sums, y.rows, &terms[now.term], &now, pairs, more ? weight_ahead(be, terms, &p) : (ahead){0});
-        if (!more || p.first != now.first) finish_group(y, sums, bias, now.first, now.count);
+        const plumb_term *term = &f->terms[now.term];
+        more = walk_next(&p, f->terms, f->n_terms, bf16, panels, f->group);
+        ahead next = more ? weight_ahead(f->be, f->terms, &p) : (ahead){0};
+        if (now.term == 0) x_sums = f->x_sums;
+        if (is_quantized(term->w)) quantized_term(f->be, term, x_sums, sums, M, now.first, now.count, now.term > 0);
+        else forward_chunk(f->be, sums, M, term, &now, pairs, next);
+        if (p.term != now.term) x_sums += x_sums_of(term);
+        if (!more || p.first != now.first) finish_group(f->y, sums, f->bias, now.first, now.count);
     }
 }
 /* And with few: panel after panel. */
-static void forward_few(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, const float *bias, share panels) {
+static void forward_few(const forward_job *f, share panels) {
     float sums[FEW_ROWS * BLOCK] __attribute__((aligned(64)));
     for (int64_t p = panels.first; p < panels.last; p++) {
-        for (int t = 0; t < n_terms; t++) few_term(be, sums, y.rows, &terms[t], p, t > 0);
-        finish_group(y, sums, bias, p, 1);
+        const float *x_sums = f->x_sums;
+        for (int t = 0; t < f->n_terms; x_sums += x_sums_of(&f->terms[t]), t++)
+            if (is_quantized(f->terms[t].w)) quantized_term(f->be, &f->terms[t], x_sums, sums, f->y.rows, p, 1, t > 0);
+            else few_term(f->be, sums, f->y.rows, &f->terms[t], p, t > 0);
+        finish_group(f->y, sums, f->bias, p, 1);
+    }
+}
+/* Sums over blocks of x, for all 4-bit terms; the threads of a team share the blocks and must meet before they are used. */
+static void sum_all_blocks(const forward_job *f, float *to) {
+    for (int t = 0; t < f->n_terms; to += x_sums_of(&f->terms[t]), t++) {
+        share blocks = my_share(x_sums_of(&f->terms[t]) ? blocks_of(f->terms[t].w->k) : 0);
+        sum_blocks(to, f->terms[t].x, is_bf16(f->be), blocks.first, blocks.last);
     }
 }
 static void op_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, plumb_tensor bias) {
-    int64_t M = y.rows, group = M ? panels_in_group(M) : 1, floats = group * M * BLOCK, work = 0;
+    int64_t M = y.rows, work = 0, n_sums = 0;
     bool little = few_rows(M, is_bf16(be));
+    forward_job f = {.be = be, .y = y, .terms = terms, .n_terms = n_terms, .bias = bias.buffer ? plumb_cpu_at(bias, 0) : NULL, .group = M ? panels_in_group(M) : 1};
     if (!M) return;
-    for (int t = 0; t < n_terms; t++) work += terms[t].w->k * y.cols * ((M + 3) / 4);
+    for (int t = 0; t < n_terms; t++) work += terms[t].w->k * y.cols * ((M + 3) / 4), n_sums += x_sums_of(&terms[t]);
     int threads = team_for(be, work);
-    uint32_t *scratch = little ? NULL : plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)threads * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK * sizeof(uint32_t));
-    float *sums = little ? NULL : plumb_cpu_scratch(be, SCRATCH_RESULT, (size_t)(floats * threads) * sizeof(float));
-    if (!little && (!scratch || !sums)) return;
-    const float *b = bias.buffer ? plumb_cpu_at(bias, 0) : NULL;
+    float *x_sums = n_sums ? plumb_cpu_scratch(be, SCRATCH_SUMS, (size_t)n_sums * sizeof(float)) : NULL;
+    if (!little) {
+        f.pairs = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)threads * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK * sizeof(uint32_t));
+        f.sums = plumb_cpu_scratch(be, SCRATCH_RESULT, (size_t)(f.group * M * BLOCK * threads) * sizeof(float));
+    }
+    if ((!little && (!f.pairs || !f.sums)) || (n_sums && !x_sums)) return;
+    f.x_sums = x_sums;
+    bool alone = n_sums < 1024; /* cheaper than a meeting of threads */
+    if (n_sums && alone) sum_all_blocks(&f, x_sums);
 #pragma omp parallel num_threads(threads)
     {
+        if (!alone) {
+            sum_all_blocks(&f, x_sums);
+#pragma omp barrier
+        }
         share panels = my_share((y.cols + BLOCK - 1) / BLOCK);
-        int64_t me = omp_get_thread_num();
-        if (little) forward_few(be, y, terms, n_terms, b, panels);
-        else forward_many(be, y, terms, n_terms, b, panels, group, scratch + me * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK, sums + me * floats);
+        if (little) forward_few(&f, panels);
+        else forward_many(&f, panels);
     }
 }
 #endif

@@ -61,20 +61,4 @@ static void op_operand_pack(plumb_backend *be, plumb_operand *o, plumb_tensor x,
         }
     }
 }
-
-static void op_weight_write(plumb_backend *be, plumb_weight *w, int64_t first, int64_t rows, const float *from) {
-    int64_t element = is_bf16(be) ? 2 : 4;
-    char *to = (char *)w->data + first * w->k * element;
-    pack_by_rows(to, from, rows, w->k, w->k, NULL, 0, is_bf16(be), 0, (rows + BLOCK - 1) / BLOCK);
-}
-static void op_weight_read(plumb_backend *be, const plumb_weight *w, int64_t first, int64_t rows, float *to) {
-    unpack_by_rows(to, w->k, w->data, first, rows, w->k, is_bf16(be));
-}
-static void op_weight_from(plumb_backend *be, plumb_weight *w, plumb_tensor from) {
-#pragma omp parallel num_threads(be->threads)
-    {
-        share s = my_share((w->n + BLOCK - 1) / BLOCK);
-        pack_by_rows(w->data, plumb_cpu_at(from, 0), w->n, w->k, from.stride, NULL, 0, is_bf16(be), s.first, s.last);
-    }
-}
 #endif

@@ -11,18 +11,31 @@
 
 /* --- dx^T[k][m] = sum_t sum_n w_t[n][k] dy_t[m][n], rows k of one thread ----------------------------------------------------------- */
 
-static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M, const plumb_term *terms, int n_terms, const uint32_t *pairs, share rows) {
+/* Chunk [r0, r0+n) of the rows of a weight, its columns from `first` to `last`, as the tile reads rows; a quantised one as native values in `room`. */
+static const float *weight_rows(plumb_backend *be, const plumb_weight *w, int64_t r0, int64_t n, share cols, float *room, int64_t *a_block) {
+    bool bf16 = is_bf16(be);
+    side s = weight_side(be, w);
+    int64_t k0 = cols.first / BLOCK * BLOCK;
+    if (is_quantized(w)) {
+        dequantize_panels(room, w, r0 / BLOCK, blocks_of(n), k0, cols.last, bf16);
+        s = (side){(const char *)room, cols.last - k0, bf16 ? 2 : 4}, r0 = 0, cols.first -= k0;
+    }
+    *a_block = s.p * (bf16 ? 16 : 32);
+    return side_at(s, r0, cols.first);
+}
+static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M, const plumb_term *terms, int n_terms, const uint32_t *pairs, share rows, float *room) {
     bool bf16 = is_bf16(be), add = false;
     int64_t n_panels = (M + BLOCK - 1) / BLOCK;
     for (int t = 0; t < n_terms; t++) {
-        side dy = operand_side(be, terms[t].x), w = weight_side(be, terms[t].w);
+        side dy = operand_side(be, terms[t].x);
         int64_t N = terms[t].w->n, half = (N + 1) / 2, chunk = chunk_of(N, bf16);
         for (int64_t r0 = 0; r0 < N; r0 += chunk, add = true) {
             int64_t n = plumb_min64(chunk, N - r0);
             const float *b = bf16 ? (const float *)(pairs + r0 / 2 * BLOCK) : side_at(dy, 0, r0);
-            strip_run(&(strip){.a = side_at(w, r0, rows.first), .a_block = w.p * (bf16 ? 16 : 32), .b = b, .b_panel = (bf16 ? half : N) * BLOCK,
-                               .c = result + rows.first * BLOCK, .ldc = BLOCK, .c_panel = K * BLOCK, .rows = rows.last - rows.first, .lanes = plumb_round_up(M, HALF),
-                               .reduction = words(n, bf16), .add = add, .bf16 = bf16, .cold = true}); /* the result's lanes are padded */
+            int64_t a_block;
+            const float *a = weight_rows(be, terms[t].w, r0, n, rows, room, &a_block);
+            strip_run(&(strip){.a = a, .a_block = a_block, .b = b, .b_panel = (bf16 ? half : N) * BLOCK, .c = result + rows.first * BLOCK, .ldc = BLOCK, .c_panel = K * BLOCK,
+                               .rows = rows.last - rows.first, .lanes = plumb_round_up(M, HALF), .reduction = words(n, bf16), .add = add, .bf16 = bf16, .cold = true}); /* the result's lanes are padded */
         }
         pairs += n_panels * half * BLOCK;
     }
@@ -34,7 +47,11 @@ static float *backward_product(plumb_backend *be, int64_t K, int64_t M, const pl
         for (int t = 0; t < n_terms; t++) pair_words += n_panels * ((terms[t].w->n + 1) / 2) * BLOCK;
     uint32_t *pairs = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)pair_words * sizeof *pairs + 64);
     float *result = plumb_cpu_scratch(be, SCRATCH_RESULT, (size_t)(n_panels * K * BLOCK) * sizeof(float));
-    if (!pairs || !result) return NULL;
+    bool quantized = false;
+    for (int t = 0; t < n_terms; t++) quantized |= is_quantized(terms[t].w);
+    int64_t room = quantized ? (CHUNK_BF16 + BLOCK) * plumb_round_up(K, BLOCK) : 0; /* for a thread's part of a chunk, in native values */
+    float *rooms = plumb_cpu_scratch(be, SCRATCH_WEIGHTS, (size_t)(room * be->threads) * sizeof(float) + 64);
+    if (!pairs || !result || !rooms) return NULL;
 #pragma omp parallel num_threads(be->threads)
     {
         if (pair_words) {
@@ -48,7 +65,8 @@ static float *backward_product(plumb_backend *be, int64_t K, int64_t M, const pl
             }
 #pragma omp barrier
         }
-        backward_rows(be, result, K, M, terms, n_terms, pairs, my_share(K));
+        share rows = my_share(K);
+        if (rows.first < rows.last) backward_rows(be, result, K, M, terms, n_terms, pairs, rows, rooms + room * omp_get_thread_num());
     }
     return result;
 }

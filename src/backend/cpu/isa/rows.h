@@ -27,7 +27,8 @@ static void op_embedding_forward(plumb_backend *be, plumb_tensor y, const plumb_
     for (int64_t i = 0; i < y.rows; i++) {
         int64_t id = b->forest.ids[i], at = id / BLOCK * w->k * BLOCK + id % BLOCK;
         float *row = plumb_cpu_at(y, i);
-        for (int64_t c = 0; c < y.cols; c++)
+        if (is_quantized(w)) dequantize_row(w, id, row);
+        else for (int64_t c = 0; c < y.cols; c++)
             row[c] = bf16 ? plumb_bf16_float(((const uint16_t *)w->data)[at + c * BLOCK]) : ((const float *)w->data)[at + c * BLOCK];
     }
 }
