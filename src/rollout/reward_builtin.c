@@ -60,11 +60,11 @@ static const char *skip_integer(const char *p) {
 }
 
 static const char *skip_exponent(const char *p, long long *exponent) {
+    *exponent = 0;
+    if (*p != 'e' && *p != 'E') return p;
     const char *q = p + 1;
     bool negative = *q == '-';
     long long value = 0;
-    *exponent = 0;
-    if (*p != 'e' && *p != 'E') return p;
     if (*q == '-' || *q == '+') q++;
     if (!is_digit(*q)) return p;
     for (; is_digit(*q); q++)

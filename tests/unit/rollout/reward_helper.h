@@ -107,6 +107,7 @@ static int reward_helper(const char *temper, int k) {
         if (IS("hangs")) child_that_stays(), stay();
         if (IS("hangs_once") && starts == 0) stay();
     }
+    free(line);
     if (IS("stubborn")) stay();
     return 0;
 #undef IS

@@ -225,7 +225,7 @@ static void test_leftovers(void **state) {
 /* The rest goes to a new process when one stops reading but goes on living. */
 static void test_stops_reading(void **state) {
     (void)state;
-    plumb_reward_source *s = open_source("stops_reading", 10, 20, 0);
+    plumb_reward_source *s = open_source("stops_reading", 10, 0.4, 0);
     assert_int_equal(plumb_reward_source_score(s, items, MANY, rewards), PLUMB_E_IO);
     plumb_reward_source_free(s);
     s = open_source("stops_reading", 10, 0.4, 1);
@@ -324,7 +324,7 @@ static void test_signals(void **state) {
     plumb_reward_source *s = open_source("exits", 0, 5, 30);
     assert_int_equal(plumb_reward_source_score(s, items, MANY, rewards), PLUMB_E_IO);
     plumb_reward_source_free(s);
-    s = open_source("closes_input", 0, 5, 1);
+    s = open_source("closes_input", 0, 0.4, 1);
     assert_int_equal(plumb_reward_source_score(s, items, MANY, rewards), PLUMB_E_IO);
     plumb_reward_source_free(s);
     assert_int_equal(pipes, 0);
