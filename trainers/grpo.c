@@ -81,8 +81,9 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     const plumb_trajectories *t = &o->t;
     plumb_grpo_total total = {plumb_online_sequences(o, p), plumb_online_tokens(o, p)};
     PLUMB_TRY(plumb_online_pack(o, p, b, PLUMB_VIEW_POLICY));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .temperature = s->o->temperature}, &s->policy));
-    PLUMB_TRY(plumb_session_derivatives(s, s->policy.count));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .temperature = s->o->temperature}, &s->policy));
+    PLUMB_TRY(plumb_session_derivatives(s, 2 * s->policy.count));
+    double *dentropy = plumb_online_entropy_bonus(s, total.tokens);
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
         const plumb_tree *tree = plumb_online_tree(o, p, p->members[i]);
         plumb_grpo_stats sums = {0};
@@ -99,7 +100,7 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
         stats[LOSS] = sums.loss, stats[KL] = sums.kl, stats[LOW] = sums.clipped_low, stats[HIGH] = sums.clipped_high, stats[RATIO] = sums.ratio;
         stats[APPROX_KL] = sums.approx_kl, stats[TOKENS] = sums.tokens, stats[RATIOS] = sums.ratios;
     }
-    return training ? plumb_model_backward(s->model, s->derivatives, NULL) : PLUMB_OK;
+    return training ? plumb_model_backward(s->model, &(plumb_gradients){.logp = s->derivatives, .entropy = dentropy}) : PLUMB_OK;
 }
 
 static plumb_status learn(grpo *x) {

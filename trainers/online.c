@@ -180,6 +180,12 @@ plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb
     }
     return plumb_forest_finish(f);
 }
+double *plumb_online_entropy_bonus(plumb_session *s, int64_t tokens) {
+    if (s->o->entropy_coef <= 0) return NULL;
+    double *d = s->derivatives + s->policy.count;
+    for (int64_t i = 0; i < s->policy.count; i++) d[i] = -s->o->entropy_coef / (double)tokens;
+    return d;
+}
 int64_t plumb_online_tokens(const plumb_online *o, const plumb_plan *p) {
     int64_t tokens = 0;
     for (int64_t i = 0; i < p->count; i++) {

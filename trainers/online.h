@@ -68,6 +68,8 @@ plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb
 /* For the engine: shows what goes on and stops at TERM; user is the plumb_online. Local. */
 bool plumb_online_progress(void *user, const plumb_rollout_stats *so_far, int64_t requests);
 static inline const plumb_tree *plumb_online_tree(const plumb_online *o, const plumb_plan *p, int32_t member) { return &o->trees[p->samples[member]]; }
+/* Derivatives of -entropy_coef * mean entropy, behind those by the log-probabilities in s->derivatives (room for 2 * count); NULL without a bonus. Local. */
+double *plumb_online_entropy_bonus(plumb_session *s, int64_t tokens);
 /* Tokens and completions of the plan's trees. Local. */
 int64_t plumb_online_tokens(const plumb_online *o, const plumb_plan *p);
 int64_t plumb_online_sequences(const plumb_online *o, const plumb_plan *p);

@@ -94,19 +94,19 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     bool trunk = on_trunk(s->o);
     double tokens = (double)plumb_online_tokens(x->o, p);
     PLUMB_TRY(plumb_online_pack(x->o, p, b, PLUMB_VIEW_POLICY));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .values = trunk, .temperature = s->o->temperature}, &s->policy));
-    PLUMB_TRY(plumb_session_derivatives(s, 2 * s->policy.count));
-    double *dvalues = s->derivatives + s->policy.count;
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .values = trunk, .temperature = s->o->temperature}, &s->policy));
+    PLUMB_TRY(plumb_session_derivatives(s, 3 * s->policy.count));
+    double *dentropy = plumb_online_entropy_bonus(s, (int64_t)tokens), *dvalues = s->derivatives + 2 * s->policy.count;
     policy_loss(x, p, b, tokens);
     if (trunk) {
         value_loss(x, p, b, tokens, s->policy.values, dvalues);
-        return plumb_model_backward(s->model, s->derivatives, dvalues);
+        return plumb_model_backward(s->model, &(plumb_gradients){s->derivatives, dentropy, dvalues});
     }
-    PLUMB_TRY(plumb_model_backward(s->model, s->derivatives, NULL));
+    PLUMB_TRY(plumb_model_backward(s->model, &(plumb_gradients){.logp = s->derivatives, .entropy = dentropy}));
     PLUMB_TRY(plumb_online_pack(x->o, p, b, PLUMB_VIEW_VALUE));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_VALUE, .training = training, .values = true}, &s->reference));
     value_loss(x, p, b, tokens, s->reference.values, dvalues);
-    return plumb_model_backward(s->model, NULL, dvalues);
+    return plumb_model_backward(s->model, &(plumb_gradients){.values = dvalues});
 }
 
 static plumb_status learn(ppo *x) {

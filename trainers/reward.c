@@ -46,7 +46,7 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
         stats[ACCURACY] = chosen > rejected, stats[MARGIN] = chosen - rejected, stats[CHOSEN] = chosen, stats[REJECTED] = rejected;
         derivative[0] /= (double)p->count, derivative[1] /= (double)p->count;
     }
-    return training ? plumb_model_backward(s->model, NULL, s->derivatives) : PLUMB_OK;
+    return training ? plumb_model_backward(s->model, &(plumb_gradients){.values = s->derivatives}) : PLUMB_OK;
 }
 
 static int metrics_of(const plumb_plan *p, bool evaluation, plumb_metric *m) {

@@ -44,7 +44,7 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
         }
         at += n;
     }
-    return training ? plumb_model_backward(s->model, s->derivatives, NULL) : PLUMB_OK;
+    return training ? plumb_model_backward(s->model, &(plumb_gradients){.logp = s->derivatives}) : PLUMB_OK;
 }
 
 static int metrics_of(const plumb_plan *p, bool evaluation, plumb_metric *m) {

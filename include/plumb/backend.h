@@ -159,8 +159,9 @@ typedef struct plumb_backend_ops {
     /* --- LM head, on listed rows, never more than `budget` bytes of logits ------------------------------------------------------ */
     /* h [R, C] in the batch's target order, w [V, C]: stats[R, 4] = log-probability of the target, log-sum-exp, entropy, 1 if the target is the argmax.
      * u [R, C], when present: d logp / d h = w[target] - sum_v softmax_v w[v], so that the backward pass is a scaling of rows.
-     * temperature divides the logits; all four statistics and u are of the divided logits (u includes the division). Of equal logits the first is the argmax. */
-    void (*head_forward)(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor h, const plumb_weight *w, double temperature, size_t budget, const plumb_batch *b);
+     * temperature divides the logits; all four statistics and u are of the divided logits (u includes the division). Of equal logits the first is the argmax.
+     * e [R, C], when present (with u): d entropy / d h = sum_v dH/dz_v w[v] / temperature with dH/dz_v = -p_v (log p_v + H), for an entropy bonus; twice the budget then. */
+    void (*head_forward)(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor e, plumb_tensor h, const plumb_weight *w, double temperature, size_t budget, const plumb_batch *b);
     /* For a trained head: dw [V, C] += sum_j dlogp[j] * (onehot - softmax)_j h_j / temperature, from the stats of head_forward. dlogp [R,1]. */
     void (*head_backward)(plumb_backend *be, plumb_tensor dw, plumb_tensor dlogp, plumb_tensor stats, plumb_tensor h, const plumb_weight *w, double temperature,
                           size_t budget, const plumb_batch *b);

@@ -78,7 +78,7 @@ typedef struct plumb_options {
     double kl_coef;
     char *kl_estimator;
     bool adap_kl_ctrl;
-    double kl_target, kl_horizon, cliprange, cliprange_value, dual_clip, vf_coef, gamma, lam;
+    double kl_target, kl_horizon, cliprange, cliprange_value, dual_clip, vf_coef, gamma, lam, entropy_coef;
     bool whiten_rewards;
     char *value_model; /* adapter | trunk */
     char *value_adapter;

@@ -78,14 +78,16 @@ typedef struct plumb_pass {
     plumb_view view;
     bool training;                  /* keep what backward needs until the next forward */
     bool logprobs, values;          /* what to compute: log-probabilities of the targets' tokens, the view's scalar head on the targets' rows, or both */
+    bool entropy;                   /* training: keep what the gradient of the entropy needs (with logprobs; the head and what it is tied to must be frozen) */
     double temperature;             /* divides logits; 0 = 1 */
     const plumb_dropout *dropout;   /* NULL = none */
 } plumb_pass;
 /* Into *r, grown as needed; what is not asked for keeps its memory and has no meaning. */
 plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const plumb_pass *pass, plumb_forward_result *r) PLUMB_CHECKED;
-/* Gradients of sum_j dlogp[j]*logp[j] + dvalue[j]*value[j] accumulate in the flat array; NULL for what the forward pass did not compute. Right after a training forward
- * of the same forest. */
-plumb_status plumb_model_backward(plumb_model *m, const double *dlogp, const double *dvalues) PLUMB_CHECKED;
+/* Derivatives of the loss by what the forward pass gave, [n_targets] each; NULL = none. */
+typedef struct plumb_gradients { const double *logp, *entropy, *values; } plumb_gradients;
+/* Gradients of sum_j logp'[j]*logp[j] + entropy'[j]*entropy[j] + values'[j]*values[j] accumulate in the flat array. Right after a training forward of the same forest. */
+plumb_status plumb_model_backward(plumb_model *m, const plumb_gradients *d) PLUMB_CHECKED;
 /* Decoding. Logits [n_targets, V] of the listed rows (the targets' tokens are ignored) stay with the model and are copied to `out`.
  * kv NULL: pages of this batch alone; otherwise keys and values of all layers persist there. */
 plumb_status plumb_model_decode(plumb_model *m, const plumb_forest *f, plumb_view view, plumb_kv *kv, float *out) PLUMB_CHECKED;

@@ -239,6 +239,7 @@ const plumb_option plumb_option_table[] = {
     {"cliprange_value", "PPO", FLOAT, AT(cliprange_value), "0.2", NULL, 0, 1e9, NULL, PPO, 0, "new values count within old value +- c; 0 = no clipping"},
     {"dual_clip", "PPO", FLOAT, AT(dual_clip), "0", NULL, 0, 1e9, NULL, PPO, 0, "bound of the loss at c times a negative advantage (Ye et al. 2020), c > 1; 0 = none"},
     {"vf_coef", "PPO", FLOAT, AT(vf_coef), "0.1", NULL, 0, 1000, NULL, PPO, 0, "weight of the value loss"},
+    {"entropy_coef", "PPO", FLOAT, AT(entropy_coef), "0", NULL, 0, 1000, NULL, ONLINE, 0, "weight of a bonus for the mean entropy of the policy; costs two more products of the head"},
     {"gamma", "PPO", FLOAT, AT(gamma), "1", NULL, 0, 1, NULL, PPO, 0, "discount of later rewards"},
     {"lam", "PPO", FLOAT, AT(lam), "0.95", NULL, 0, 1, NULL, PPO, 0, "lambda of generalised advantage estimation"},
     {"whiten_rewards", "PPO", BOOL, AT(whiten_rewards), "false", NULL, 0, 0, NULL, PPO, 0, "scale the rewards of an iteration to variance 1 before advantages are estimated"},

@@ -24,7 +24,7 @@ typedef struct workspace {
     plumb_buffer *pool;        /* what layers keep from forward to backward */
     int64_t pool_floats, kept; /* the first `kept` layers of this pass have memory of their own; the others share one and are computed again */
     int64_t pool_rows;         /* of this pass: the layout of the pool */
-    plumb_tensor normed, branch, hidden, gradient, dbranch, dq, dk, dv, rows, rows_normed, rows_rstd, u, dlogp, stats, scores;
+    plumb_tensor normed, branch, hidden, gradient, dbranch, dq, dk, dv, rows, rows_normed, rows_rstd, u, e, dlogp, stats, scores;
     plumb_tensor listed_input, listed_o, listed_do, listed_scale[PLUMB_MAX_ADAPTERS]; /* of the last layer, on the listed rows: see transformer.c */
     plumb_kv *kv;
     int64_t kv_slots;
@@ -72,7 +72,7 @@ struct plumb_model {
     int64_t logits_rows;
     plumb_batch *batch;        /* of the last training forward */
     plumb_view view;
-    bool logprobs, valued;     /* what the last forward computed, */
+    bool logprobs, entropy, valued;     /* what the last forward computed, */
     double temperature;        /* and how */
     int64_t rows, targets;     /* of the last forward */
     bool narrow;               /* the last forward's last layer went over the listed rows only */

@@ -228,6 +228,7 @@ plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const pl
     workspace *s = &m->space;
     plumb_tensor none = {0};
     if (o->values && !plumb_model_has_head(m, o->view)) return plumb_error(PLUMB_E_CONFIG, "this model has no scalar head");
+    if (o->entropy && head_value(m)->grad.buffer) return plumb_error(PLUMB_E_UNSUPPORTED, "an entropy bonus needs a frozen head and embedding; leave them out of train_modules");
     PLUMB_TRY(begin(m, &p, f, o->view, o->training, o->dropout, NULL));
     run_layers(&p);
     PLUMB_TRY(reserve_result(r, m->targets));
@@ -236,11 +237,11 @@ plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const pl
         PLUMB_RUN(m->be, read_f64, first_rows(s->scores, m->targets), r->values);
     }
     if (o->logprobs) {
-        PLUMB_RUN(m->be, head_forward, first_rows(s->stats, m->targets), o->training ? first_rows(s->u, m->targets) : none, first_rows(s->rows_normed, m->targets),
+        PLUMB_RUN(m->be, head_forward, first_rows(s->stats, m->targets), o->training ? first_rows(s->u, m->targets) : none, o->training && o->entropy ? first_rows(s->e, m->targets) : none, first_rows(s->rows_normed, m->targets),
                   plumb_value_weight(head_value(m), o->view), o->temperature > 0 ? o->temperature : 1.0, m->logits_budget, p.batch);
         PLUMB_TRY(read_stats(m, r));
     }
-    m->trained_forward = o->training, m->logprobs = o->logprobs, m->valued = o->values, m->temperature = o->temperature > 0 ? o->temperature : 1.0;
+    m->trained_forward = o->training, m->logprobs = o->logprobs, m->valued = o->values, m->entropy = o->training && o->entropy, m->temperature = o->temperature > 0 ? o->temperature : 1.0;
     return plumb_backend_fault(m->be);
 }
 
@@ -260,37 +261,42 @@ static plumb_status write_column(plumb_model *m, plumb_tensor to, const double *
     return PLUMB_OK;
 }
 
-/* Leaves in u the gradient by the normed listed rows: of the log-probabilities, whose directions u holds since the forward pass, and of the scalar head. */
-static plumb_status heads_backward(plumb_model *m, const double *dlogp, const double *dvalues) {
+/* Leaves in u the gradient by the normed listed rows: of the log-probabilities and entropies, whose directions u and e hold since the forward pass, and of the scalar head. */
+static plumb_status heads_backward(plumb_model *m, const plumb_gradients *g) {
     plumb_backend *be = m->be;
     workspace *s = &m->space;
     int64_t R = m->targets;
-    plumb_tensor d = first_rows(s->dlogp, R), u = first_rows(s->u, R), rows_normed = first_rows(s->rows_normed, R);
+    plumb_tensor d = first_rows(s->dlogp, R), u = first_rows(s->u, R), e = first_rows(s->e, R), rows_normed = first_rows(s->rows_normed, R);
     const value *head = head_value(m);
-    if (m->logprobs && dlogp) {
-        PLUMB_TRY(write_column(m, d, dlogp, R));
+    if (m->logprobs && g->logp) {
+        PLUMB_TRY(write_column(m, d, g->logp, R));
         if (head->grad.buffer && m->view == PLUMB_VIEW_POLICY)
             PLUMB_RUN(be, head_backward, head->grad, d, first_rows(s->stats, R), rows_normed, plumb_value_weight(head, m->view), m->temperature, m->logits_budget, m->batch);
         PLUMB_RUN(be, scale_rows, u, u, d);
     } else {
         PLUMB_RUN(be, zero, u);
     }
-    if (m->valued && dvalues) {
+    if (m->entropy && g->entropy) {
+        PLUMB_TRY(write_column(m, d, g->entropy, R));
+        PLUMB_RUN(be, scale_rows, e, e, d);
+        PLUMB_RUN(be, add, u, e);
+    }
+    if (m->valued && g->values) {
         plumb_tensor ds = first_rows(s->scores, R);
-        PLUMB_TRY(write_column(m, ds, dvalues, R));
+        PLUMB_TRY(write_column(m, ds, g->values, R));
         PLUMB_RUN(be, score_backward, u, m->heads[m->view].grad, ds, rows_normed, m->heads[m->view].weight);
     }
     return PLUMB_OK;
 }
 
-plumb_status plumb_model_backward(plumb_model *m, const double *dlogp, const double *dvalues) {
+plumb_status plumb_model_backward(plumb_model *m, const plumb_gradients *gradients) {
     if (!m->trained_forward) return plumb_error(PLUMB_E_CONFIG, "backward without a training forward");
     workspace *s = &m->space;
     plumb_backend *be = m->be;
     pass p = {m, m->view, m->rows, s->kv, false, m->narrow, m->batch};
     int64_t T = m->rows, R = m->targets;
     plumb_tensor rows = first_rows(s->rows, R), u = first_rows(s->u, R), d = first_rows(s->gradient, T);
-    PLUMB_TRY(heads_backward(m, dlogp, dvalues));
+    PLUMB_TRY(heads_backward(m, gradients));
     plumb_tensor drows = first_rows(s->rows_normed, R); /* the normed rows have served */
     PLUMB_RUN(be, zero, drows);
     PLUMB_RUN(be, rmsnorm_backward, drows, norm_grad(&p, PLUMB_ROLE_FINAL_NORM, -1), u, rows, norm_gain(&p, PLUMB_ROLE_FINAL_NORM, -1), first_rows(s->rows_rstd, R));

@@ -137,12 +137,12 @@ static plumb_status create_shared(plumb_model *m, int64_t T, int64_t R, bool tra
     int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate, at = 0;
     int64_t widest = plumb_max64(C, Q);
     plumb_buffer *b;
-    int64_t count = 2 * plumb_round_up(T * C, 16) + plumb_round_up(T * I, 16) + 4 * plumb_round_up(R * C, 16) + 2 * plumb_round_up(R * Q, 16) + 2 * plumb_round_up(R * 4, 16) + 3 * plumb_round_up(R, 16) +
+    int64_t count = 2 * plumb_round_up(T * C, 16) + plumb_round_up(T * I, 16) + 5 * plumb_round_up(R * C, 16) + 2 * plumb_round_up(R * Q, 16) + 2 * plumb_round_up(R * 4, 16) + 3 * plumb_round_up(R, 16) +
                     PLUMB_MAX_ADAPTERS * plumb_round_up(R, 16);
     if (training) count += plumb_round_up(T * C, 16) + plumb_round_up(T * widest, 16) + plumb_round_up(T * Q, 16) + 2 * plumb_round_up(T * K, 16);
     PLUMB_TRY(create_buffer(m, count, "working activations", &b));
     s->normed = take(b, &at, T, C), s->branch = take(b, &at, T, C), s->hidden = take(b, &at, T, I);
-    s->rows = take(b, &at, R, C), s->rows_normed = take(b, &at, R, C), s->u = take(b, &at, R, C);
+    s->rows = take(b, &at, R, C), s->rows_normed = take(b, &at, R, C), s->u = take(b, &at, R, C), s->e = take(b, &at, R, C);
     s->listed_input = take(b, &at, R, C), s->listed_o = take(b, &at, R, Q), s->listed_do = take(b, &at, R, Q);
     for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++) s->listed_scale[j] = take(b, &at, R, 1);
     s->rows_rstd = take(b, &at, R, 1), s->dlogp = take(b, &at, R, 1), s->stats = take(b, &at, R, 4), s->scores = take(b, &at, R, 1);
@@ -228,7 +228,7 @@ size_t plumb_model_workspace_bytes(const plumb_model *m, int64_t T, int64_t R) {
     const plumb_arch *a = &m->arch;
     int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate, widest = plumb_max64(plumb_max64(C, I), Q);
     int64_t usual = m->usual_tokens ? m->usual_tokens : T, kept = plumb_max64(layer_floats(a, T), m->checkpointing ? 0 : a->layers * layer_floats(a, usual)) + (a->layers + 1) * T * C;
-    int64_t working = T * (3 * C + I + plumb_max64(C, Q) + Q + 2 * K) + R * (4 * C + 2 * Q + 6 + PLUMB_MAX_ADAPTERS), operands = T * widest * (1 + PLUMB_MAX_GROUP) * 2;
+    int64_t working = T * (3 * C + I + plumb_max64(C, Q) + Q + 2 * K) + R * (5 * C + 2 * Q + 6 + PLUMB_MAX_ADAPTERS), operands = T * widest * (1 + PLUMB_MAX_GROUP) * 2;
     int64_t adapters = adapter_floats(m, T);
     return (size_t)(kept + working + operands + adapters) * sizeof(float) + 2 * m->logits_budget;
 }

@@ -110,7 +110,7 @@ static void known_head(bench *b, const char *where, verify_function verify) {
     PLUMB_RUN(b->be, weight_write, w, 0, 3, (const float[]){0, 0, 1, 0, 1, 0});
     plumb_tensor h = tensor(b, 3, 2, (const float[]){3, 5, 3, 5, 3, 5}), stats = tensor(b, 3, 4, NULL),
                  u = tensor(b, 3, 2, NULL);
-    PLUMB_RUN(b->be, head_forward, stats, u, h, w, 2.0, 1 << 20, batch); /* temperature 2: logits (0, 1.5, 1.5) */
+    PLUMB_RUN(b->be, head_forward, stats, u, (plumb_tensor){0}, h, w, 2.0, 1 << 20, batch); /* temperature 2: logits (0, 1.5, 1.5) */
     double e = exp(1.5), lse = log(1 + 2 * e), p0 = 1 / (1 + 2 * e), p = e / (1 + 2 * e),
            entropy = -p0 * log(p0) - 2 * p * log(p);
     const double expected[] = {-lse, lse, entropy, 0, 1.5 - lse, lse, entropy, 1, 1.5 - lse, lse, entropy, 0};

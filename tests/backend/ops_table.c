@@ -327,20 +327,21 @@ static double attention_flops(const context *x) {
 /* --- LM head
  * ---------------------------------------------------------------------------------------------------------------------------------------------
  */
-enum { HH, HW, HSTATS, HU, HDLOGP, HDH, HDW };
+enum { HH, HW, HSTATS, HU, HE, HDLOGP, HDH, HDW };
 static void head_describe(context *x) {
     int64_t C = x->c->k;
     add_arg(x, "h", ROLE_INPUT, AXIS_TARGETS, 0, C, -1, true);
     x->args[add_arg(x, "w", ROLE_WEIGHT, AXIS_FIXED, x->c->V, C, -1, true)].sigma = 0.25;
     x->args[add_arg(x, "stats", ROLE_OUTPUT, AXIS_TARGETS, 0, 4, -1, true)].exact = true;
     add_arg(x, "u", ROLE_OUTPUT, AXIS_TARGETS, 0, C, -1, !x->c->no_u);
+    add_arg(x, "e", ROLE_OUTPUT, AXIS_TARGETS, 0, C, -1, !x->c->no_u);
     add_arg(x, "dlogp", ROLE_COTANGENT, AXIS_TARGETS, 0, 1, HSTATS, true);
     add_arg(x, "dh", ROLE_GRADIENT, AXIS_TARGETS, 0, C, HH, !x->c->no_u);
     add_arg(x, "dw", ROLE_GRADIENT_SUM, AXIS_FIXED, x->c->V, C, HW, true);
 }
 static void head_forward(device *d) {
     const op_case *c = d->x->c;
-    PLUMB_RUN(d->be, head_forward, d->t[HSTATS], d->t[HU], d->t[HH], d->w[HW], c->temperature, c->budget, d->batch);
+    PLUMB_RUN(d->be, head_forward, d->t[HSTATS], d->t[HU], d->t[HE], d->t[HH], d->w[HW], c->temperature, c->budget, d->batch);
 }
 static void head_backward(device *d) {
     const op_case *c = d->x->c;

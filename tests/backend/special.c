@@ -174,7 +174,7 @@ static void check_token_stats(const char *where, plumb_backend *be, verify_funct
     plumb_tensor h = plumb_tensor_of(buffers[H], 0, R, C), z = plumb_tensor_of(buffers[Z], 0, R, V);
     plumb_tensor drawn = plumb_tensor_of(buffers[DRAWN], 0, R, 4), given = plumb_tensor_of(buffers[GIVEN], 0, R, 4);
     PLUMB_RUN(be, write, h, values + 3);
-    PLUMB_RUN(be, head_forward, given, none, h, w, 0.7, (size_t)1 << 20, batch);
+    PLUMB_RUN(be, head_forward, given, none, none, h, w, 0.7, (size_t)1 << 20, batch);
     PLUMB_RUN(be, operand_pack, x, h, PLUMB_BY_COLUMNS, none);
     PLUMB_RUN(be, linear_forward, z, &(plumb_term){x, w}, 1, none);
     PLUMB_RUN(be, token_stats, drawn, z, tokens, 0.7);

@@ -165,7 +165,7 @@ static void bad_tokens_and_positions(void **state) {
             PLUMB_RUN(be, embedding_forward, rows, w, batch);
             PLUMB_RUN(be, embedding_backward, dw, rows, batch);
             PLUMB_RUN(be, rope_forward, rows, table, 8, batch);
-            PLUMB_RUN(be, head_forward, stats, (plumb_tensor){0}, row, w, 1.0, 1000, batch);
+            PLUMB_RUN(be, head_forward, stats, (plumb_tensor){0}, (plumb_tensor){0}, row, w, 1.0, 1000, batch);
             assert_int_equal(plumb_backend_fault(be), what < 3 ? PLUMB_E_DATA : PLUMB_OK);
             be->ops->buffer_free(be, b);
             be->ops->weight_free(be, w);

@@ -118,7 +118,7 @@ static plumb_status check_loss(fixture *x, plumb_forest *f, const char *prefix) 
     float *expected = floats(x, key, &n);
     golden_result(x->g, fabs(loss - (double)expected[0]) / (double)expected[0], 1e-5, "cases/%s %sloss", x->name, prefix);
     plumb_model_grads_zero(x->model);
-    PLUMB_TRY(plumb_model_backward(x->model, d, NULL));
+    PLUMB_TRY(plumb_model_backward(x->model, &(plumb_gradients){.logp = d}));
     check_gradients(x, prefix, "");
     free(expected);
     free(d);
@@ -163,7 +163,7 @@ static plumb_status check_mixed(fixture *x, plumb_forest *f, const double *d, in
     double *both = calloc((size_t)(2 * (nc + nr)), sizeof *both);
     memcpy(both + nc + nr, d, (size_t)(nc + nr) * sizeof *d);
     plumb_model_grads_zero(x->model);
-    plumb_status status = plumb_model_backward(x->model, both, NULL);
+    plumb_status status = plumb_model_backward(x->model, &(plumb_gradients){.logp = both});
     check_gradients(x, "pair.", " of mixed rows");
     free(both);
     plumb_forward_result_free(&r);
@@ -186,7 +186,7 @@ static plumb_status check_pair(fixture *x, plumb_forest *f) {
                                       d + nc, &(plumb_dpo_stats){0});
     golden_result(x->g, against(x, "pair.loss", &loss), 1e-5, "cases/%s pair.loss", x->name);
     plumb_model_grads_zero(x->model);
-    PLUMB_TRY(plumb_model_backward(x->model, d, NULL));
+    PLUMB_TRY(plumb_model_backward(x->model, &(plumb_gradients){.logp = d}));
     check_gradients(x, "pair.", "");
     PLUMB_TRY(check_mixed(x, f, d, nc, nr));
     free(d);

@@ -46,17 +46,28 @@ static void row_stats(double *stats, const double *z, int64_t V, int64_t target)
     stats[3] = best == target;
 }
 
-void plumb_ref_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor h,
+/* sum_v -p_v (log p_v + H) w_v / temperature */
+static void entropy_direction(double *e, const double *z, const double *s, const plumb_weight *w, double temperature) {
+    for (int64_t c = 0; c < w->k; c++) e[c] = 0;
+    for (int64_t v = 0; v < w->n; v++) {
+        double logp = z[v] - s[1], d = -exp(logp) * (logp + s[2]) / temperature;
+        for (int64_t c = 0; c < w->k; c++) e[c] += d * w->data[v * w->k + c];
+    }
+}
+
+void plumb_ref_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor e, plumb_tensor h,
                             const plumb_weight *w, double temperature, size_t budget, const plumb_batch *b) {
     (void)budget;
     if (!check_head(be, stats, h, w, temperature, b, "head_forward")) return;
     if (!absent_or_shaped(be, u, b->n_targets, w->k, "head_forward", "u")) return;
+    if (!absent_or_shaped(be, e, b->n_targets, w->k, "head_forward", "e")) return;
     double *z = allocate_logits(be, w->n);
     for (int64_t j = 0; z && j < b->n_targets; j++) {
         int64_t target = b->targets[j].token;
         double *s = row_of(stats, j);
         row_logits(z, row_of(h, j), w, temperature);
         row_stats(s, z, w->n, target);
+        if (e.buffer) entropy_direction(row_of(e, j), z, s, w, temperature);
         if (!u.buffer) continue;
         double *uj = row_of(u, j);
         for (int64_t c = 0; c < w->k; c++) uj[c] = w->data[target * w->k + c] / temperature;

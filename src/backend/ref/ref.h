@@ -116,7 +116,7 @@ void plumb_ref_attention_backward(plumb_backend *be, const plumb_attention *a, p
                                   plumb_tensor dv, plumb_tensor d_o, plumb_tensor o, plumb_tensor lse, plumb_tensor q,
                                   plumb_tensor k, plumb_tensor v, plumb_kv *kv, const plumb_batch *b);
 /* head.c */
-void plumb_ref_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor h,
+void plumb_ref_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor e, plumb_tensor h,
                             const plumb_weight *w, double temperature, size_t budget, const plumb_batch *b);
 void plumb_ref_token_stats(plumb_backend *be, plumb_tensor stats, plumb_tensor logits, const int32_t *tokens, double temperature);
 void plumb_ref_score_forward(plumb_backend *be, plumb_tensor y, plumb_tensor h, plumb_tensor w);

@@ -70,7 +70,15 @@ static bool known_targets(plumb_backend *be, const plumb_batch *b, int64_t V) {
         }
     return true;
 }
-static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor h, const plumb_weight *w, double temperature, size_t budget,
+/* One row of raw logits -> dH/dz / temperature = -p (log p + H) / temperature, from its statistics. */
+static void entropy_row(float *row, int64_t V, float inverse_temperature, const float stats[4]) {
+    v16 scale = v_set(inverse_temperature), lse = v_set(stats[1]), entropy = v_set(stats[2]), factor = v_set(-inverse_temperature);
+    EACH_16(c, V) {
+        v16 logp = part(row, c, V) * scale - lse;
+        set_part(row, c, V, v_exp(logp) * (logp + entropy) * factor);
+    }
+}
+static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor e, plumb_tensor h, const plumb_weight *w, double temperature, size_t budget,
                             const plumb_batch *b) {
     plumb_cpu_state *state = be->private_data;
     int64_t V = w->n, chunk = chunk_rows(h.rows, V, budget);
@@ -78,18 +86,26 @@ static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor 
     float *logits = plumb_cpu_scratch(be, SCRATCH_LOGITS, (size_t)(chunk * V) * sizeof(float));
     if (!h.rows || !logits || !plumb_cpu_operand_reserve(be, &state->head_operand, chunk, h.cols)) return;
     if (u.buffer && !plumb_cpu_operand_reserve(be, &state->head_rows, chunk, V)) return;
-    plumb_buffer view = {logits, chunk * V};
+    float *second = e.buffer ? plumb_cpu_scratch(be, SCRATCH_ENTROPY, (size_t)(chunk * V) * sizeof(float)) : NULL;
+    if (e.buffer && !second) return;
+    plumb_buffer view = {logits, chunk * V}, copy = {second, chunk * V};
     for (int64_t first = 0; first < h.rows; first += chunk) {
         int64_t rows = plumb_min64(chunk, h.rows - first);
         plumb_tensor z = plumb_tensor_of(&view, 0, rows, V), none = {0};
         op_operand_pack(be, state->head_operand, plumb_tensor_rows(h, first, rows), PLUMB_BY_COLUMNS, none);
         op_linear_forward(be, z, &(plumb_term){state->head_operand, w}, 1, none);
 #pragma omp parallel for schedule(static) num_threads(be->threads)
-        for (int64_t j = 0; j < rows; j++)
+        for (int64_t j = 0; j < rows; j++) {
+            if (second) memcpy(second + j * V, plumb_cpu_at(z, j), (size_t)V * sizeof(float));
             finish_row(plumb_cpu_at(z, j), V, b->forest.targets[first + j].token, (float)(1.0 / temperature), plumb_cpu_at(stats, first + j), u.buffer != NULL);
+            if (second) entropy_row(second + j * V, V, (float)(1.0 / temperature), plumb_cpu_at(stats, first + j));
+        }
         if (!u.buffer) continue;
         op_operand_pack(be, state->head_rows, z, PLUMB_BY_ROWS, none);
         op_linear_backward(be, plumb_tensor_rows(u, first, rows), &(plumb_term){state->head_rows, w}, 1);
+        if (!second) continue;
+        op_operand_pack(be, state->head_rows, plumb_tensor_of(&copy, 0, rows, V), PLUMB_BY_ROWS, none);
+        op_linear_backward(be, plumb_tensor_rows(e, first, rows), &(plumb_term){state->head_rows, w}, 1);
     }
 }
 static void op_token_stats(plumb_backend *be, plumb_tensor stats, plumb_tensor logits, const int32_t *tokens, double temperature) {
