@@ -134,7 +134,7 @@ static void test_window(void **state) {
 /* The limit is for a completion, not for all of them. */
 static void test_slow(void **state) {
     (void)state;
-    plumb_reward_source *s = open_source("slow", 0, 0.5, 0);
+    plumb_reward_source *s = open_source("slow", 0, 1, 0);
     score_all(s, 20);
     plumb_reward_source_free(s);
     assert_int_equal(started_and_gone(), 1);
@@ -179,8 +179,8 @@ static void test_restarts(void **state) {
         double seconds;
     } cases[] = {
         {"dies", 10, 20, 20},                            /* each answers ten: one failure in a row */
-        {"killed", 50, 4, 20},   {"hangs", 100, 4, 0.4}, /* two, and a child of each */
-        {"garbage", 100, 2, 20}, {"dies_once", 7, 2, 20}, {"hangs_once", 7, 2, 0.4},
+        {"killed", 50, 4, 20},   {"hangs", 100, 4, 1}, /* two, and a child of each */
+        {"garbage", 100, 2, 20}, {"dies_once", 7, 2, 20}, {"hangs_once", 7, 2, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         plumb_reward_source *s = open_source(cases[i].temper, cases[i].k, cases[i].seconds, 1);
@@ -228,7 +228,7 @@ static void test_stops_reading(void **state) {
     plumb_reward_source *s = open_source("stops_reading", 10, 0.4, 0);
     assert_int_equal(plumb_reward_source_score(s, items, MANY, rewards), PLUMB_E_IO);
     plumb_reward_source_free(s);
-    s = open_source("stops_reading", 10, 0.4, 1);
+    s = open_source("stops_reading", 10, 1, 1);
     ASSERT_OK(plumb_reward_source_score(s, items, 15, rewards));
     plumb_reward_source_free(s);
     assert_int_equal(started_and_gone(), 3);
