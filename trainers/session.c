@@ -91,6 +91,8 @@ static uint64_t data_hash(const plumb_dataset *d) {
     for (int64_t i = 0; i < d->count; i++) {
         const plumb_sample *s = &d->samples[i];
         h = mix(h, s->prompt, (size_t)s->prompt_count * sizeof *s->prompt);
+        h = mix(h, &s->margin, sizeof s->margin);
+        if (s->answer) h = mix(h, s->answer, strlen(s->answer));
         for (int b = 0; b < s->n_branches; b++) {
             h = mix(h, s->branch[b].ids, (size_t)s->branch[b].count * sizeof *s->branch[b].ids);
             if (s->branch[b].mask) h = mix(h, s->branch[b].mask, (size_t)s->branch[b].count);

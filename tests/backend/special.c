@@ -189,6 +189,47 @@ static void check_token_stats(const char *where, plumb_backend *be, verify_funct
     be->ops->batch_free(be, batch);
     plumb_forest_free(&f);
 }
+/* The direction that head_forward keeps of the entropy against differences of the entropy itself, along the row and at a temperature. */
+static void check_entropy_direction(const char *where, plumb_backend *be, verify_function verify) {
+    enum { C = 40, V = 600, H = 0, STATS, U, E, COUNT };
+    const int64_t sizes[COUNT] = {3 * C, 3 * 4, 3 * C, 3 * C};
+    plumb_buffer *buffers[COUNT];
+    plumb_weight *w;
+    plumb_batch *batch;
+    plumb_forest f = {0};
+    static float values[V * C];
+    float h[3 * C];
+    double stats[12], e[3 * C], along = 0, step = 0.02;
+    for (int64_t i = 0; i < V * C; i++) values[i] = (float)(0.6 * sin(0.37 * (double)i + 0.001 * (double)(i * i % 977))); /* far from a distribution of one token */
+    for (int i = 0; i < COUNT; i++) must(be->ops->buffer_create(be, sizes[i], "entropy", &buffers[i]), "buffer_create");
+    must(be->ops->weight_create(be, V, C, PLUMB_STORE_NATIVE, NULL, &w), "weight_create");
+    PLUMB_RUN(be, weight_write, w, 0, V, values);
+    add_segment(&f, -1, 3);
+    for (int32_t j = 0; j < 3; j++) must(plumb_forest_target(&f, j, 5, 0), "forest_target");
+    must(plumb_forest_finish(&f), "forest_finish");
+    must(be->ops->batch_create(be, &f, &batch), "batch_create");
+    plumb_tensor th = plumb_tensor_of(buffers[H], 0, 3, C), ts = plumb_tensor_of(buffers[STATS], 0, 3, 4), tu = plumb_tensor_of(buffers[U], 0, 3, C), te = plumb_tensor_of(buffers[E], 0, 3, C);
+    for (int r = 0; r < 3; r++)
+        for (int c = 0; c < C; c++) h[r * C + c] = (float)sin(1.1 * c + 0.3);
+    for (int pass = 0; pass < 2; pass++) { /* the direction; then the row a step along it and back */
+        for (int c = 0; c < C && pass; c++) h[C + c] += (float)(step * e[c] / along), h[2 * C + c] -= (float)(step * e[c] / along);
+        PLUMB_RUN(be, write, th, h);
+        PLUMB_RUN(be, head_forward, ts, tu, te, th, w, 1.3, (size_t)1 << 20, batch);
+        PLUMB_RUN(be, read_f64, ts, stats);
+        if (!pass) PLUMB_RUN(be, read_f64, te, e);
+        for (int c = 0; c < C && !pass; c++) along += e[c] * e[c];
+        if (!pass) along = sqrt(along);
+    }
+    must(plumb_backend_fault(be), "the entropy's direction");
+    double difference = (stats[1 * 4 + 2] - stats[2 * 4 + 2]) / (2 * step);
+    char what[160];
+    snprintf(what, sizeof what, "entropy changes by %.6g along a direction, its derivative says %.6g", difference, along);
+    verify(fabs(difference) > 1e-3 && fabs(along - difference) < 0.02 * fabs(difference), where, what);
+    for (int i = 0; i < COUNT; i++) be->ops->buffer_free(be, buffers[i]);
+    be->ops->weight_free(be, w);
+    be->ops->batch_free(be, batch);
+    plumb_forest_free(&f);
+}
 static void check_lone_token(const char *where, plumb_backend *be, verify_function verify) {
     enum { O, LSE, Q, K, V, DO, DQ, DK, DV, COUNT };
     const plumb_attention a = {3, 1, 64, 0.125};
@@ -316,6 +357,7 @@ void check_special(const char *where, plumb_backend *be, verify_function verify)
     int64_t before = be->bytes; /* a back end may keep working memory */
     check_decoding(where, be, verify);
     check_token_stats(where, be, verify);
+    if (be->compute == PLUMB_COMPUTE_F32) check_entropy_direction(where, be, verify); /* bf16 rounds such small steps away */
     check_lone_token(where, be, verify);
     for (int own = 0; own < 2; own++) {
         check_weight(where, be, 131, 48, own, verify);
