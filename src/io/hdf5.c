@@ -272,7 +272,7 @@ static plumb_status open_dataset(plumb_hdf5 *f, const char *path, int n_dims, hi
 
 plumb_status plumb_hdf5_shape(plumb_hdf5 *f, const char *path, int64_t *rows, int64_t *columns) {
     hid_t dataset, space;
-    hsize_t shape[2];
+    hsize_t shape[2] = {0};
     PLUMB_TRY(open_dataset(f, path, columns ? 2 : 1, &dataset, &space, shape));
     *rows = (int64_t)shape[0];
     if (columns) *columns = (int64_t)shape[1];
@@ -293,7 +293,7 @@ static bool type_fits(hid_t dataset, plumb_hdf5_type wanted) {
 
 plumb_status plumb_hdf5_read(plumb_hdf5 *f, const char *path, void *data, plumb_hdf5_type type, int64_t first, int64_t rows, int64_t columns) {
     hid_t dataset, space, here = H5I_INVALID_HID;
-    hsize_t shape[2], start[2] = {(hsize_t)first, 0}, count[2] = {(hsize_t)rows, (hsize_t)columns};
+    hsize_t shape[2] = {0}, start[2] = {(hsize_t)first, 0}, count[2] = {(hsize_t)rows, (hsize_t)columns};
     int n_dims = columns ? 2 : 1;
     PLUMB_TRY(open_dataset(f, path, n_dims, &dataset, &space, shape));
     plumb_status status = PLUMB_OK;

@@ -162,6 +162,7 @@ static void test_bad_batches(void **state) {
     fill(&t, 2, 0, 5);
     t.token_offset[2] = t.token_offset[3] + 1;
     assert_refused(plumb_trajectories_write(*state, 0, &t), PLUMB_E_DATA, "sequence 2: token_offset");
+    plumb_trajectories_free(&t);
     fill(&t, 2, 0, 5);
     t.finish[3] = 3;
     assert_refused(plumb_trajectories_write(*state, 0, &t), PLUMB_E_DATA, "sequence 3: finish 3");
