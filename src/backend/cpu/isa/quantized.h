@@ -144,53 +144,61 @@ INLINE void quant_pairs(__m512i bytes, __m512bh to[2]) {
     to[0] = (__m512bh)_mm512_mask_shuffle_epi8((__m512i)second, 0x3333333333333333, (__m512i)first, down);
     to[1] = (__m512bh)_mm512_mask_shuffle_epi8((__m512i)fourth, 0x3333333333333333, (__m512i)third, down);
 }
-INLINE void quant_shape(const quant *f, const int rows, const bool four) {
-    const int groups = four ? 4 : 8, steps = four ? 4 : 2; /* a register for each half: four pairs, or two */
+typedef __m512 quant_sums[QUANT_PASS][2]; /* rows, halves */
+/* One register of each half of a block: four pairs, or two. */
+INLINE void quant_group(const char *w, const float *x, int g, quant_sums c, const int rows, const bool four) {
     const __m512i half_table = _mm512_set_epi16(0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0, 0x4170, 0x4160,
                                                 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0); /* 15..0 twice: bit 4 is the next nibble's */
+    const int steps = four ? 4 : 2;
+    __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + (four ? 256 : 512) + g * 64)};
+    __m512bh pairs[2][2];
+    few_prefetch(w + g * 128, 2);
+    for (int h = 0; h < 2 && !four; h++) quant_pairs(v[h], pairs[h]);
+    _Pragma("GCC unroll 4") for (int s = 0; s < steps; s++) {
+        __m512bh q[2];
+        for (int h = 0; h < 2; h++)
+            q[h] = four ? (__m512bh)_mm512_permutexvar_epi16(s ? _mm512_srli_epi16(v[h], (unsigned)(4 * s)) : v[h], half_table) : pairs[h][s % 2];
+        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
+            __m512bh a = (__m512bh)_mm512_set1_ps(x[i * 16 + steps * g + s]);
+            c[i][0] = _mm512_dpbf16_ps(c[i][0], a, q[0]);
+            c[i][1] = _mm512_dpbf16_ps(c[i][1], a, q[1]);
+        }
+    }
+}
+/* S_b and X_b of a block, scaled, to the sums: in registers while rows are few. */
+INLINE void quant_finish(const char *w, quant_sums c, const float *x_sums, quant_sums kept, float *sums, bool begin, const int rows, const bool four) {
+    plumb_storage storage = four ? PLUMB_STORE_INT4 : PLUMB_STORE_INT8;
+    few_prefetch(w + (four ? 512 : 1024), 2);
+    _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
+        __m512 scale = (__m512)block_scale(w, storage, 16 * h), minimum = (__m512)block_minimum(w, storage, 16 * h);
+        if (!four) scale = _mm512_mul_ps(scale, _mm512_set1_ps(0x1p-24f));
+        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
+            float *out = sums + i * BLOCK + h * 16;
+            __m512 sum = rows <= QUANT_KEPT ? kept[i][h] : begin ? _mm512_setzero_ps() : _mm512_loadu_ps(out);
+            sum = _mm512_fmadd_ps(scale, c[i][h], sum);
+            if (four) sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_sums[i]), sum);
+            if (rows <= QUANT_KEPT) kept[i][h] = sum;
+            else _mm512_storeu_ps(out, sum);
+        }
+    }
+}
+/* Up to 12 rows through a panel. */
+INLINE void quant_shape(const quant *f, const int rows, const bool four) {
+    const int groups = four ? 4 : 8, bytes = four ? 640 : 1152;
+    const bool keep = rows <= QUANT_KEPT;
     const char *w = f->w;
     const float *x = f->x, *x_sums = f->x_sums;
-    __m512 kept[QUANT_KEPT][2];
-    for (int i = 0; i < rows && rows <= QUANT_KEPT; i++)
+    quant_sums kept;
+    for (int i = 0; i < rows && keep; i++)
         for (int h = 0; h < 2; h++) kept[i][h] = f->add ? _mm512_loadu_ps(f->sums + i * BLOCK + h * 16) : _mm512_setzero_ps();
-    for (int64_t b = 0; b < f->blocks; b++, x += f->x_rows * 16, x_sums += four ? f->x_rows : 0) {
-        __m512 c[QUANT_PASS][2], scale[2], minimum[2];
+    for (int64_t b = 0; b < f->blocks; b++) {
+        quant_sums c;
         for (int i = 0; i < rows; i++) c[i][0] = c[i][1] = _mm512_setzero_ps();
-        _Pragma("GCC unroll 8") for (int g = 0; g < groups; g++) {
-            few_prefetch(w + g * 128, 2);
-            __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + (four ? 256 : 512) + g * 64)};
-            __m512bh pairs[2][2];
-            for (int h = 0; h < 2 && !four; h++)
-                quant_pairs(v[h], pairs[h]);
-            _Pragma("GCC unroll 4") for (int s = 0; s < steps; s++) {
-                __m512bh q[2];
-                for (int h = 0; h < 2; h++)
-                    q[h] = four ? (__m512bh)_mm512_permutexvar_epi16(s ? _mm512_srli_epi16(v[h], (unsigned)(4 * s)) : v[h], half_table) : pairs[h][s % 2];
-                _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
-                    __m512bh a = (__m512bh)_mm512_set1_ps(x[i * 16 + steps * g + s]);
-                    c[i][0] = _mm512_dpbf16_ps(c[i][0], a, q[0]);
-                    c[i][1] = _mm512_dpbf16_ps(c[i][1], a, q[1]);
-                }
-            }
-        }
-        few_prefetch(w + (four ? 512 : 1024), 2);
-        for (int h = 0; h < 2; h++) {
-            scale[h] = (__m512)block_scale(w, four ? PLUMB_STORE_INT4 : PLUMB_STORE_INT8, 16 * h);
-            if (!four) scale[h] = _mm512_mul_ps(scale[h], _mm512_set1_ps(0x1p-24f));
-            minimum[h] = (__m512)block_minimum(w, four ? PLUMB_STORE_INT4 : PLUMB_STORE_INT8, 16 * h);
-        }
-        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++)
-            _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
-                float *out = f->sums + i * BLOCK + h * 16;
-                __m512 sum = rows <= QUANT_KEPT ? kept[i % QUANT_KEPT][h] : b || f->add ? _mm512_loadu_ps(out) : _mm512_setzero_ps();
-                sum = _mm512_fmadd_ps(scale[h], c[i][h], sum);
-                if (four) sum = _mm512_fmadd_ps(minimum[h], _mm512_set1_ps(x_sums[i]), sum);
-                if (rows <= QUANT_KEPT) kept[i % QUANT_KEPT][h] = sum;
-                else _mm512_storeu_ps(out, sum);
-            }
-        w += four ? 640 : 1152;
+        _Pragma("GCC unroll 8") for (int g = 0; g < groups; g++) quant_group(w, x, g, c, rows, four);
+        quant_finish(w, c, x_sums, kept, f->sums, b == 0 && !f->add, rows, four);
+        w += bytes, x += f->x_rows * 16, x_sums += four ? f->x_rows : 0;
     }
-    for (int i = 0; i < rows && rows <= QUANT_KEPT; i++)
+    for (int i = 0; i < rows && keep; i++)
         for (int h = 0; h < 2; h++) _mm512_storeu_ps(f->sums + i * BLOCK + h * 16, kept[i][h]);
 }
 INLINE void quant_4_shape(const quant *f, const int rows) { quant_shape(f, rows, true); }
