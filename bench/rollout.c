@@ -1,4 +1,4 @@
-/* How fast are the products of decoding, beside what the memory and the arithmetic units of this machine can do?  bench_rollout [threads] [seconds per line]
+/* How fast are the products of decoding, beside what the memory and the arithmetic units of this machine can do?  bench_rollout [threads] [seconds per line] [fp32|bf16|int8|int4]
  *
  * One sweep goes through every matrix of a model of SmolLM2-135M's sizes, once each, so that weights come from memory and not from a cache. The machine may be
  * shared, which can only make things slower, and for longer than a product lasts: so the best time of each kind of matrix is taken (over layers and sweeps) and a
@@ -8,10 +8,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include "ceiling.h"
 
-enum { LAYERS = 30, PER_LAYER = 7, MATRICES = LAYERS * PER_LAYER + 1, SAMPLES = 24, PIECE = 2 << 20 };
+enum { LAYERS = 30, PER_LAYER = 7, MATRICES = LAYERS * PER_LAYER + 1, SAMPLES = 24, PIECE = 2 << 20, LARGE = 2 << 20 };
 static const struct { int64_t n, k; } layer[PER_LAYER] = {{576, 576}, {192, 576}, {192, 576}, {576, 576}, {1536, 576}, {1536, 576}, {576, 1536}}, head = {49152, 576};
 
 static float noise(uint64_t i) {
@@ -50,16 +51,29 @@ typedef struct model {
     plumb_operand *x[2]; /* of 576 and 1536 columns */
     plumb_buffer *b;
     double bytes, weights;
+    char *memory; /* of all weights: one block of large pages */
 } model;
 static int64_t rows_of(int i) { return i < MATRICES - 1 ? layer[i % PER_LAYER].n : head.n; }
 static int64_t cols_of(int i) { return i < MATRICES - 1 ? layer[i % PER_LAYER].k : head.k; }
 static float value_of(int i, int64_t n, int64_t k) { return noise((uint64_t)(i + 1) << 40 ^ (uint64_t)(n * 4096 + k)); }
 
-static void create(model *m, plumb_backend *be, int64_t most) {
-    *m = (model){.be = be};
+static char *large_block(size_t bytes) {
+    bytes = (bytes + LARGE - 1) / LARGE * LARGE;
+    char *block = aligned_alloc(LARGE, bytes);
+    if (!block) exit((fprintf(stderr, "bench_rollout: out of memory\n"), 1));
+    madvise(block, bytes, MADV_HUGEPAGE);
+    memset(block, 1, bytes);
+    return block;
+}
+static void create(model *m, plumb_backend *be, plumb_storage storage, int64_t most) {
+    *m = (model){.be = be, .storage = storage};
+    size_t total = 0, at = 0;
+    for (int i = 0; i < MATRICES; i++) total += (be->ops->weight_bytes(be, rows_of(i), cols_of(i), storage) + 4095) / 4096 * 4096;
+    m->memory = large_block(total);
     for (int i = 0; i < MATRICES; i++) {
         int64_t n = rows_of(i), k = cols_of(i);
-        fail(be->ops->weight_create(be, n, k, m->storage, NULL, &m->w[i]));
+        fail(be->ops->weight_create(be, n, k, m->storage, m->memory + at, &m->w[i]));
+        at += (be->ops->weight_bytes(be, n, k, storage) + 4095) / 4096 * 4096;
         m->bytes += (double)be->ops->weight_bytes(be, n, k, m->storage), m->weights += (double)(n * k);
         float *part = malloc((size_t)(64 * k) * sizeof *part);
         for (int64_t first = 0; first < n; first += 64) {
@@ -116,31 +130,34 @@ static void prepare(model *m, int64_t M, double allowed) {
 int main(int argc, char **argv) {
     int threads = argc > 1 ? atoi(argv[1]) : 2;
     double patience = argc > 2 ? atof(argv[2]) : 1.0;
+    const char *only = argc > 3 ? argv[3] : NULL;
     static const int64_t rows[] = {1, 2, 4, 8, 16, 32, 64};
     int64_t bytes = (int64_t)256 << 20;
-    char *memory = aligned_alloc(PIECE, (size_t)bytes);
-    if (memory) madvise(memory, (size_t)bytes, MADV_HUGEPAGE);
-    for (int64_t i = 0; memory && i < bytes; i += 64) memory[i] = (char)(i / 64);
-    for (int p = 0; p < 2; p++) {
+    char *memory = large_block((size_t)bytes);
+    static const struct { const char *name, *precision; plumb_storage storage; } types[] = {
+        {"fp32", "fp32", PLUMB_STORE_NATIVE}, {"bf16", "bf16", PLUMB_STORE_NATIVE}, {"int8", "auto", PLUMB_STORE_INT8}, {"int4", "auto", PLUMB_STORE_INT4}};
+    for (int p = 0; p < 4; p++) {
+        if (only && strcmp(only, types[p].name) != 0) continue;
         plumb_backend *be;
         model m;
         const char *note = NULL;
-        fail(plumb_backend_create(&be, &(plumb_backend_options){.backend = "cpu", .precision = p ? "bf16" : "fp32", .threads = threads}, &note));
-        if (p && be->compute != PLUMB_COMPUTE_BF16) {
-            printf("bf16: %s\n", note ? note : "not on this processor");
+        fail(plumb_backend_create(&be, &(plumb_backend_options){.backend = "cpu", .precision = types[p].precision, .threads = threads}, &note));
+        bool bf16 = be->compute == PLUMB_COMPUTE_BF16;
+        if (note) {
+            printf("%s: %s\n", types[p].name, note);
             plumb_backend_free(be);
-            break;
+            continue;
         }
-        create(&m, be, 64);
-        printf("%s, %s, %d thread%s: %.1f MB of weights\n", be->isa, p ? "bf16" : "fp32", threads, threads > 1 ? "s" : "", m.bytes / 1e6);
+        create(&m, be, types[p].storage, 64);
+        printf("%s weights, products in %s, %s, %d thread%s: %.1f MB\n", types[p].name, bf16 ? "bf16" : "fp32", be->isa, threads, threads > 1 ? "s" : "", m.bytes / 1e6);
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             double kinds[PER_LAYER + 1], best = 0, bandwidth = 0, ceiling = 0, start = plumb_clock();
-            prepare(&m, rows[i], p ? 1e-2 : 1e-5);
+            prepare(&m, rows[i], bf16 ? 1e-2 : 1e-5);
             for (int k = 0; k <= PER_LAYER; k++) kinds[k] = 1e30;
             for (int turn = 0; turn < 3 || plumb_clock() - start < patience; turn++) {
                 sweep(&m, rows[i], kinds);
-                for (int64_t at = 0; memory && at < bytes; at += PIECE) bandwidth = fmax(bandwidth, read_rate(memory + at, PIECE, threads));
-                for (int k = 0; k < 8; k++) ceiling = fmax(ceiling, bench_ceiling(threads, p == 1));
+                for (int64_t at = 0; at < bytes; at += PIECE) bandwidth = fmax(bandwidth, read_rate(memory + at, PIECE, threads));
+                for (int k = 0; k < 8; k++) ceiling = fmax(ceiling, bench_ceiling(threads, bf16));
             }
             for (int k = 0; k <= PER_LAYER; k++) best += kinds[k] * (k < PER_LAYER ? LAYERS : 1);
             double gigabytes = m.bytes / best / 1e9, gigaflops = 2 * m.weights * (double)rows[i] / best / 1e9;
@@ -150,6 +167,7 @@ int main(int argc, char **argv) {
         }
         for (int i = 0; i < MATRICES; i++) be->ops->weight_free(be, m.w[i]);
         be->ops->operand_free(be, m.x[0]), be->ops->operand_free(be, m.x[1]), be->ops->buffer_free(be, m.b);
+        free(m.memory);
         plumb_backend_free(be);
     }
     free(memory);

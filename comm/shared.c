@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include "internal.h"
 
-enum { NAME = 64, ALIGNMENT = 64 };
+enum { NAME = 64, ALIGNMENT = 64, LARGE_PAGE = 2 << 20 };
 static const size_t margin = 16 << 20; /* bytes left to others, MPI's own segments among them */
 
 struct plumb_shared {
@@ -99,9 +99,10 @@ plumb_status plumb_shared_create(plumb_shared **out, size_t bytes, void **memory
     if (!s) return plumb_error(PLUMB_E_MEMORY, "out of memory: a handle of shared memory");
     s->bytes = wanted;
     s->mapped = s->memory != NULL;
-    if (!s->mapped && wanted <= (size_t)PTRDIFF_MAX - ALIGNMENT) {
-        size_t rounded = (wanted + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-        s->memory = aligned_alloc(ALIGNMENT, rounded);
+    if (!s->mapped && wanted <= (size_t)PTRDIFF_MAX - LARGE_PAGE) {
+        size_t alignment = wanted < LARGE_PAGE ? ALIGNMENT : LARGE_PAGE, rounded = (wanted + alignment - 1) / alignment * alignment;
+        s->memory = aligned_alloc(alignment, rounded);
+        if (s->memory && alignment == LARGE_PAGE) madvise(s->memory, rounded, MADV_HUGEPAGE); /* decoding reads all of it for every token */
         if (s->memory) memset(s->memory, 0, rounded);
     }
     if (!s->memory) {

@@ -62,6 +62,7 @@ static inline bool plumb_is_lattice(const float *w, int64_t n, float least, floa
 /* The scale and minimum of a block. A lattice that spans fewer than 15 steps may begin below its least value: m is then the level that fp16 holds best. */
 static inline void plumb_fit_4(const float *w, int64_t n, float least, float greatest, float *scale, float *minimum) {
     float span = greatest - least;
+    *scale = plumb_f16_float(plumb_half(span / 15.0f)), *minimum = plumb_f16_float(plumb_half(least));
     for (int steps = 15; steps >= 1; steps--) {
         float d = plumb_f16_float(plumb_half(span / (float)steps));
         if (!(d > 0) || !plumb_is_lattice(w, n, least, d)) continue;
@@ -73,7 +74,6 @@ static inline void plumb_fit_4(const float *w, int64_t n, float least, float gre
         *scale = d;
         return;
     }
-    *scale = plumb_f16_float(plumb_half(span / 15.0f)), *minimum = plumb_f16_float(plumb_half(least));
 }
 static inline void plumb_quantize_4(const float *w, int64_t n, plumb_qblock *out) {
     float least = INFINITY, greatest = -INFINITY;

@@ -19,7 +19,7 @@ enum { FEW_ROWS = 4, FEW_PASS = 2 };
 #else
 enum { FEW_ROWS = 1, FEW_PASS = 1 };
 #endif
-enum { FEW_REGS = BLOCK / REG, FEW_AHEAD = 4096 }; /* bytes: the processor's own prefetch ends at a page */
+enum { FEW_REGS = BLOCK / REG, FEW_AHEAD = 6144 }; /* bytes: the processor's own prefetch ends at a page */
 
 INLINE void few_prefetch(const void *at, int lines) {
     for (int i = 0; i < lines; i++) __builtin_prefetch((const char *)at + FEW_AHEAD + 64 * i, 0, 3);

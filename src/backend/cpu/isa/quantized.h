@@ -2,7 +2,7 @@
  *
  * A panel of 32 rows n is a run of blocks of 32 along k, so that a product reads a weight as one stream, scales included:
  *
- *   8 bit, 1152 bytes   int8 q[32 k][32 lanes], float d[32]
+ *   8 bit, 1152 bytes   int8 q[2 halves][8 groups][16 lanes][4 k], float d[32]
  *   4 bit,  640 bytes   16-bit words [2 halves][4 groups][16 lanes][2], half d[32], half m[32]; nibble s of word (half, g, lane, j) is k = 8 g + 2 s + j
  *
  * so that a register of 4-bit words, shifted by 0, 4, 8, 12, is four times a table's index of the pair k, k+1 of 16 lanes: vpermw reads the bf16 values 0..15.
@@ -26,10 +26,11 @@ INLINE bool is_quantized(const plumb_weight *w) { return w->storage != PLUMB_STO
 enum { QUANT_8_SCALES = 1024, QUANT_4_SCALES = 512, QUANT_4_MINIMA = 576 };
 
 /* --- in and out ---------------------------------------------------------------------------------------------------------------------- */
+INLINE int64_t byte_at(int64_t k, int64_t lane) { return ((lane / 16 * 8 + k / 4) * 16 + lane % 16) * 4 + k % 4; }
 INLINE int64_t nibble_word(int64_t k, int64_t lane) { return ((lane / 16 * 4 + k / 8) * 16 + lane % 16) * 2 + k % 2; }
 static void put_block(char *to, plumb_storage storage, int64_t lane, const plumb_qblock *b) {
     if (storage == PLUMB_STORE_INT8) {
-        for (int64_t k = 0; k < BLOCK; k++) to[k * BLOCK + lane] = (char)b->q[k];
+        for (int64_t k = 0; k < BLOCK; k++) to[byte_at(k, lane)] = (char)b->q[k];
         memcpy(to + QUANT_8_SCALES + lane * 4, &b->scale, 4);
         return;
     }
@@ -44,7 +45,7 @@ static void put_block(char *to, plumb_storage storage, int64_t lane, const plumb
 }
 static void get_block(const char *from, plumb_storage storage, int64_t lane, plumb_qblock *b) {
     if (storage == PLUMB_STORE_INT8) {
-        for (int64_t k = 0; k < BLOCK; k++) b->q[k] = (int8_t)from[k * BLOCK + lane];
+        for (int64_t k = 0; k < BLOCK; k++) b->q[k] = (int8_t)from[byte_at(k, lane)];
         memcpy(&b->scale, from + QUANT_8_SCALES + lane * 4, 4);
         b->minimum = 0;
         return;
@@ -77,10 +78,8 @@ static void dequantize_row(const plumb_weight *w, int64_t row, float *to) {
 INLINE v16 block_q(const char *block, plumb_storage storage, int64_t k, int64_t lane) {
     v16i q;
     if (storage == PLUMB_STORE_INT8) {
-        typedef int8_t b16 __attribute__((vector_size(16)));
-        b16 bytes;
-        memcpy(&bytes, block + k * BLOCK + lane, sizeof bytes);
-        q = __builtin_convertvector(bytes, v16i);
+        memcpy(&q, block + byte_at(k / 4 * 4, lane), sizeof q);
+        q = q << (int)(24 - k % 4 * 8) >> 24;
     } else {
         memcpy(&q, block + 2 * nibble_word(k / 2 * 2, lane), sizeof q);
         q = q >> (int)(k % 2 * 16 + k / 2 % 4 * 4) & 15;
@@ -135,55 +134,71 @@ typedef struct quant {
     float *sums;
     bool add;
 } quant;
-/* Pair `pair` of a block, sixteen lanes, as words of two bf16. */
-INLINE __m512bh quant_pair_8(const char *block, int pair, int half) {
-    __m512i even = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(block + 2 * pair * BLOCK + half * 16)));
-    __m512i odd = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(block + (2 * pair + 1) * BLOCK + half * 16)));
-    __m512i low = _mm512_srli_epi32((__m512i)_mm512_cvtepi32_ps(even), 16); /* a whole number of 8 bits is a bf16 number: the lower half of the float is zero */
-    return (__m512bh)_mm512_or_si512(low, (__m512i)_mm512_cvtepi32_ps(odd));
+/* Four k of sixteen lanes as two registers of pairs. A byte moved to the top of its word and converted is q * 2^24 exactly, and so few bits that the upper half of the
+ * float is all of it, a bf16 number. The factor is taken out of the scale. (Tables of bytes, vpermi2b, took 1.5 times as long.) */
+INLINE void quant_pairs(__m512i bytes, __m512bh to[2]) {
+    const __m512i top = _mm512_set1_epi32((int)0xff000000);
+    const __m512i down = _mm512_set4_epi32(0x0f0e0f0e, 0x0b0a0b0a, 0x07060706, 0x03020302); /* the upper half of each word to its lower half */
+    __m512 first = _mm512_cvtepi32_ps(_mm512_slli_epi32(bytes, 24)), second = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_slli_epi32(bytes, 16), top));
+    __m512 third = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_slli_epi32(bytes, 8), top)), fourth = _mm512_cvtepi32_ps(_mm512_and_si512(bytes, top));
+    to[0] = (__m512bh)_mm512_mask_shuffle_epi8((__m512i)second, 0x3333333333333333, (__m512i)first, down);
+    to[1] = (__m512bh)_mm512_mask_shuffle_epi8((__m512i)fourth, 0x3333333333333333, (__m512i)third, down);
 }
-INLINE void quant_shape(const quant *f, const int rows, const bool four) {
+typedef __m512 quant_sums[QUANT_PASS][2]; /* rows, halves */
+/* One register of each half of a block: four pairs, or two. */
+INLINE void quant_group(const char *w, const float *x, int g, quant_sums c, const int rows, const bool four) {
     const __m512i half_table = _mm512_set_epi16(0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0, 0x4170, 0x4160,
                                                 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0); /* 15..0 twice: bit 4 is the next nibble's */
+    const int steps = four ? 4 : 2;
+    __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + (four ? 256 : 512) + g * 64)};
+    __m512bh pairs[2][2];
+    few_prefetch(w + g * 128, 2);
+    for (int h = 0; h < 2 && !four; h++) quant_pairs(v[h], pairs[h]);
+    _Pragma("GCC unroll 4") for (int s = 0; s < steps; s++) {
+        __m512bh q[2];
+        for (int h = 0; h < 2; h++)
+            q[h] = four ? (__m512bh)_mm512_permutexvar_epi16(s ? _mm512_srli_epi16(v[h], (unsigned)(4 * s)) : v[h], half_table) : pairs[h][s % 2];
+        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
+            __m512bh a = (__m512bh)_mm512_set1_ps(x[i * 16 + steps * g + s]);
+            c[i][0] = _mm512_dpbf16_ps(c[i][0], a, q[0]);
+            c[i][1] = _mm512_dpbf16_ps(c[i][1], a, q[1]);
+        }
+    }
+}
+/* S_b and X_b of a block, scaled, to the sums: in registers while rows are few. */
+INLINE void quant_finish(const char *w, quant_sums c, const float *x_sums, quant_sums kept, float *sums, bool begin, const int rows, const bool four) {
+    plumb_storage storage = four ? PLUMB_STORE_INT4 : PLUMB_STORE_INT8;
+    few_prefetch(w + (four ? 512 : 1024), 2);
+    _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
+        __m512 scale = (__m512)block_scale(w, storage, 16 * h), minimum = (__m512)block_minimum(w, storage, 16 * h);
+        if (!four) scale = _mm512_mul_ps(scale, _mm512_set1_ps(0x1p-24f));
+        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
+            float *out = sums + i * BLOCK + h * 16;
+            __m512 sum = rows <= QUANT_KEPT ? kept[i][h] : begin ? _mm512_setzero_ps() : _mm512_loadu_ps(out);
+            sum = _mm512_fmadd_ps(scale, c[i][h], sum);
+            if (four) sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_sums[i]), sum);
+            if (rows <= QUANT_KEPT) kept[i][h] = sum;
+            else _mm512_storeu_ps(out, sum);
+        }
+    }
+}
+/* Up to 12 rows through a panel. */
+INLINE void quant_shape(const quant *f, const int rows, const bool four) {
+    const int groups = four ? 4 : 8, bytes = four ? 640 : 1152;
+    const bool keep = rows <= QUANT_KEPT;
     const char *w = f->w;
     const float *x = f->x, *x_sums = f->x_sums;
-    __m512 kept[QUANT_KEPT][2];
-    for (int i = 0; i < rows && rows <= QUANT_KEPT; i++)
+    quant_sums kept;
+    for (int i = 0; i < rows && keep; i++)
         for (int h = 0; h < 2; h++) kept[i][h] = f->add ? _mm512_loadu_ps(f->sums + i * BLOCK + h * 16) : _mm512_setzero_ps();
-    for (int64_t b = 0; b < f->blocks; b++, x += f->x_rows * 16, x_sums += four ? f->x_rows : 0) {
-        __m512 c[QUANT_PASS][2], scale[2], minimum[2];
+    for (int64_t b = 0; b < f->blocks; b++) {
+        quant_sums c;
         for (int i = 0; i < rows; i++) c[i][0] = c[i][1] = _mm512_setzero_ps();
-        _Pragma("GCC unroll 4") for (int g = 0; g < 4; g++) {
-            few_prefetch(w + g * (four ? 128 : 256), four ? 2 : 4);
-            __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + 256 + g * 64)};
-            _Pragma("GCC unroll 4") for (int s = 0; s < 4; s++) {
-                __m512bh q[2];
-                for (int h = 0; h < 2; h++)
-                    q[h] = four ? (__m512bh)_mm512_permutexvar_epi16(s ? _mm512_srli_epi16(v[h], (unsigned)(4 * s)) : v[h], half_table) : quant_pair_8(w, 4 * g + s, h);
-                _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
-                    __m512bh a = (__m512bh)_mm512_set1_ps(x[i * 16 + 4 * g + s]);
-                    c[i][0] = _mm512_dpbf16_ps(c[i][0], a, q[0]);
-                    c[i][1] = _mm512_dpbf16_ps(c[i][1], a, q[1]);
-                }
-            }
-        }
-        few_prefetch(w + (four ? 512 : 1024), 2);
-        for (int h = 0; h < 2; h++) {
-            scale[h] = (__m512)block_scale(w, four ? PLUMB_STORE_INT4 : PLUMB_STORE_INT8, 16 * h);
-            minimum[h] = (__m512)block_minimum(w, four ? PLUMB_STORE_INT4 : PLUMB_STORE_INT8, 16 * h);
-        }
-        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++)
-            _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
-                float *out = f->sums + i * BLOCK + h * 16;
-                __m512 sum = rows <= QUANT_KEPT ? kept[i % QUANT_KEPT][h] : b || f->add ? _mm512_loadu_ps(out) : _mm512_setzero_ps();
-                sum = _mm512_fmadd_ps(scale[h], c[i][h], sum);
-                if (four) sum = _mm512_fmadd_ps(minimum[h], _mm512_set1_ps(x_sums[i]), sum);
-                if (rows <= QUANT_KEPT) kept[i % QUANT_KEPT][h] = sum;
-                else _mm512_storeu_ps(out, sum);
-            }
-        w += four ? 640 : 1152;
+        _Pragma("GCC unroll 8") for (int g = 0; g < groups; g++) quant_group(w, x, g, c, rows, four);
+        quant_finish(w, c, x_sums, kept, f->sums, b == 0 && !f->add, rows, four);
+        w += bytes, x += f->x_rows * 16, x_sums += four ? f->x_rows : 0;
     }
-    for (int i = 0; i < rows && rows <= QUANT_KEPT; i++)
+    for (int i = 0; i < rows && keep; i++)
         for (int h = 0; h < 2; h++) _mm512_storeu_ps(f->sums + i * BLOCK + h * 16, kept[i][h]);
 }
 INLINE void quant_4_shape(const quant *f, const int rows) { quant_shape(f, rows, true); }

@@ -1,0 +1,149 @@
+/* The quantiser of weights: what must come back exactly, what may be lost, and what must not go wrong. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <float.h>
+#include <stdlib.h>
+#include <string.h>
+#include "plumb/backend.h"
+#include "../../../src/backend/quantize.h"
+
+static float noise(int64_t i) { return (float)plumb_rng_normal(&(plumb_rng_key){.seed = 5, .token = (uint32_t)i, .site = PLUMB_SITE_TEST}); }
+
+/* Every half is its own nearest half; between two of them the nearer is taken, of equals the even one. */
+static void halves(void **state) {
+    (void)state;
+    for (uint32_t h = 0; h < 0x7c00; h++) {
+        float value = plumb_f16_float((uint16_t)h);
+        assert_int_equal(plumb_half(value), h);
+        assert_int_equal(plumb_half(-value), h | 0x8000);
+        if (h == 0x7bff) break;
+        float next = plumb_f16_float((uint16_t)(h + 1)), middle = value + (next - value) / 2;
+        assert_int_equal(plumb_half(middle), h % 2 ? h + 1 : h);
+        assert_int_equal(plumb_half(nextafterf(middle, 0)), h);
+        assert_int_equal(plumb_half(nextafterf(middle, INFINITY)), h + 1);
+    }
+    assert_int_equal(plumb_half(65520.0f), 0x7bff); /* no infinities */
+    assert_int_equal(plumb_half(-FLT_MAX), 0xfbff);
+    assert_int_equal(plumb_half(INFINITY), 0x7bff);
+    assert_int_equal(plumb_half(1e-30f), 0);
+    assert_true(isnan(plumb_f16_float(plumb_half(NAN))));
+}
+
+/* d q + m with d and m in fp16, any 16 of the levels used, the ends or not: bit for bit, as in a Q4_1 file. */
+static void levels_come_back(void **state) {
+    (void)state;
+    for (int trial = 0; trial < 2000; trial++) {
+        float d = plumb_f16_float(plumb_half(fabsf(0.01f * noise(trial)) + 1e-3f)), m = plumb_f16_float(plumb_half(0.05f * noise(trial + 5000) - 0.05f)), w[PLUMB_QBLOCK];
+        int low = trial % 3 == 0 ? 0 : trial % 4, high = trial % 3 == 0 ? 15 : 15 - trial % 5, used[2] = {low, high};
+        for (int i = 0; i < PLUMB_QBLOCK; i++) w[i] = d * (float)(i < 2 ? used[i] : low + (trial * 31 + i * i * 7) % (high - low + 1)) + m;
+        plumb_qblock b;
+        plumb_quantize_4(w, PLUMB_QBLOCK, &b);
+        for (int i = 0; i < PLUMB_QBLOCK; i++) {
+            if (trial % 3 == 0) assert_true(plumb_dequantized(&b, i) == w[i]);
+            assert_true(fabsf(plumb_dequantized(&b, i) - w[i]) <= 0x1p-11f * (fabsf(m) + 15 * d)); /* m may move by whole steps: rounding of fp16 at most */
+        }
+    }
+    for (int trial = 0; trial < 500; trial++) { /* Q8_0: d in fp16, some |q| = 127 */
+        float d = plumb_f16_float(plumb_half(fabsf(0.01f * noise(trial)) + 1e-4f)), w[PLUMB_QBLOCK];
+        for (int i = 0; i < PLUMB_QBLOCK; i++) w[i] = d * (float)(i ? (trial * 37 + i * 91) % 255 - 127 : 127);
+        plumb_qblock b;
+        plumb_quantize_8(w, PLUMB_QBLOCK, &b);
+        for (int i = 0; i < PLUMB_QBLOCK; i++) assert_true(fabsf(plumb_dequantized(&b, i) - w[i]) <= 0x1p-23f * fabsf(w[i]));
+    }
+}
+
+/* Half a step at most, whatever the size, the sign, the offset and the number of values. */
+static void errors_are_bounded(void **state) {
+    (void)state;
+    static const float sizes[] = {1e-30f, 1e-6f, 1e-3f, 1, 1000, 10000};
+    for (int trial = 0; trial < 3000; trial++) {
+        float w[PLUMB_QBLOCK], size = sizes[trial % 6], offset = trial % 5 == 0 ? size * 2 : 0, least = INFINITY, greatest = -INFINITY, most = 0;
+        int n = 1 + trial % PLUMB_QBLOCK;
+        for (int i = 0; i < n; i++) {
+            w[i] = plumb_nearest_whole(noise(trial * 64 + i) * 1000) / 4000 * size + offset;
+            least = fminf(least, w[i]), greatest = fmaxf(greatest, w[i]), most = fmaxf(most, fabsf(w[i]));
+        }
+        plumb_qblock four, eight;
+        plumb_quantize_4(w, n, &four);
+        plumb_quantize_8(w, n, &eight);
+        float allowed = (greatest - least) / 15 * 0.51f + most * 0x1p-11f + 15 * 0x1p-24f;
+        for (int i = 0; i < n; i++) {
+            assert_true(fabsf(plumb_dequantized(&four, i) - w[i]) <= allowed);
+            assert_true(fabsf(plumb_dequantized(&eight, i) - w[i]) <= most / 127 * 0.5001f + FLT_MIN);
+        }
+        for (int i = n; i < PLUMB_QBLOCK; i++) assert_true(four.q[i] == 0 && eight.q[i] == 0);
+    }
+}
+
+static void constants_and_odd_values(void **state) {
+    (void)state;
+    static const float values[] = {0, -0.0f, 1, -1, 0.5f, -1023.5f, 65504, 1e9f, -1e9f, 1e-9f};
+    for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
+        float w[PLUMB_QBLOCK], expected = fmaxf(-65504, fminf(65504, values[v]));
+        for (int i = 0; i < PLUMB_QBLOCK; i++) w[i] = values[v];
+        plumb_qblock b;
+        plumb_quantize_4(w, PLUMB_QBLOCK, &b);
+        for (int i = 0; i < PLUMB_QBLOCK; i++) assert_true(fabsf(plumb_dequantized(&b, i) - expected) <= 0x1p-25f);
+        plumb_quantize_8(w, PLUMB_QBLOCK, &b);
+        for (int i = 0; i < PLUMB_QBLOCK; i++) assert_true(fabsf(plumb_dequantized(&b, i) - values[v]) <= 1e-7f * fabsf(values[v]));
+    }
+    float odd[PLUMB_QBLOCK] = {NAN, 1, -1, FLT_MAX, -FLT_MAX, FLT_MIN, 0x1p-149f}; /* nothing to be right about, but q stays in range */
+    for (int n = 0; n <= PLUMB_QBLOCK; n++) {
+        plumb_qblock b;
+        plumb_quantize_4(odd, n, &b);
+        for (int i = 0; i < PLUMB_QBLOCK; i++) assert_true(b.q[i] >= 0 && b.q[i] <= 15);
+        plumb_quantize_8(odd, n, &b);
+        for (int i = 0; i < PLUMB_QBLOCK; i++) assert_true(b.q[i] >= -127);
+    }
+    float tiny[2] = {0x1p-149f, -0x1p-149f};
+    plumb_qblock b;
+    plumb_quantize_8(tiny, 2, &b);
+    assert_true(b.scale == 0 && b.q[0] == 0);
+}
+
+/* The same numbers on every back end, in every shape, written in parts; memory of weight_bytes is enough. */
+static void both_back_ends_agree(void **state) {
+    (void)state;
+    static const int64_t shapes[][2] = {{1, 1}, {33, 31}, {64, 64}, {97, 131}, {40, 33}};
+    plumb_backend *be[2];
+    for (int i = 0; i < 2; i++) assert_int_equal(plumb_backend_create(&be[i], &(plumb_backend_options){.backend = i ? "cpu" : "ref", .threads = 2}, NULL), PLUMB_OK);
+    for (int storage = PLUMB_STORE_INT8; storage <= PLUMB_STORE_INT4; storage++)
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+            int64_t n = shapes[s][0], k = shapes[s][1], cut = n > 32 ? 32 : 0;
+            float *w, *out[2];
+            assert_int_equal(plumb_alloc(&w, (size_t)(n * k), sizeof *w, "a test"), PLUMB_OK);
+            for (int64_t e = 0; e < n * k; e++) w[e] = noise(e) * 0.05f;
+            for (int i = 0; i < 2; i++) {
+                plumb_weight *weight;
+                void *memory;
+                size_t bytes = be[i]->ops->weight_bytes(be[i], n, k, (plumb_storage)storage);
+                assert_int_equal(plumb_alloc(&out[i], (size_t)(n * k), sizeof *out[i], "a test"), PLUMB_OK);
+                memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+                assert_non_null(memory);
+                memset(memory, 0xff, bytes); /* the back end may not count on zeros */
+                assert_int_equal(be[i]->ops->weight_create(be[i], n, k, (plumb_storage)storage, memory, &weight), PLUMB_OK);
+                PLUMB_RUN(be[i], weight_write, weight, cut, n - cut, w + cut * k);
+                PLUMB_RUN(be[i], weight_write, weight, 0, cut, w);
+                PLUMB_RUN(be[i], weight_read, weight, 0, n, out[i]);
+                be[i]->ops->weight_free(be[i], weight);
+                free(memory);
+            }
+            assert_memory_equal(out[0], out[1], (size_t)(n * k) * sizeof(float));
+            float block[PLUMB_QBLOCK];
+            int64_t last = k - 1 - (k - 1) % PLUMB_QBLOCK;
+            plumb_qblock b;
+            for (int64_t c = last; c < k; c++) block[c - last] = w[(n - 1) * k + c];
+            (storage == PLUMB_STORE_INT8 ? plumb_quantize_8 : plumb_quantize_4)(block, k - last, &b);
+            for (int64_t c = last; c < k; c++) assert_true(out[1][(n - 1) * k + c] == plumb_dequantized(&b, (int)(c - last)));
+            free(w), free(out[0]), free(out[1]);
+        }
+    for (int i = 0; i < 2; i++) plumb_backend_free(be[i]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(halves), cmocka_unit_test(levels_come_back), cmocka_unit_test(errors_are_bounded), cmocka_unit_test(constants_and_odd_values),
+                                       cmocka_unit_test(both_back_ends_agree)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
