@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ZERO = 1, SHARE = 2, SMOOTH = 4, GROUPS = 8, VARIES = 16, FROM_ONE = 32, MARK_0 = 64, MARK_1 = 128, LINES = 4, MOST = 64 };
+enum { ZERO = 1, SHARE = 2, SMOOTH = 4, GROUPS = 8, VARIES = 16, FROM_ONE = 32, MARK_0 = 64, MARK_1 = 128, ENDED = 256, LINES = 4, MOST = 64 };
 
 typedef struct spec {
     const char *section, *title, *unit, *help;
@@ -18,7 +18,7 @@ typedef struct spec {
     const char *unless; /* not when this metric is there */
 } spec;
 
-static const char REWARD[] = "Reward", COMPLETIONS[] = "Completions", POLICY[] = "Policy", VALUE[] = "Value model", LEARNING[] = "Learning", SPEED[] = "Time and speed";
+static const char REWARD[] = "Reward", COMPLETIONS[] = "Lengths and ends", POLICY[] = "Policy", VALUE[] = "Value model", LEARNING[] = "Learning", SPEED[] = "Time and speed";
 static const char *const order_online[] = {REWARD, COMPLETIONS, POLICY, VALUE, LEARNING, SPEED}, *const order_offline[] = {LEARNING, REWARD, COMPLETIONS, POLICY, VALUE, SPEED};
 enum { SECTIONS = sizeof order_online / sizeof *order_online };
 
@@ -30,7 +30,7 @@ static const spec specs[] = {
     {REWARD, "Implicit rewards", "nats", "Beta times the log-ratio to the reference.", {{"rewards/chosen", "chosen"}, {"rewards/rejected", "rejected"}}, NULL, NULL, NULL, NULL, SMOOTH, NULL},
     {REWARD, "Log-probabilities", "nats", "Of whole answers.", {{"logps/chosen", "chosen"}, {"logps/rejected", "rejected"}}, NULL, NULL, NULL, NULL, 0, NULL},
 
-    {COMPLETIONS, "Length", "tokens", "Of completions; ended: those that came to an end token or a stop string.", {{"completions/mean_length", "mean"}, {"completions/mean_terminated_length", "mean of ended"}}, "completions/min_length", "completions/max_length", NULL, "shaded: shortest to longest", ZERO, NULL},
+    {COMPLETIONS, "Length", "tokens", "Of completions; ended: those that came to an end token or a stop string.", {{"completions/mean_length", "mean"}, {"completions/mean_terminated_length", "mean of ended"}}, "completions/min_length", "completions/max_length", NULL, "shaded: shortest to longest", ZERO | ENDED, NULL},
     {COMPLETIONS, "EOS rate", "share", "Completions that ended by themselves; the others ran out of tokens.", {{"completions/clipped_ratio", "ended"}}, NULL, NULL, NULL, NULL, SHARE | FROM_ONE, NULL},
     {COMPLETIONS, "Groups without spread", "share", "All completions of a prompt have the same score: nothing to learn from.", {{"frac_reward_zero_std", "groups"}}, NULL, NULL, NULL, NULL, SHARE | GROUPS, NULL},
 
@@ -113,6 +113,10 @@ static bool fill(drawer *d, const spec *x, chart *c) {
     for (int i = 0; i < LINES && x->lines[i].metric; i++) {
         const report_series *s = report_find(&r->history, x->lines[i].metric);
         if (s && (x->flags & VARIES) && level(s)) continue;
+        if (s && i && (x->flags & ENDED) && s->n && s->y[0] == 0 && level(s)) { /* none ended: there is no length of those */
+            take(d, x->lines[i].metric);
+            continue;
+        }
         add_line(c, x->lines[i].label, take(d, x->lines[i].metric), x, groups);
     }
     for (int i = 0; i < LINES && x->lines[i].metric; i++) add_held_out(d, c, x, i);

@@ -153,7 +153,7 @@ static void put_notes(report_page *p, const report_run *r) {
 /* `body` is the text below: what it has is linked. (Texts in it cannot look like a section: they are escaped.) */
 static void put_head(report_page *p, const report_run *r, const char *title, const char *body) {
     static const struct { const char *anchor, *name; } sections[] = {{"reward", "Reward"}, {"completions", "Lengths and ends"}, {"policy", "Policy"}, {"value", "Value model"},
-                                                                      {"learning", "Learning"}, {"speed", "Time and speed"}, {"texts", "Completions"}, {"settings", "Settings"}};
+                                                                      {"learning", "Learning"}, {"speed", "Time and speed"}, {"other", "Other metrics"}, {"texts", "Completions"}, {"settings", "Settings"}};
     report_put(p, "<header><h1>");
     report_put_escaped(p, title, strlen(title));
     report_put(p, "</h1><p class=sub>");

@@ -155,7 +155,7 @@ static void put_cell(report_page *p, const column *c, const sample *s, int row) 
         }
         report_put(p, "</dl>");
     }
-    report_put(p, "<h4>Prompt <small>record %lld</small></h4>", (long long)s->record);
+    report_put(p, "<h4>Prompt <small title=\"in the training file, counted from 0\">record %lld</small></h4>", (long long)s->record);
     report_put_long(p, s->prompt);
     report_put(p, "<h4>Completion</h4>");
     report_put_long(p, s->text);
@@ -214,28 +214,37 @@ static plumb_status read_columns(const report_run *r, column **columns, int *n) 
     return status;
 }
 
+static void put_columns(report_page *p, const column *columns, int n) {
+    if (n == 0) {
+        report_put(p, "<p class=note>There are no completions: none was kept (log_trajectories: false), or no iteration has ended.</p>");
+        return;
+    }
+    report_put(p, "<p class=help>The best, the middle and the worst completion of %s, by score. The marks above a column are all scores of that iteration, on one scale.</p>",
+               n == 1 ? "an iteration" : "some iterations");
+    put_table(p, columns, n);
+}
+
 void report_samples(report_page *p, const report_run *r) {
     column *columns = NULL;
     int n = 0;
-    if (!report_good(p) || (!r->online && !r->trajectories)) {
-        if (report_good(p) && r->o->n_iterations) p->status = plumb_error(PLUMB_E_DATA, "iteration %lld: %s has no trajectories/", (long long)r->o->iterations[0], r->o->dir);
-        return;
-    }
-    report_put(p, "<section id=texts><h2>Completions</h2>");
-    plumb_status status = r->trajectories ? read_columns(r, &columns, &n) : r->o->n_iterations ? plumb_error(PLUMB_E_DATA, "iteration %lld: %s has no trajectories/", (long long)r->o->iterations[0], r->o->dir) : PLUMB_OK;
-    if (status == PLUMB_E_MEMORY || (status != PLUMB_OK && r->o->n_iterations)) {
+    bool asked = r->o->n_iterations > 0; /* then what cannot be shown is an error, not a note */
+    if (!report_good(p) || (!r->online && !asked)) return;
+    plumb_status status = r->trajectories ? read_columns(r, &columns, &n)
+                          : asked         ? plumb_error(PLUMB_E_DATA, "iteration %lld: %s has no trajectories/", (long long)r->o->iterations[0], r->o->dir)
+                                          : PLUMB_OK;
+    if (status == PLUMB_E_MEMORY || (status != PLUMB_OK && asked)) {
         p->status = status;
-    } else if (status != PLUMB_OK) { /* a damaged manifest: the curves are there all the same */
-        report_put(p, "<p class=\"note bad\">Not readable: ");
-        report_put_escaped(p, plumb_error_message(), strlen(plumb_error_message()));
-        report_put(p, "</p>");
-    } else if (n == 0) {
-        report_put(p, "<p class=note>No completions were kept (log_trajectories), or none yet.</p>");
     } else {
-        report_put(p, "<p class=help>The best, the middle and the worst completion of %s, by score. The marks above a column are all scores of that iteration, on one scale.</p>", n == 1 ? "an iteration" : "some iterations");
-        put_table(p, columns, n);
+        report_put(p, "<section id=texts><h2>Completions over time</h2>");
+        if (status != PLUMB_OK) { /* a damaged manifest: the curves are there all the same */
+            report_put(p, "<p class=\"note bad\">Not readable: ");
+            report_put_escaped(p, plumb_error_message(), strlen(plumb_error_message()));
+            report_put(p, "</p>");
+        } else {
+            put_columns(p, columns, n);
+        }
+        report_put(p, "</section>\n");
     }
-    report_put(p, "</section>\n");
     for (int i = 0; i < n && columns; i++) free_column(&columns[i]);
     free(columns);
 }
