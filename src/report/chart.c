@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WIDTH = 400, HEIGHT = 190, LEFT = 50, RIGHT = 390, TOP = 8, BOTTOM = 156, X_TICKS = 6, Y_TICKS = 4, SMOOTHED_FROM = 24, DOTTED_TO = 12, GAP_MARKS = 200, HALF_LIVES = 30 };
+enum { WIDTH = 400, HEIGHT = 190, LEFT = 50, RIGHT = 390, TOP = 8, BOTTOM = 156, X_TICKS = 6, Y_TICKS = 4, SMOOTHED_FROM = 24, DOTTED_TO = 12, HALF_LIVES = 60 };
 
 typedef struct frame { double x0, x1, low, high; report_ticks ticks; } frame;
 static double at_x(const frame *f, double x) { return LEFT + (x - f->x0) / (f->x1 - f->x0) * (RIGHT - LEFT); }
@@ -54,7 +54,7 @@ static bool set_frame(const chart *c, frame *f) {
     if (c->has_mark) widen(&low, &high, c->mark);
     if (c->from_zero) widen(&low, &high, 0);
     if (c->to_one) low = fmin(low, 0), high = fmax(high, 1);
-    if (high - low <= fmax(fabs(low), fabs(high)) * 1e-9) { /* a level line: in the middle, or on the ground */
+    if (high - low <= fmax(fabs(low), fabs(high)) * 1e-6) { /* a level line: in the middle, or on the ground */
         double by = high == 0 ? 1 : fabs(high) * 0.2;
         if (!c->from_zero || high != 0) low -= c->from_zero ? 0 : by;
         high += by;
@@ -117,7 +117,7 @@ static void put_values(report_page *p, const double *x, const double *y, const s
 static void put_line(report_page *p, const chart *c, const frame *f, int index) {
     const chart_line *l = &c->lines[index];
     const report_series *s = l->series;
-    double *y = room_for(p, s->n), *smooth = room_for(p, s->n);
+    double *y = room_for(p, s->n), *smooth = room_for(p, s->n), *weights = room_for(p, s->n);
     size_t kept[REPORT_POINTS];
     if (report_good(p)) {
         for (size_t i = 0; i < s->n; i++) y[i] = shown(l, s->y[i]);
@@ -134,7 +134,7 @@ static void put_line(report_page *p, const chart *c, const frame *f, int index) 
             report_put(p, "\"/>");
         }
         if (smoothed) {
-            report_smooth(y, s->n, fmax(2, (double)s->n / HALF_LIVES), smooth);
+            report_smooth(y, s->n, fmax(2, (double)s->n / HALF_LIVES), smooth, weights);
             n = report_thin(smooth, s->n, REPORT_POINTS, kept);
             report_put(p, "<path class=\"line smooth\" d=\"");
             put_path(p, f, s->x, smooth, kept, n);
@@ -144,17 +144,26 @@ static void put_line(report_page *p, const chart *c, const frame *f, int index) 
     }
     free(y);
     free(smooth);
+    free(weights);
 }
 
-/* Where values were not finite: short strokes on the ground. */
+/* Where values were not finite: strokes on the ground, from the first to the last of neighbours, and no two on one dot. */
 static void put_gaps(report_page *p, const chart *c, const frame *f) {
-    int marks = 0;
-    for (int k = 0; k < c->n_lines; k++)
-        for (size_t i = 0; c->lines[k].series->gaps && i < c->lines[k].series->n && marks < GAP_MARKS; i++) {
-            if (!isnan(c->lines[k].series->y[i])) continue;
-            report_put(p, "%sM%.1f %dv-6", marks++ ? "" : "<path class=gaps d=\"", at_x(f, c->lines[k].series->x[i]), BOTTOM);
+    bool any = false;
+    for (int k = 0; k < c->n_lines; k++) {
+        const report_series *s = c->lines[k].series;
+        double end = -INFINITY;
+        for (size_t i = 0; s->gaps && i < s->n; i++) {
+            size_t from = i;
+            if (!isnan(s->y[i])) continue;
+            while (i + 1 < s->n && isnan(s->y[i + 1])) i++;
+            if (at_x(f, s->x[i]) < end + 1) continue;
+            end = at_x(f, s->x[i]);
+            report_put(p, "%sM%.1f %dH%.1f", any ? "" : "<path class=gaps d=\"", at_x(f, s->x[from]), BOTTOM - 1, end);
+            any = true;
         }
-    if (marks) report_put(p, "\"/>");
+    }
+    if (any) report_put(p, "\"/>");
 }
 
 /* --- bands ------------------------------------------------------------------------------------------------------------- */
@@ -270,7 +279,7 @@ static void put_description(report_page *p, const chart *c, int id) {
 static void put_notes(report_page *p, const chart *c) {
     size_t gaps = 0;
     for (int k = 0; k < c->n_lines; k++) gaps += c->lines[k].series->gaps;
-    if (gaps) report_put(p, "<p class=\"note bad\">%zu value%s not finite (NaN or infinite): %s in the line, marked below.</p>", gaps, gaps == 1 ? " is" : "s are", gaps == 1 ? "a gap" : "gaps");
+    if (gaps) report_put(p, "<p class=\"note bad\">%zu value%s not finite (NaN or infinite): %s in the line, marked in red on the axis.</p>", gaps, gaps == 1 ? " is" : "s are", gaps == 1 ? "a gap" : "gaps");
     if (c->stacked && c->lines[0].series->n > REPORT_BARS)
         report_put(p, "<p class=note>Each bar is the mean of about %zu %ss.</p>", (c->lines[0].series->n + REPORT_BARS / 2) / REPORT_BARS, c->x_label);
     if (c->note) report_put(p, "<p class=note>%s</p>", c->note);

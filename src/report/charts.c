@@ -19,8 +19,7 @@ typedef struct spec {
 } spec;
 
 static const char REWARD[] = "Reward", COMPLETIONS[] = "Lengths and ends", POLICY[] = "Policy", VALUE[] = "Value model", LEARNING[] = "Learning", SPEED[] = "Time and speed";
-static const char *const order_online[] = {REWARD, COMPLETIONS, POLICY, VALUE, LEARNING, SPEED}, *const order_offline[] = {LEARNING, REWARD, COMPLETIONS, POLICY, VALUE, SPEED};
-enum { SECTIONS = sizeof order_online / sizeof *order_online };
+static const char *const order_online[] = {REWARD, COMPLETIONS, POLICY, VALUE, LEARNING, SPEED, NULL}, *const order_offline[] = {LEARNING, REWARD, SPEED, NULL};
 
 static const char spread[] = "shaded: \xc2\xb1 one standard deviation";
 static const spec specs[] = {
@@ -51,6 +50,7 @@ static const spec specs[] = {
     {LEARNING, "Policy loss", "", "The clipped objective; its height says little.", {{"loss/policy_avg", "loss"}}, NULL, NULL, NULL, NULL, SMOOTH, NULL},
     {LEARNING, "Perplexity", "", "exp(held-out loss).", {{"eval_perplexity", "held-out"}}, NULL, NULL, NULL, NULL, 0, NULL},
     {LEARNING, "Token accuracy", "share", "Targets that are the most likely token.", {{"mean_token_accuracy", "training"}}, NULL, NULL, NULL, NULL, SMOOTH, NULL},
+    {LEARNING, "Entropy", "nats per token", "Of the predicted distributions.", {{"entropy", "training"}}, NULL, NULL, NULL, NULL, ZERO | SMOOTH, "completions/mean_length"},
     {LEARNING, "Pair accuracy", "share", "Pairs whose chosen answer has the higher reward.", {{"accuracy", "training"}, {"rewards/accuracies", "training"}}, NULL, NULL, NULL, NULL, SHARE | SMOOTH, NULL},
     {LEARNING, "Margin", "", "Reward of the chosen answer minus that of the other.", {{"margin", "training"}, {"rewards/margins", "training"}}, NULL, NULL, NULL, NULL, SMOOTH, NULL},
     {LEARNING, "Learning rate", "", NULL, {{"learning_rate", "rate"}}, NULL, NULL, NULL, NULL, ZERO, NULL},
@@ -88,19 +88,18 @@ static bool level(const report_series *s) {
 static void add_line(chart *c, const char *label, const report_series *s, const spec *x, double groups) {
     if (!s || s->n == 0 || c->n_lines == CHART_LINES) return;
     chart_line *l = &c->lines[c->n_lines++];
-    *l = (chart_line){.label = label, .series = s, .scale = 1, .smooth = x->flags & SMOOTH, .of = x->flags & GROUPS ? groups : 0};
+    *l = (chart_line){.label = label, .series = s, .scale = 1, .smooth = x->flags & SMOOTH, .marks = !strncmp(s->name, "eval_", 5), .of = x->flags & GROUPS ? groups : 0};
     if (x->flags & FROM_ONE) l->scale = -1, l->shift = 1;
+    l->smooth = l->smooth && !l->marks;
 }
 
 /* The same metric over the held-out records: points, measured now and then. */
 static void add_held_out(drawer *d, chart *c, const spec *x, int i) {
     char name[160];
     snprintf(name, sizeof name, "eval_%.150s", x->lines[i].metric);
-    int before = c->n_lines;
     bool several = x->lines[1].metric && report_find(&d->r->history, x->lines[0].metric) && report_find(&d->r->history, x->lines[1].metric);
     snprintf(d->held_out[i], sizeof d->held_out[i], "held-out%s%.40s", several ? ", " : "", several ? x->lines[i].label : "");
     add_line(c, d->held_out[i], take(d, name), x, 0);
-    if (c->n_lines > before) c->lines[before].marks = true, c->lines[before].smooth = false;
 }
 
 /* A drawing of its own for each row: whether there was anything to draw. */
@@ -205,7 +204,7 @@ void report_curves(report_page *p, const report_run *r) {
     if (report_good(p)) p->status = plumb_alloc(&d.used, r->history.count, sizeof *d.used, "a report");
     if (!report_good(p)) return;
     if (r->history.count == 0) report_put(p, "<section><p class=note>There are no metrics yet: no curves.</p></section>\n");
-    for (int i = 0; i < SECTIONS; i++) draw_section(&d, r->online ? order_online[i] : order_offline[i]);
+    for (const char *const *section = r->online ? order_online : order_offline; *section; section++) draw_section(&d, *section);
     draw_others(&d);
     free(d.used);
 }

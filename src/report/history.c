@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const double LARGE = 1e100; /* beyond it a value counts as infinite: no drawing can hold it beside others */
 enum { NAMES = 1024 }; /* of metrics; a file with more is not ours, and would make a page of that many drawings */
 
 void report_history_free(report_history *h) {
@@ -60,7 +61,7 @@ static bool value_of(const json_t *v, double *y) {
     *y = NAN;
     if (json_is_number(v)) {
         *y = json_number_value(v);
-        if (isinf(*y)) *y = NAN;
+        if (!(fabs(*y) <= LARGE)) *y = NAN;
         return true;
     }
     return text && (!strcmp(text, "NaN") || !strcmp(text, "Infinity") || !strcmp(text, "-Infinity"));

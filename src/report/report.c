@@ -123,7 +123,8 @@ static void put_tiles(report_page *p, const report_run *r) {
             put_metric_tile(p, r, "eval_mean_token_accuracy", "Held-out accuracy", 1, 0);
     }
     if (isfinite(tokens)) {
-        report_number(value, tokens);
+        if (tokens < 1e6) report_number(value, tokens);
+        else snprintf(value, sizeof value, "%.3g%s", tokens < 1e9 ? tokens / 1e6 : tokens / 1e9, tokens < 1e9 ? "M" : "G");
         put_tile(p, "Tokens", value, "");
     }
     if (isfinite(seconds)) {
@@ -154,6 +155,7 @@ static void put_notes(report_page *p, const report_run *r) {
 static void put_head(report_page *p, const report_run *r, const char *title, const char *body) {
     static const struct { const char *anchor, *name; } sections[] = {{"reward", "Reward"}, {"completions", "Lengths and ends"}, {"policy", "Policy"}, {"value", "Value model"},
                                                                       {"learning", "Learning"}, {"speed", "Time and speed"}, {"other", "Other metrics"}, {"texts", "Completions"}, {"settings", "Settings"}};
+    static const char mark[] = "<section id=";
     report_put(p, "<header><h1>");
     report_put_escaped(p, title, strlen(title));
     report_put(p, "</h1><p class=sub>");
@@ -168,11 +170,11 @@ static void put_head(report_page *p, const report_run *r, const char *title, con
     put_tiles(p, r);
     put_notes(p, r);
     report_put(p, "<nav>");
-    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
-        char mark[48];
-        snprintf(mark, sizeof mark, "<section id=%s>", sections[i].anchor);
-        if (strstr(body, mark)) report_put(p, "<a href=\"#%s\">%s</a>", sections[i].anchor, sections[i].name);
-    }
+    for (const char *at = body; (at = strstr(at, mark)); at++)
+        for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
+            const char *anchor = sections[i].anchor, *found = at + strlen(mark);
+            if (!strncmp(found, anchor, strlen(anchor)) && found[strlen(anchor)] == '>') report_put(p, "<a href=\"#%s\">%s</a>", anchor, sections[i].name);
+        }
     report_put(p, "<label><input type=checkbox id=smoothing checked> smoothed lines</label></nav></header>\n");
 }
 

@@ -42,8 +42,8 @@ enum { REPORT_POINTS = 500, REPORT_BARS = 100 };
 /* Which of n points to draw, ascending, at most `most` (8 or more): the first, the last, and the least and the greatest of every bucket between. A value that is not finite is a
  * gap; each bucket with one keeps one. kept [most]; returns their number. */
 size_t report_thin(const double *y, size_t n, size_t most, size_t *kept);
-/* The mean of the finite points before and at each one, weighted by 0.5^(distance / half_life), gaps kept: out [n]. */
-void report_smooth(const double *y, size_t n, double half_life, double *out);
+/* The mean of the finite points around each one, weighted by 0.5^(distance / half_life), gaps kept: out [n]; weights [n] is for its own use. */
+void report_smooth(const double *y, size_t n, double half_life, double *out, double *weights);
 
 /* --- history.c ------------------------------------------------------------------------------------------------------- */
 typedef struct report_series { char *name; double *x, *y; size_t n, cap_x, cap_y, gaps; } report_series; /* y: NaN where it was not finite, counted in gaps */

@@ -14,7 +14,7 @@
 #include "plumb/trajectory.h"
 
 enum { BEST, MEDIAN, WORST, ROWS };
-enum { STRIP_WIDTH = 240, STRIP_HEIGHT = 26, STRIP_MARGIN = 8, STRIP_POINTS = 400 };
+enum { COLUMN_WIDTH = 270, STRIP_WIDTH = 240, STRIP_HEIGHT = 26, STRIP_MARGIN = 8, STRIP_POINTS = 400 };
 static const char *const row_names[ROWS] = {"Best", "Median", "Worst"};
 
 /* One completion, out of its batch. */
@@ -167,7 +167,7 @@ static void put_table(report_page *p, const column *columns, int n) {
     for (int i = 0; i < n; i++)
         for (int64_t k = 0; k < columns[i].sequences; k++)
             if (isfinite(columns[i].scores[k])) low = fmin(low, columns[i].scores[k]), high = fmax(high, columns[i].scores[k]);
-    report_put(p, "<div class=wide tabindex=0 role=region aria-label=\"Completions over time\"><table class=samples><thead><tr><td></td>");
+    report_put(p, "<div class=wide tabindex=0 role=region aria-label=\"Completions over time\"><table class=samples style=\"min-width:%dpx\"><thead><tr><td></td>", 84 + n * COLUMN_WIDTH);
     for (int i = 0; i < n; i++) {
         report_put(p, "<th scope=col>Iteration %lld <small>%lld completion%s</small>", (long long)columns[i].iteration, (long long)columns[i].sequences, columns[i].sequences == 1 ? "" : "s");
         put_strip(p, &columns[i], low, high);

@@ -32,12 +32,19 @@ size_t report_thin(const double *y, size_t n, size_t most, size_t *kept) {
     return count;
 }
 
-void report_smooth(const double *y, size_t n, double half_life, double *out) {
+/* Both directions, so that the line does not lag behind a fall: the sums over the left side and over the right side count its neighbours, the left one the point too. */
+void report_smooth(const double *y, size_t n, double half_life, double *out, double *weights) {
     double keep = pow(0.5, 1 / half_life), sum = 0, weight = 0;
     for (size_t i = 0; i < n; i++) {
-        bool there = isfinite(y[i]);
         sum *= keep, weight *= keep;
+        if (isfinite(y[i])) sum += y[i], weight += 1;
+        out[i] = sum, weights[i] = weight;
+    }
+    sum = weight = 0;
+    for (size_t i = n; i-- > 0;) {
+        bool there = isfinite(y[i]);
+        out[i] = there ? (out[i] + sum) / (weights[i] + weight) : NAN;
         if (there) sum += y[i], weight += 1;
-        out[i] = there ? sum / weight : NAN;
+        sum *= keep, weight *= keep;
     }
 }

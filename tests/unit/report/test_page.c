@@ -118,7 +118,7 @@ static void shows_an_online_run(void **state) {
         snprintf(mark, sizeof mark, ">text #3 of %d<", chosen[i]);
         check_lacks(text, mark);
     }
-    assert_int_equal(count(text, "<table class=samples>"), 1);
+    assert_int_equal(count(text, "<table class=samples "), 1);
     check_has(text, "KL 0.75");
     check_has(text, "ended (end token)");
     check_has(text, "<tr><td>batch_size</td><td>16</td>");
