@@ -20,4 +20,5 @@ int cmd_merge(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_trajectories(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
+int cmd_report(int argc, char **argv);
 #endif

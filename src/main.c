@@ -41,6 +41,7 @@ static const command commands[] = {
     {"merge", "merge an adapter into a model and write it in Hugging Face format", cmd_merge},
     {"trajectories", "show, search and verify what a run has sampled", cmd_trajectories},
     {"inspect", "show what is in a model, an adapter or a checkpoint", cmd_inspect},
+    {"report", "a page about a run: curves, completions, settings", cmd_report},
     {"tokenize", "text to token ids and back", cmd_tokenize},
     {"options", NULL, cmd_options},
 };

@@ -227,6 +227,7 @@ int plumb_online_run(const plumb_options *o, int command, const char *name, plum
         if (status == PLUMB_OK && !stopped && (command & PLUMB_FOR_ONLINE)) {
             status = plumb_session_finish(&s);
             save_value_model(&online, &status);
+            if (status == PLUMB_OK) status = plumb_session_pending(&s);
             status = plumb_comm_agree(PLUMB_AXIS_WORLD, status);
         }
     }

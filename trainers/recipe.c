@@ -54,6 +54,7 @@ int plumb_recipe_run(const plumb_options *o, const plumb_recipe *recipe, plumb_s
         if (status == PLUMB_OK) status = plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_session_pending(&s));
         stopped = s.stopping;
         if (status == PLUMB_OK && !stopped) status = plumb_session_finish(&s);
+        if (status == PLUMB_OK && !stopped) status = plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_session_pending(&s));
     }
     if (status != PLUMB_OK && plumb_is_root()) {
         if (s.log) plumb_log_line(s.log, "plumb %s: %s", recipe->name, plumb_error_message());

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "plumb/report.h"
 
 /* Cores that this rank may use: what it is bound to, and no more than its share of the node. */
 static int threads_of(const plumb_options *o) {
@@ -107,7 +108,7 @@ static uint64_t values_hash(plumb_session *s) {
 /* The settings of a recipe with many of them: all but those that change no number. */
 static plumb_status identify_settings(const plumb_session *s, plumb_str *text) {
     static const char *const harmless[] = {"output_dir",   "run_name", "resume",        "stop_after",   "save_steps",     "save_total_limit", "logging_steps", "threads", "dry_run",
-                                           "rollout_batch", "backend", "isa",           "kv_budget_mb", "reward_timeout", "reward_retries",   "log_trajectories"};
+                                           "rollout_batch", "backend", "isa",           "kv_budget_mb", "reward_timeout", "reward_retries",   "log_trajectories", "report"};
     plumb_str yaml = {0};
     plumb_status status = plumb_options_write(s->o, s->command, &yaml);
     for (char *line = yaml.data; status == PLUMB_OK && line && *line;) {
@@ -443,11 +444,19 @@ static plumb_status write_product(plumb_session *s, bool full) {
     free(path);
     return status;
 }
+/* The page about the run. What was trained is saved by then: a failure is kept, so that everything else is written too. */
+static void write_report(plumb_session *s) {
+    plumb_status status = s->o->report ? plumb_report_write(&(plumb_report_options){.dir = s->dir}) : PLUMB_OK;
+    if (status != PLUMB_OK) plumb_session_keep(s, plumb_error_prefix(status, "report.html was not written (the result was; report: false does without)"));
+    else if (s->o->report && s->log) plumb_log_line(s->log, "report written to %s/report.html", s->dir);
+}
 plumb_status plumb_session_finish(plumb_session *s) {
     int n;
     const plumb_trainable *t = plumb_model_trainables(s->model, &n);
     bool full = false;
     for (int i = 0; i < n; i++) full = full || t[i].part == PLUMB_PART_FULL;
     plumb_comm_doing("writing the result after step", s->step);
-    return plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? write_product(s, full) : PLUMB_OK);
+    plumb_status status = plumb_is_root() ? write_product(s, full) : PLUMB_OK;
+    if (status == PLUMB_OK && plumb_is_root()) write_report(s);
+    return plumb_comm_agree(PLUMB_AXIS_WORLD, status);
 }

@@ -96,7 +96,7 @@ void plumb_session_keep(plumb_session *s, plumb_status status);
 plumb_status plumb_session_pending(const plumb_session *s) PLUMB_CHECKED;
 /* Saves when it is time (save_steps, a signal, stop_after); sets s->stopping when the run must leave. Collective. */
 plumb_status plumb_session_after_step(plumb_session *s) PLUMB_CHECKED;
-/* The run's product: adapter/ or model/, written by rank 0. Collective. */
+/* The run's product: adapter/ or model/, and report.html when asked for, written by rank 0. That the page was not written is kept (plumb_session_pending). Collective. */
 plumb_status plumb_session_finish(plumb_session *s) PLUMB_CHECKED;
 /* Prints parameters, memory, steps and tokens (rank 0). */
 plumb_status plumb_session_dry_run(plumb_session *s) PLUMB_CHECKED;

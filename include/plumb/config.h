@@ -89,7 +89,7 @@ typedef struct plumb_options {
     char *base_weights;  /* native | int8 | int4 */
     /* evaluation, logging, checkpoints */
     int64_t eval_steps, logging_steps, save_steps, save_total_limit;
-    bool eval_at_start;
+    bool eval_at_start, report;
     char *resume,
         *stop_after; /* auto | never | PATH ; "55m", "3h30m", "90s", "" (checked: plumb_duration_parse succeeds) */
     /* generation */

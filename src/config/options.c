@@ -266,6 +266,8 @@ const plumb_option plumb_option_table[] = {
      "evaluate before the first step too"},
     {"logging_steps", "Evaluation, log, checkpoints", INT, AT(logging_steps), "1", NULL, 1, COUNT_MAX, NULL, TRAIN, 0,
      "a line in the log and in metrics.jsonl after every N steps"},
+    {"report", "Evaluation, log, checkpoints", BOOL, AT(report), "true", NULL, 0, 0, NULL, TRAIN, 0,
+     "at the end, report.html is written to output_dir: curves, completions and settings on one page (plumb report)"},
     {"save_steps", "Evaluation, log, checkpoints", INT, AT(save_steps), "500", NULL, 0, COUNT_MAX, NULL, TRAIN, 0,
      "a checkpoint after every N steps; 0 = only at the end and when asked to stop"},
     {"save_total_limit", "Evaluation, log, checkpoints", INT, AT(save_total_limit), "2", NULL, 0, 1 << 24, NULL, TRAIN,
