@@ -33,6 +33,7 @@ static const command commands[] = {
     {"ppo", "reinforcement learning from a reward, with a value model", cmd_ppo},
     {"grpo", "the same without one: completions of a prompt are compared", cmd_grpo},
     {"rloo", "the same with a leave-one-out baseline", cmd_rloo},
+    {"run", "a pipeline of these, one after the other in one job", cmd_run},
     {"score", "scores of a reward model for answers in a file", cmd_score},
     {"generate", "let a model go on from a prompt", cmd_generate},
     {"eval", "loss and perplexity on held-out records", cmd_eval},

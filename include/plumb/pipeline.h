@@ -31,22 +31,22 @@ typedef struct plumb_stage {
     char settings[17];     /* fingerprint of the settings that decide its result, its own and those of the stages that it needs */
 } plumb_stage;
 
-typedef struct plumb_pipeline {
+typedef struct plumb_stages {
     char *path, *output_dir;
     char *stop_after; /* "" or a time (checked) */
     plumb_stage *stages;
     int count;
     uint64_t fingerprint; /* of all settings, whatever they decide: differs when ranks read different files */
-} plumb_pipeline;
+} plumb_stages;
 
 /* Arguments are output_dir=…, stop_after=…, defaults.KEY=… and STAGE.KEY=…; positions [n] are their places on the command line. A product that a stage does not make,
  * a stage that comes later, two stages with one name or folder, keys that decide how a pipeline runs (resume, dry_run) are refused. *p is empty after an error. */
-plumb_status plumb_pipeline_load(plumb_pipeline *p, const char *path, char *const *arguments, const int *positions, int n) PLUMB_CHECKED;
+plumb_status plumb_stages_load(plumb_stages *p, const char *path, char *const *arguments, const int *positions, int n) PLUMB_CHECKED;
 /* The same for a file in memory; `name` serves messages. */
-plumb_status plumb_pipeline_load_text(plumb_pipeline *p, const char *text, size_t size, const char *name, char *const *arguments, const int *positions, int n) PLUMB_CHECKED;
-void plumb_pipeline_free(plumb_pipeline *p);
+plumb_status plumb_stages_load_text(plumb_stages *p, const char *text, size_t size, const char *name, char *const *arguments, const int *positions, int n) PLUMB_CHECKED;
+void plumb_stages_free(plumb_stages *p);
 /* Index of a stage; PLUMB_E_CONFIG with the nearest name when there is none. */
-plumb_status plumb_pipeline_find(const plumb_pipeline *p, const char *name, int *index) PLUMB_CHECKED;
+plumb_status plumb_stages_find(const plumb_stages *p, const char *name, int *index) PLUMB_CHECKED;
 
 /* The command line of plumb run. */
 typedef struct plumb_run_line {

@@ -33,7 +33,7 @@ typedef struct plumb_binding { /* one load in progress */
     plumb_place *places; /* [plumb_option_count], owned */
     plumb_part part;
     int commands;                         /* of a pipeline: all that its stages are */
-    const struct plumb_pipeline *earlier; /* the stages that ${NAME.product} may name; NULL: ${ is plain text */
+    const struct plumb_stages *earlier; /* the stages that ${NAME.product} may name; NULL: ${ is plain text */
 } plumb_binding;
 
 typedef struct plumb_scalar { /* borrowed */

@@ -16,7 +16,7 @@
 enum { NAME_BYTES = 48 };
 
 typedef struct source { /* the load in progress */
-    plumb_pipeline *pipeline;
+    plumb_stages *pipeline;
     plumb_binding file; /* for messages about no stage in particular */
     plumb_yaml *yaml;
     plumb_yaml_node defaults, nodes[PLUMB_MAX_STAGES];
@@ -90,7 +90,7 @@ static plumb_status read_command(const source *s, plumb_stage *stage, const plum
     return unknown(s, value->at, value->scalar, names, n, "command of a stage");
 }
 static plumb_status outline_stage(source *s, const plumb_yaml_node *node) {
-    plumb_pipeline *p = s->pipeline;
+    plumb_stages *p = s->pipeline;
     if (node->kind != PLUMB_YAML_MAPPING) return plumb_config_fault(&s->file, node->at, "stages", "found %s; expected a mapping such as {command: sft, train_file: …}", kind_text(node->kind));
     if (p->count == PLUMB_MAX_STAGES) return plumb_config_fault(&s->file, node->at, "stages", "found more than %d stages", PLUMB_MAX_STAGES);
     s->nodes[p->count] = *node;
@@ -118,7 +118,7 @@ static plumb_status outline_stage(source *s, const plumb_yaml_node *node) {
 
 static plumb_status outline(source *s, const plumb_yaml_node *root) {
     static const char *const keys[] = {"output_dir", "stop_after", "defaults", "stages"};
-    plumb_pipeline *p = s->pipeline;
+    plumb_stages *p = s->pipeline;
     plumb_yaml_walk walk = plumb_yaml_enter(root);
     unsigned seen = 0;
     if (root->kind != PLUMB_YAML_MAPPING) return plumb_config_fault(&s->file, root->at, NULL, "found %s; expected lines such as 'output_dir: runs/assistant' and 'stages:'", kind_text(root->kind));
@@ -154,7 +154,7 @@ static const char *argument_of(const char *argument, const char *name) {
 }
 /* Those of the pipeline itself are taken at once; each of the others must belong to somebody. */
 static plumb_status sort_arguments(source *s) {
-    plumb_pipeline *p = s->pipeline;
+    plumb_stages *p = s->pipeline;
     for (int i = 0; i < s->n_arguments; i++) {
         const char *text = s->arguments[i], *equals = strchr(text, '=');
         plumb_place at = {.argument = position(s, i)};
@@ -265,7 +265,7 @@ static plumb_status set_folder(const source *s, plumb_stage *stage) {
 /* What the pipeline decides itself, and a folder for each stage. */
 static plumb_status check_stage(const plumb_binding *b, const source *s, int k) {
     static const char *const own[] = {"resume", "dry_run"};
-    const plumb_pipeline *p = s->pipeline;
+    const plumb_stages *p = s->pipeline;
     const plumb_stage *stage = &p->stages[k];
     for (int i = 0; i < 2; i++) {
         plumb_place at = plumb_config_place(b, own[i]);
@@ -286,7 +286,7 @@ static bool lies_in(const char *path, const char *folder) {
     size_t n = strlen(folder);
     return path && strcmp(folder, ".") != 0 && !strncmp(path, folder, n) && path[n] == '/';
 }
-static void find_needs(plumb_pipeline *p, int k) {
+static void find_needs(plumb_stages *p, int k) {
     plumb_stage *stage = &p->stages[k];
     for (int i = 0; i < plumb_option_count; i++) {
         const plumb_option *row = &plumb_option_table[i];
@@ -297,7 +297,7 @@ static void find_needs(plumb_pipeline *p, int k) {
             if (lies_in(path, p->stages[j].dir)) stage->needs |= (uint64_t)1 << j;
     }
 }
-static plumb_status set_fingerprints(plumb_pipeline *p, int k) {
+static plumb_status set_fingerprints(plumb_stages *p, int k) {
     plumb_stage *stage = &p->stages[k];
     plumb_str text = {0}, all = {0};
     plumb_status status = plumb_str_printf(&text, "command=%s\n", plumb_options_command_name(stage->command));
@@ -331,7 +331,7 @@ static plumb_status bind_stage(source *s, int k) {
 /* --- all of it ---------------------------------------------------------------------------------------------------------------------------------------- */
 static plumb_status load(source *s, const char *text, size_t size) {
     plumb_yaml_node root;
-    plumb_pipeline *p = s->pipeline;
+    plumb_stages *p = s->pipeline;
     PLUMB_TRY(plumb_config_copy(&p->path, s->file.name, strlen(s->file.name)));
     PLUMB_TRY(plumb_alloc(&p->stages, PLUMB_MAX_STAGES, sizeof *p->stages, "stages"));
     PLUMB_TRY(plumb_yaml_open(&s->yaml, &s->file, text, size, &root));
@@ -343,26 +343,26 @@ static plumb_status load(source *s, const char *text, size_t size) {
     return PLUMB_OK;
 }
 
-plumb_status plumb_pipeline_load_text(plumb_pipeline *p, const char *text, size_t size, const char *name, char *const *arguments, const int *positions, int n) {
-    *p = (plumb_pipeline){0};
+plumb_status plumb_stages_load_text(plumb_stages *p, const char *text, size_t size, const char *name, char *const *arguments, const int *positions, int n) {
+    *p = (plumb_stages){0};
     source s = {.pipeline = p, .file = {.name = name}, .arguments = arguments, .positions = positions, .n_arguments = n};
     plumb_status status = load(&s, text, size);
     plumb_yaml_close(s.yaml);
-    if (status != PLUMB_OK) plumb_pipeline_free(p);
+    if (status != PLUMB_OK) plumb_stages_free(p);
     return status;
 }
 
-plumb_status plumb_pipeline_load(plumb_pipeline *p, const char *path, char *const *arguments, const int *positions, int n) {
+plumb_status plumb_stages_load(plumb_stages *p, const char *path, char *const *arguments, const int *positions, int n) {
     char *text;
     size_t size;
-    *p = (plumb_pipeline){0};
+    *p = (plumb_stages){0};
     PLUMB_TRY(plumb_read_file_max(path, PLUMB_CONFIG_FILE_MAX, &text, &size));
-    plumb_status status = plumb_pipeline_load_text(p, text, size, path, arguments, positions, n);
+    plumb_status status = plumb_stages_load_text(p, text, size, path, arguments, positions, n);
     free(text);
     return status;
 }
 
-void plumb_pipeline_free(plumb_pipeline *p) {
+void plumb_stages_free(plumb_stages *p) {
     if (!p) return;
     for (int i = 0; p->stages && i < p->count; i++) {
         plumb_stage *s = &p->stages[i];
@@ -370,10 +370,10 @@ void plumb_pipeline_free(plumb_pipeline *p) {
         free(s->name), free(s->dir), free(s->product);
     }
     free(p->stages), free(p->path), free(p->output_dir), free(p->stop_after);
-    *p = (plumb_pipeline){0};
+    *p = (plumb_stages){0};
 }
 
-plumb_status plumb_pipeline_find(const plumb_pipeline *p, const char *name, int *index) {
+plumb_status plumb_stages_find(const plumb_stages *p, const char *name, int *index) {
     const char *names[PLUMB_MAX_STAGES];
     char excerpt[EXCERPT_SIZE];
     for (int i = 0; i < p->count; i++) {

@@ -35,7 +35,7 @@ static plumb_status append_product(plumb_str *out, const plumb_stage *s, const c
 }
 
 static plumb_status no_such_stage(const plumb_binding *b, plumb_place at, const char *key, const char *name) {
-    const plumb_pipeline *p = b->earlier;
+    const plumb_stages *p = b->earlier;
     const char *names[PLUMB_MAX_STAGES];
     char list[256] = "";
     int later = -1;
