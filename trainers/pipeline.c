@@ -47,42 +47,45 @@ static void say(const char *format, ...) {
 static bool is_chosen(const run *r, int k) { return r->choice->only < 0 || r->choice->only == k; }
 
 /* --- 1: what is done -------------------------------------------------------------------------------------------------------------------------------- */
-static plumb_status check_done(const run *r, int k) {
+static bool counts(const run *r, int k) { return r->states[k].progress == PLUMB_STAGE_DONE && (r->choice->from < 0 || k < r->choice->from); }
+
+/* Alike on every rank: states have been broadcast. */
+static plumb_status check_settings(const run *r) {
     const plumb_stages *p = r->p;
-    const plumb_stage *s = &p->stages[k];
-    if (r->states[k].progress != PLUMB_STAGE_DONE) return PLUMB_OK;
-    if (strcmp(r->states[k].settings, s->settings))
-        return plumb_error(PLUMB_E_CONFIG, "%s:%d:%d: stage %s is done, with other settings than these (or those of a stage that it needs); expected the same, or --from %s to run it and what follows anew",
-                           p->path, s->line, s->column, s->name, s->name);
-    if (!plumb_path_exists(s->product))
-        return plumb_error(PLUMB_E_IO, "%s: stage %s is done, but this product of it is not there; put it back, or run --from %s", s->product, s->name, s->name);
-    return PLUMB_OK;
-}
-static plumb_status check_needs(const run *r) {
+    for (int k = 0; k < p->count; k++) {
+        const plumb_stage *s = &p->stages[k];
+        if (counts(r, k) && strcmp(r->states[k].settings, s->settings))
+            return plumb_error(PLUMB_E_CONFIG, "%s:%d:%d: stage %s is done, with other settings than these (or those of a stage that it needs); expected the same, or --from %s to run it and what follows anew",
+                               p->path, s->line, s->column, s->name, s->name);
+    }
     int only = r->choice->only;
-    for (int j = 0; j < r->p->count && only >= 0; j++)
-        if ((r->p->stages[only].needs >> j & 1) && r->states[j].progress != PLUMB_STAGE_DONE)
-            return plumb_error(PLUMB_E_CONFIG, "--only %s: the stage needs %s, which is not done", r->p->stages[only].name, r->p->stages[j].name);
+    for (int j = 0; j < p->count && only >= 0; j++)
+        if ((p->stages[only].needs >> j & 1) && !counts(r, j))
+            return plumb_error(PLUMB_E_CONFIG, "--only %s: the stage needs %s, which is not done", p->stages[only].name, p->stages[j].name);
     return PLUMB_OK;
 }
-static plumb_status recall(run *r) {
-    PLUMB_TRY(plumb_stages_recall(r->p, r->states));
-    int from = r->choice->from;
-    for (int k = 0; k < r->p->count; k++)
-        if (from < 0 || k < from) PLUMB_TRY(check_done(r, k));
-    if (from < 0) return check_needs(r);
-    if (!r->choice->dry_run) PLUMB_TRY(plumb_stages_reset(r->p, r->states, from));
-    for (int k = from; k < r->p->count; k++) r->states[k] = (plumb_stage_state){0};
-    return check_needs(r);
+static plumb_status check_products(const run *r) {
+    for (int k = 0; k < r->p->count; k++) {
+        const plumb_stage *s = &r->p->stages[k];
+        if (counts(r, k) && !plumb_path_exists(s->product))
+            return plumb_error(PLUMB_E_IO, "%s: stage %s is done, but this product of it is not there; put it back, or run --from %s", s->product, s->name, s->name);
+    }
+    return PLUMB_OK;
 }
 /* The same file on every rank, and rank 0's word on what is done. */
 static plumb_status agree_on_states(run *r) {
+    int from = r->choice->from, n = r->p->count;
     int64_t prints[2] = {(int64_t)(r->p->fingerprint >> 1), -(int64_t)(r->p->fingerprint >> 1)};
     plumb_comm_max_i64(PLUMB_AXIS_WORLD, prints, 2);
     if (prints[0] != -prints[1]) return plumb_error(PLUMB_E_CONFIG, "%s: the ranks read different files or arguments; expected the same one on every node", r->p->path);
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? recall(r) : PLUMB_OK));
-    plumb_comm_bcast(PLUMB_AXIS_WORLD, r->states, (size_t)r->p->count * sizeof *r->states, 0);
-    for (int k = 0; k < r->p->count; k++) r->was_done[k] = r->states[k].progress == PLUMB_STAGE_DONE;
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? plumb_stages_recall(r->p, r->states) : PLUMB_OK));
+    plumb_comm_bcast(PLUMB_AXIS_WORLD, r->states, (size_t)n * sizeof *r->states, 0);
+    PLUMB_TRY(check_settings(r));
+    plumb_status local = plumb_is_root() ? check_products(r) : PLUMB_OK;
+    if (plumb_is_root() && local == PLUMB_OK && from >= 0 && !r->choice->dry_run) local = plumb_stages_reset(r->p, r->states, from);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
+    for (int k = from; k >= 0 && k < n; k++) r->states[k] = (plumb_stage_state){0};
+    for (int k = 0; k < n; k++) r->was_done[k] = r->states[k].progress == PLUMB_STAGE_DONE;
     return PLUMB_OK;
 }
 
@@ -202,9 +205,12 @@ static int dry_run_stage(run *r, int k) {
     plumb_comm_bcast(PLUMB_AXIS_WORLD, &missing, sizeof missing, 0);
     bool training = s->command & PLUMB_FOR_TRAINING, waits = (missing & OTHER) || (missing && !training);
     static const char *const states[] = {"to be run", "begun; would go on", "done"};
-    say("stage %d/%d %s: plumb %s, output %s: %s", k + 1, r->p->count, s->name, plumb_options_command_name(s->command), s->dir, states[r->states[k].progress]);
-    if (waits) say("  reads what earlier stages have yet to make; its cost is not known before");
-    else if (missing) say("  earlier stages have yet to make what it starts from; sizes are those of fresh adapters");
+    if (plumb_is_root()) {
+        printf("%sstage %d/%d %s: plumb %s, output %s: %s\n", k ? "\n" : "", k + 1, r->p->count, s->name, plumb_options_command_name(s->command), s->dir, states[r->states[k].progress]);
+        if (waits) printf("reads what earlier stages have yet to make; its cost is not known before\n");
+        else if (missing) printf("earlier stages have yet to make what it starts from; sizes are those of fresh adapters\n");
+        fflush(stdout);
+    }
     if (waits) return 0;
     forget(&s->options.adapter, missing & ADAPTER);
     forget(&s->options.reward_adapter, missing & REWARD_ADAPTER);
