@@ -27,13 +27,13 @@ static int cmd_options(int argc, char **argv) {
 }
 
 static const command commands[] = {
+    {"run", "a pipeline: several of the commands below, one after the other in one job", cmd_run},
     {"sft", "supervised fine-tuning on instructions, chats or text", cmd_sft},
     {"dpo", "direct preference optimisation on pairs of answers", cmd_dpo},
     {"reward", "a reward model from pairs of answers", cmd_reward},
     {"ppo", "reinforcement learning from a reward, with a value model", cmd_ppo},
     {"grpo", "the same without one: completions of a prompt are compared", cmd_grpo},
     {"rloo", "the same with a leave-one-out baseline", cmd_rloo},
-    {"run", "a pipeline of these, one after the other in one job", cmd_run},
     {"score", "scores of a reward model for answers in a file", cmd_score},
     {"generate", "let a model go on from a prompt", cmd_generate},
     {"eval", "loss and perplexity on held-out records", cmd_eval},

@@ -127,6 +127,7 @@ enum {
     PLUMB_FOR_RLOO = 512,
     PLUMB_FOR_BESTOFN = 1024,
     PLUMB_FOR_ONLINE = PLUMB_FOR_PPO | PLUMB_FOR_GRPO | PLUMB_FOR_RLOO,
+    PLUMB_FOR_FILE = PLUMB_FOR_SCORE | PLUMB_FOR_BESTOFN, /* their result is output_file, not a folder */
     PLUMB_FOR_TRAINING = PLUMB_FOR_SFT | PLUMB_FOR_DPO | PLUMB_FOR_REWARD | PLUMB_FOR_ONLINE
 }; /* which commands know a key */
 typedef struct plumb_option {

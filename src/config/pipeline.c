@@ -243,9 +243,10 @@ static plumb_status set_folder(const source *s, plumb_stage *stage) {
     plumb_options *o = &stage->options;
     plumb_str path = {0};
     plumb_status status = PLUMB_OK;
-    if (stage->command != PLUMB_FOR_SCORE && o->output_dir) {
+    bool file = stage->command & PLUMB_FOR_FILE;
+    if (!file && o->output_dir) {
         status = plumb_str_append(&path, o->output_dir, path_length(o->output_dir));
-    } else if (stage->command == PLUMB_FOR_SCORE && o->output_file) {
+    } else if (file && o->output_file) {
         const char *slash = strrchr(o->output_file, '/');
         size_t n = slash ? (size_t)(slash - o->output_file) : 0;
         status = plumb_str_append(&path, !slash ? "." : n ? o->output_file : "/", !slash || !n ? 1 : n);
@@ -253,9 +254,9 @@ static plumb_status set_folder(const source *s, plumb_stage *stage) {
         status = plumb_str_printf(&path, "%.*s/%s", (int)path_length(s->pipeline->output_dir), s->pipeline->output_dir, stage->name);
     }
     if (status == PLUMB_OK) status = plumb_config_copy(&stage->dir, path.data, path.length);
-    if (status == PLUMB_OK && stage->command != PLUMB_FOR_SCORE && !o->output_dir) status = plumb_config_copy(&o->output_dir, path.data, path.length);
-    if (status == PLUMB_OK && stage->command == PLUMB_FOR_SCORE && !o->output_file) {
-        status = plumb_str_printf(&path, "/scores.jsonl");
+    if (status == PLUMB_OK && !file && !o->output_dir) status = plumb_config_copy(&o->output_dir, path.data, path.length);
+    if (status == PLUMB_OK && file && !o->output_file) {
+        status = plumb_str_printf(&path, stage->command == PLUMB_FOR_SCORE ? "/scores.jsonl" : "/records.jsonl");
         if (status == PLUMB_OK) status = plumb_config_copy(&o->output_file, path.data, path.length);
     }
     plumb_str_free(&path);
@@ -273,7 +274,7 @@ static plumb_status check_stage(const plumb_binding *b, const source *s, int k) 
             return plumb_config_fault(b, at, own[i], i ? "found it in a pipeline; expected --dry-run for all stages together" : "found it in a pipeline, which decides itself what goes on; see --from");
     }
     for (int j = 0; j < k; j++)
-        if (stage->command != PLUMB_FOR_SCORE && !strcmp(p->stages[j].dir, stage->dir))
+        if (!(stage->command & PLUMB_FOR_FILE) && !strcmp(p->stages[j].dir, stage->dir))
             return plumb_config_fault(b, (plumb_place){.line = stage->line, .column = stage->column}, "output_dir", "stage %s writes to %s, as stage %s does; expected a folder of its own", stage->name, stage->dir,
                                       p->stages[j].name);
     char where[600];

@@ -6,7 +6,7 @@
  *     adapter      training of an adapter alone
  *     model        training of parameters in full (an adapter beside them is merged in)
  *     value        PPO: the value model, an adapter with a score head
- *     output_file  score: the scores */
+ *     output_file  commands that write a file: the scores */
 #include "config_internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +20,7 @@ static bool trains_adapter_alone(const plumb_stage *s) {
 static bool makes(const plumb_stage *s, const char *product) {
     const plumb_options *o = &s->options;
     if (!strcmp(product, "output_dir")) return true;
-    if (!strcmp(product, "output_file")) return s->command == PLUMB_FOR_SCORE;
+    if (!strcmp(product, "output_file")) return s->command & PLUMB_FOR_FILE;
     if (!strcmp(product, "adapter")) return trains_adapter_alone(s);
     if (!strcmp(product, "model")) return (s->command & PLUMB_FOR_TRAINING) && !trains_adapter_alone(s);
     return !strcmp(product, "value") && s->command == PLUMB_FOR_PPO && (o->lora || !strcmp(o->value_model, "adapter"));
@@ -114,7 +114,7 @@ plumb_status plumb_config_expand(const plumb_binding *b, plumb_place at, const c
 /* What a stage is for: the path that says it is done. Called when its folder is known. */
 plumb_status plumb_config_product(plumb_stage *s) {
     plumb_str path = {0};
-    const char *product = s->command == PLUMB_FOR_SCORE ? "output_file" : makes(s, "adapter") ? "adapter" : "model";
+    const char *product = s->command & PLUMB_FOR_FILE ? "output_file" : makes(s, "adapter") ? "adapter" : "model";
     plumb_status status = s->command == PLUMB_FOR_EVAL ? plumb_str_printf(&path, "%s/eval_results.json", s->dir) : append_product(&path, s, product);
     if (status == PLUMB_OK) status = plumb_config_copy(&s->product, path.data, path.length);
     plumb_str_free(&path);
