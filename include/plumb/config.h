@@ -127,6 +127,7 @@ enum {
     PLUMB_FOR_RLOO = 512,
     PLUMB_FOR_BESTOFN = 1024,
     PLUMB_FOR_ONLINE = PLUMB_FOR_PPO | PLUMB_FOR_GRPO | PLUMB_FOR_RLOO,
+    PLUMB_FOR_FILE = PLUMB_FOR_SCORE | PLUMB_FOR_BESTOFN, /* their result is output_file, not a folder */
     PLUMB_FOR_TRAINING = PLUMB_FOR_SFT | PLUMB_FOR_DPO | PLUMB_FOR_REWARD | PLUMB_FOR_ONLINE
 }; /* which commands know a key */
 typedef struct plumb_option {
@@ -163,6 +164,9 @@ void plumb_options_free(plumb_options *o); /* leaves *o empty */
 /* Appends every key that `command` knows with its resolved value, as YAML with the help as comments (config.yaml).
  * Loading it gives the same options. */
 plumb_status plumb_options_write(const plumb_options *o, int command, plumb_str *out) PLUMB_CHECKED;
+/* Appends the settings that decide a result, a line each: what output_dir, save_steps, threads and the like say is left
+ * out. */
+plumb_status plumb_options_identity(const plumb_options *o, int command, plumb_str *out) PLUMB_CHECKED;
 void plumb_options_help(int command, FILE *out); /* `plumb sft --help`: groups, keys, defaults, ranges, one line each */
 plumb_status plumb_options_reference(plumb_str *out) PLUMB_CHECKED; /* docs/options.md */
 /* "sft" for PLUMB_FOR_SFT and so on. */

@@ -51,15 +51,21 @@ plumb_status plumb_config_fault(const plumb_binding *b, plumb_place at, const ch
     return plumb_error(PLUMB_E_CONFIG, "%.400s%s%s%s%s", name, where, key ? key : "", key ? ": " : "", what);
 }
 
+/* Who knows a key: one command, or in a pipeline's defaults any stage's. */
+static const char *knower(const plumb_binding *b, char text[64]) {
+    if (b->command & (b->command - 1)) return "a stage of the pipeline";
+    snprintf(text, 64, "plumb %s", plumb_options_command_name(b->command));
+    return text;
+}
+
 static plumb_status foreign_key(const plumb_binding *b, plumb_place at, const char *key, int commands) {
-    char list[64] = "";
+    char list[64] = "", who[64];
     for (int bit = 1; bit <= ALL_COMMANDS; bit <<= 1) {
         if (!(commands & bit)) continue;
         size_t n = strlen(list);
         snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", plumb_options_command_name(bit));
     }
-    return plumb_config_fault(b, at, key, "found a key of plumb %s; expected one that plumb %s knows", list,
-                              plumb_options_command_name(b->command));
+    return plumb_config_fault(b, at, key, "found a key of plumb %s; expected one that %s knows", list, knower(b, who));
 }
 
 plumb_status plumb_config_unknown(const plumb_binding *b, plumb_place at, const char *key) {
@@ -81,11 +87,13 @@ plumb_status plumb_config_unknown(const plumb_binding *b, plumb_place at, const 
     for (int i = 0; i < plumb_option_count; i++)
         if (plumb_option_table[i].commands & b->command) candidates[n_candidates++] = plumb_option_table[i].key;
     int nearest = plumb_nearest(key, candidates, n_candidates);
-    const char *command = plumb_options_command_name(b->command);
+    char who[64];
+    const char *command = knower(b, who);
     plumb_status status =
         nearest >= 0
             ? plumb_config_fault(b, at, NULL, "unknown key %s; did you mean %s?", excerpt, candidates[nearest])
-            : plumb_config_fault(b, at, NULL, "unknown key %s; expected one of those that plumb %s --help lists",
+            : plumb_config_fault(b, at, NULL, command == who ? "unknown key %s; expected one of those that %s --help lists"
+                                                             : "unknown key %s; expected one that %s knows",
                                  excerpt, command);
     free(candidates);
     return status;
@@ -148,7 +156,11 @@ static plumb_status set_string(plumb_binding *b, const plumb_option *row, plumb_
     if (plumb_config_is_null(value)) return set_unset(b, row);
     PLUMB_TRY(check_text(b, at, row, value.text, value.length, row->low, row->high));
     char *copy;
-    PLUMB_TRY(plumb_config_copy(&copy, value.text, value.length));
+    PLUMB_TRY(plumb_config_expand(b, at, row->key, value.text, value.length, &copy));
+    if (strlen(copy) > row->high) { /* a path that was put in may be long */
+        free(copy);
+        return plumb_config_fault(b, at, row->key, "found a text that becomes too long; expected at most %.0f bytes", row->high);
+    }
     replace_string(b->options, row, copy);
     return PLUMB_OK;
 }
@@ -231,8 +243,12 @@ plumb_status plumb_config_set_list(plumb_binding *b, const plumb_option *row, pl
     if (count < row->low) status = plumb_config_mismatch(b, at, row, "an empty list");
     if (count > row->high)
         status = plumb_config_fault(b, at, row->key, "found a list of %d; expected at most %.0f", count, row->high);
-    for (int i = 0; i < count && status == PLUMB_OK; i++)
+    for (int i = 0; i < count && status == PLUMB_OK; i++) {
         status = check_text(b, at, row, items[i], strlen(items[i]), 1, 1023);
+        char *expanded = NULL;
+        if (status == PLUMB_OK) status = plumb_config_expand(b, at, row->key, items[i], strlen(items[i]), &expanded);
+        if (status == PLUMB_OK) free(items[i]), items[i] = expanded;
+    }
     if (status != PLUMB_OK) {
         plumb_config_free_list(items, count);
         return status;

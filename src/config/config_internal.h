@@ -3,6 +3,7 @@
  *     yaml.c      events of a file -----+
  *     override.c  key=value ------------+--> bind.c: find the row, note the place --> value.c: text to field
  *     options.c   defaults of the table +
+ *     pipeline.c  parts of a file ------+--> reference.c: ${stage.adapter} to a path, before the field is set
  *
  * Every source goes through the same two functions, so that a file, an argument and a default obey the same rules; only
  * the place in the message differs. */
@@ -15,13 +16,24 @@ enum { KEY_MAX = 96, ALL_COMMANDS = 2047 };
 typedef struct plumb_place { /* where a value was written; all zero: nowhere, a default */
     int line, column;        /* in the file, from 1 */
     int argument;            /* on the command line, from 1 */
+    int part;                /* of the file, where it has several */
 } plumb_place;
+
+/* A file may be one mapping of options, or have parts that are bound one after the other (a pipeline). */
+typedef enum plumb_part {
+    PLUMB_PART_WHOLE,
+    PLUMB_PART_DEFAULTS, /* keys that another stage's command knows are passed over */
+    PLUMB_PART_STAGE     /* so are name and command, which say what the stage is */
+} plumb_part;
 
 typedef struct plumb_binding { /* one load in progress */
     plumb_options *options;    /* borrowed */
     int command;
     const char *name;    /* of the file, for messages; borrowed */
     plumb_place *places; /* [plumb_option_count], owned */
+    plumb_part part;
+    int commands;                         /* of a pipeline: all that its stages are */
+    const struct plumb_stages *earlier; /* the stages that ${NAME.product} may name; NULL: ${ is plain text */
 } plumb_binding;
 
 typedef struct plumb_scalar { /* borrowed */
@@ -70,6 +82,24 @@ plumb_status plumb_config_expected(const plumb_option *row, plumb_str *out) PLUM
 const char *plumb_config_hint(const char *key);
 
 /* --- yaml.c, the only file that knows libyaml --- */
+typedef struct plumb_yaml plumb_yaml; /* a document that is kept, to be walked and bound in parts */
+typedef enum plumb_yaml_kind { PLUMB_YAML_SCALAR, PLUMB_YAML_LIST, PLUMB_YAML_MAPPING } plumb_yaml_kind;
+typedef struct plumb_yaml_node { /* borrows from the document */
+    plumb_yaml_kind kind;
+    plumb_place at;
+    plumb_scalar scalar;
+    size_t event; /* its first */
+} plumb_yaml_node;
+typedef struct plumb_yaml_walk { size_t event; bool mapping; } plumb_yaml_walk;
+/* The whole document, anchors, tags and syntax errors refused; *root is its one value. b->name serves messages. */
+plumb_status plumb_yaml_open(plumb_yaml **out, const plumb_binding *b, const char *text, size_t size,
+                             plumb_yaml_node *root) PLUMB_CHECKED;
+void plumb_yaml_close(plumb_yaml *y);
+/* The entries of a mapping or list, one after the other: plumb_yaml_enter, then plumb_yaml_next while it returns true. key is NULL for a list. */
+plumb_yaml_walk plumb_yaml_enter(const plumb_yaml_node *node);
+bool plumb_yaml_next(const plumb_yaml *y, plumb_yaml_walk *walk, plumb_yaml_node *key, plumb_yaml_node *value);
+/* Binds a mapping of the document, as b->part says. */
+plumb_status plumb_yaml_bind(plumb_binding *b, const plumb_yaml *y, const plumb_yaml_node *mapping) PLUMB_CHECKED;
 plumb_status plumb_config_read_yaml(plumb_binding *b, const char *text, size_t size) PLUMB_CHECKED;
 /* "[a, 'b']" of an argument or a default. */
 plumb_status plumb_config_read_flow_list(plumb_binding *b, const plumb_option *row, plumb_place at,
@@ -87,6 +117,10 @@ plumb_status plumb_config_check(plumb_binding *b) PLUMB_CHECKED;
 plumb_status plumb_config_check_required(const plumb_options *o, int command, const char *path) PLUMB_CHECKED;
 
 /* --- load.c --- */
+/* The steps of a load, for those that have other sources than one file: defaults; then what follows from other keys, and the rules between keys. */
+plumb_status plumb_config_set_defaults(plumb_binding *b) PLUMB_CHECKED;
+plumb_status plumb_config_finish(plumb_binding *b) PLUMB_CHECKED;
+enum { PLUMB_CONFIG_FILE_MAX = 1 << 20 };
 typedef struct plumb_sources {
     const char *path;        /* file to read; NULL: text, or nothing */
     const char *text, *name; /* YAML in memory */
@@ -96,4 +130,14 @@ typedef struct plumb_sources {
     int n_overrides;
 } plumb_sources;
 plumb_status plumb_config_load(plumb_options *o, int command, const plumb_sources *from) PLUMB_CHECKED;
+
+/* --- identity.c --- */
+uint64_t plumb_config_hash(const void *bytes, size_t size, uint64_t seed);
+
+/* --- reference.c --- */
+/* The text with every ${NAME.product} of an earlier stage put in; $${ is ${. *out is owned by the caller. */
+plumb_status plumb_config_expand(const plumb_binding *b, plumb_place at, const char *key, const char *text, size_t length, char **out) PLUMB_CHECKED;
+/* Sets the path of what a stage is for; its folder and options are known. */
+struct plumb_stage;
+plumb_status plumb_config_product(struct plumb_stage *s) PLUMB_CHECKED;
 #endif

@@ -4,8 +4,6 @@
 #include <string.h>
 #include "plumb/io.h"
 
-enum { FILE_MAX = 1 << 20 };
-
 static plumb_status set_default(plumb_binding *b, const plumb_option *row, const char *text) {
     if (!strcmp(text, "\"\""))
         return plumb_config_set_scalar(b, row, (plumb_place){0}, (plumb_scalar){.text = "", .quoted = true});
@@ -13,7 +11,7 @@ static plumb_status set_default(plumb_binding *b, const plumb_option *row, const
 }
 
 /* Rows of other commands first: a field has a value in any case, and the command's own row has the last word. */
-static plumb_status set_defaults(plumb_binding *b) {
+plumb_status plumb_config_set_defaults(plumb_binding *b) {
     for (int mine = 0; mine < 2; mine++)
         for (int i = 0; i < plumb_option_count; i++) {
             const plumb_option *row = &plumb_option_table[i];
@@ -43,12 +41,17 @@ static plumb_status derive(plumb_binding *b) {
     return plumb_config_copy(&o->run_name, o->output_dir + begin, end - begin);
 }
 
+plumb_status plumb_config_finish(plumb_binding *b) {
+    PLUMB_TRY(derive(b));
+    return plumb_config_check(b);
+}
+
 static plumb_status load_all(plumb_binding *b, const plumb_sources *from) {
-    PLUMB_TRY(set_defaults(b));
+    PLUMB_TRY(plumb_config_set_defaults(b));
     if (from->path) {
         char *text;
         size_t size;
-        PLUMB_TRY(plumb_read_file_max(from->path, FILE_MAX, &text, &size));
+        PLUMB_TRY(plumb_read_file_max(from->path, PLUMB_CONFIG_FILE_MAX, &text, &size));
         plumb_status status = plumb_config_read_yaml(b, text, size);
         free(text);
         PLUMB_TRY(status);
@@ -57,8 +60,7 @@ static plumb_status load_all(plumb_binding *b, const plumb_sources *from) {
     }
     for (int i = 0; i < from->n_overrides; i++)
         PLUMB_TRY(plumb_config_override(b, from->overrides[i], from->positions ? from->positions[i] : i + 1));
-    PLUMB_TRY(derive(b));
-    return plumb_config_check(b);
+    return plumb_config_finish(b);
 }
 
 plumb_status plumb_config_load(plumb_options *o, int command, const plumb_sources *from) {

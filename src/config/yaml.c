@@ -9,9 +9,16 @@
 #include <string.h>
 #include <yaml.h>
 
+struct plumb_yaml {
+    yaml_event_t *events; /* owned */
+    size_t count, capacity;
+};
+
 typedef struct reader {
     yaml_parser_t parser;
-    yaml_event_t event; /* the present one; zero type: none */
+    const plumb_yaml *kept; /* events come from here and stay there; NULL: from the parser */
+    size_t at;              /* the next of them */
+    yaml_event_t event;     /* the present one; zero type: none */
     plumb_binding *binding;
     bool is_fixed; /* the place is given, that of an argument or default, and not that of the event */
     plumb_place fixed;
@@ -25,7 +32,7 @@ static int clamp(size_t n) {
 
 static plumb_place place_of(const reader *r, yaml_mark_t mark) {
     if (r->is_fixed) return r->fixed;
-    return (plumb_place){.line = clamp(mark.line), .column = clamp(mark.column)};
+    return (plumb_place){.line = clamp(mark.line), .column = clamp(mark.column), .part = (int)r->binding->part};
 }
 
 static plumb_place place(const reader *r) {
@@ -86,16 +93,29 @@ static plumb_status refuse_extras(const reader *r) {
 }
 
 static plumb_status next(reader *r) {
+    if (r->kept) {
+        r->event = r->kept->events[r->at++]; /* borrowed; a mapping that was opened is closed before they end */
+        return PLUMB_OK;
+    }
     yaml_event_delete(&r->event);
     memset(&r->event, 0, sizeof r->event);
     if (!yaml_parser_parse(&r->parser, &r->event)) return syntax_error(r);
     return refuse_extras(r);
 }
 
+static plumb_scalar scalar_in(const yaml_event_t *e) {
+    return (plumb_scalar){.text = (const char *)e->data.scalar.value,
+                          .length = e->data.scalar.length,
+                          .quoted = e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE};
+}
+
 static plumb_scalar scalar_of(const reader *r) {
-    return (plumb_scalar){.text = (const char *)r->event.data.scalar.value,
-                          .length = r->event.data.scalar.length,
-                          .quoted = r->event.data.scalar.style != YAML_PLAIN_SCALAR_STYLE};
+    return scalar_in(&r->event);
+}
+
+static int depth_change(const yaml_event_t *e) {
+    bool opens = e->type == YAML_MAPPING_START_EVENT || e->type == YAML_SEQUENCE_START_EVENT;
+    return opens - (e->type == YAML_MAPPING_END_EVENT || e->type == YAML_SEQUENCE_END_EVENT);
 }
 
 /* --- lists -------------------------------------------------------------------------------------------------------- */
@@ -156,6 +176,22 @@ static plumb_status read_value(reader *r, const plumb_option *row) {
     return read_list(r, row);
 }
 
+/* Keys that are read elsewhere: what a stage is, and what only another stage's command knows. */
+static bool is_elsewhere(const plumb_binding *b, const char *key) {
+    if (b->part == PLUMB_PART_STAGE) return !strcmp(key, "name") || !strcmp(key, "command");
+    if (b->part != PLUMB_PART_DEFAULTS || plumb_config_find(b->command, key) || plumb_config_is_group(b->command, key)) return false;
+    return plumb_config_find(b->commands, key) || plumb_config_is_group(b->commands, key);
+}
+
+static plumb_status pass_over(reader *r) {
+    int depth = 0;
+    do {
+        PLUMB_TRY(next(r));
+        depth += depth_change(&r->event);
+    } while (depth > 0);
+    return PLUMB_OK;
+}
+
 /* The present event opens the mapping. Recurses only into groups of the table, which lie one deep. */
 static plumb_status read_mapping(reader *r, const char *prefix) {
     plumb_binding *b = r->binding;
@@ -166,9 +202,12 @@ static plumb_status read_mapping(reader *r, const char *prefix) {
         PLUMB_TRY(read_key(r, prefix, key));
         plumb_place at = place(r);
         const plumb_option *row = plumb_config_find(b->command, key);
-        if (row) {
-            int line = plumb_config_place(b, key).line;
-            if (line)
+        if (is_elsewhere(b, key)) {
+            PLUMB_TRY(pass_over(r));
+        } else if (row) {
+            plumb_place before = plumb_config_place(b, key);
+            int line = before.line;
+            if (line && before.part == at.part)
                 return plumb_config_fault(b, at, key, "found the key again (it is also in line %d); expected it once",
                                           line);
             PLUMB_TRY(next(r));
@@ -241,4 +280,85 @@ plumb_status plumb_config_read_flow_list(plumb_binding *b, const plumb_option *r
     plumb_status status = read_flow_list(&r, row);
     close_reader(&r);
     return status;
+}
+
+/* --- documents in parts ------------------------------------------------------------------------------------------- */
+static plumb_status keep_events(reader *r, plumb_yaml *y) {
+    for (;;) {
+        PLUMB_TRY(next(r));
+        yaml_event_type_t type = r->event.type;
+        if (type == YAML_STREAM_END_EVENT) return PLUMB_OK;
+        if (type == YAML_STREAM_START_EVENT || type == YAML_DOCUMENT_END_EVENT) continue;
+        if (type == YAML_DOCUMENT_START_EVENT) {
+            if (y->count) return plumb_config_fault(r->binding, place(r), NULL, "found a second document; expected one");
+            continue;
+        }
+        PLUMB_TRY(plumb_grow(&y->events, &y->capacity, y->count + 1, sizeof *y->events));
+        y->events[y->count++] = r->event;
+        memset(&r->event, 0, sizeof r->event); /* it has a new owner */
+    }
+}
+
+static plumb_yaml_node node_at(const plumb_yaml *y, size_t event) {
+    const yaml_event_t *e = &y->events[event];
+    plumb_yaml_node n = {.event = event, .at = {.line = clamp(e->start_mark.line), .column = clamp(e->start_mark.column)}};
+    n.kind = e->type == YAML_MAPPING_START_EVENT ? PLUMB_YAML_MAPPING : e->type == YAML_SEQUENCE_START_EVENT ? PLUMB_YAML_LIST : PLUMB_YAML_SCALAR;
+    if (n.kind == PLUMB_YAML_SCALAR) n.scalar = scalar_in(e);
+    return n;
+}
+
+static size_t event_after(const plumb_yaml *y, size_t event) {
+    int depth = 0;
+    do depth += depth_change(&y->events[event++]);
+    while (depth > 0);
+    return event;
+}
+
+plumb_status plumb_yaml_open(plumb_yaml **out, const plumb_binding *b, const char *text, size_t size, plumb_yaml_node *root) {
+    reader r;
+    plumb_yaml *y;
+    *out = NULL;
+    plumb_binding place_only = *b;
+    PLUMB_TRY(plumb_alloc(&y, 1, sizeof *y, "a YAML document"));
+    plumb_status status = open_reader(&r, &place_only, text, size);
+    if (status == PLUMB_OK) {
+        status = keep_events(&r, y);
+        close_reader(&r);
+    }
+    if (status == PLUMB_OK && y->count == 0) status = plumb_error(PLUMB_E_CONFIG, "%.400s: the file is empty", b->name);
+    if (status != PLUMB_OK) {
+        plumb_yaml_close(y);
+        return status;
+    }
+    *root = node_at(y, 0);
+    *out = y;
+    return PLUMB_OK;
+}
+
+void plumb_yaml_close(plumb_yaml *y) {
+    if (!y) return;
+    for (size_t i = 0; i < y->count; i++) yaml_event_delete(&y->events[i]);
+    free(y->events);
+    free(y);
+}
+
+plumb_yaml_walk plumb_yaml_enter(const plumb_yaml_node *node) {
+    return (plumb_yaml_walk){node->event + 1, node->kind == PLUMB_YAML_MAPPING};
+}
+
+bool plumb_yaml_next(const plumb_yaml *y, plumb_yaml_walk *walk, plumb_yaml_node *key, plumb_yaml_node *value) {
+    if (depth_change(&y->events[walk->event]) < 0) return false;
+    if (walk->mapping) {
+        *key = node_at(y, walk->event);
+        walk->event = event_after(y, walk->event);
+    }
+    *value = node_at(y, walk->event);
+    walk->event = event_after(y, walk->event);
+    return true;
+}
+
+plumb_status plumb_yaml_bind(plumb_binding *b, const plumb_yaml *y, const plumb_yaml_node *mapping) {
+    reader r = {.binding = b, .kept = y, .at = mapping->event};
+    PLUMB_TRY(next(&r));
+    return read_mapping(&r, "");
 }

@@ -26,7 +26,7 @@ only_in 'pb-c\.h' 'src/(checkpoint|rollout)/'
 only_in '<hdf5\.h>' src/io/hdf5.c
 
 # Includes point one way: a folder may include the public headers of folders at its own level or below.
-declare -A level=([base]=0 [forest]=0 [status]=0 [io]=1 [hdf5]=1 [comm]=1 [backend]=1 [nn]=2 [text]=2 [stops]=2 [log]=2 [config]=2 [arch]=3 [model]=3 [objective]=3 [optim]=3 [zero]=3 [data]=3
+declare -A level=([base]=0 [forest]=0 [status]=0 [io]=1 [hdf5]=1 [comm]=1 [backend]=1 [nn]=2 [text]=2 [stops]=2 [log]=2 [config]=2 [pipeline]=2 [arch]=3 [model]=3 [objective]=3 [optim]=3 [zero]=3 [data]=3
   [metrics]=3 [sampling]=4 [trajectory]=4 [reward]=4 [rollout]=4 [checkpoint]=4 [report]=5)
 for file in $(git ls-files 'src/*/*.c' 'src/*/*.h' 'comm/*' 2>/dev/null || find src comm -name '*.[ch]'); do
   folder=$(echo "$file" | sed -E 's#^src/([^/]+)/.*#\1#; s#^comm/.*#comm#')

@@ -1,0 +1,267 @@
+/* A pipeline's file: how stages come about, what references stand for, and what is refused with its place. */
+#include "config_test.h"
+#include "plumb/pipeline.h"
+
+static plumb_status load(plumb_stages *p, const char *text, char *const *arguments, int n) { return plumb_stages_load_text(p, text, strlen(text), "p.yaml", arguments, NULL, n); }
+static void assert_refused(const char *text, char *const *arguments, int n, const char *message) {
+    plumb_stages p;
+    static const plumb_stages empty;
+    assert_message(load(&p, text, arguments, n), PLUMB_E_CONFIG, message);
+    assert_memory_equal(&p, &empty, sizeof p);
+}
+
+static const char *const whole = "output_dir: runs/a/\n"
+                                 "stop_after: 2h\n"
+                                 "stages:\n"
+                                 "  - command: sft\n"
+                                 "    train_file: chats.jsonl\n"
+                                 "    batch_size: 16\n"
+                                 "  - train_file: pairs.jsonl\n"
+                                 "    name: judge\n"
+                                 "    command: reward\n"
+                                 "  - command: ppo\n"
+                                 "    adapter: ${sft.adapter}\n"
+                                 "    reward_adapter: '${judge.adapter}'\n"
+                                 "    train_file: prompts.jsonl\n"
+                                 "    reward_funcs: ['program:check $${HOME} $1 ${sft.output_dir}']\n"
+                                 "  - {command: dpo, adapter: \"${ppo.adapter}\", output_dir: elsewhere/dpo, train_file: '${judge.output_dir}/$.jsonl'}\n"
+                                 "  - {command: score, adapter: '${ppo.value}', input_file: x.jsonl}\n"
+                                 "  - {command: eval, adapter: '${dpo.adapter}', train_file: '${score.output_file}'}\n"
+                                 "defaults:\n" /* after the stages: the order of the file does not matter */
+                                 "  model: base\n"
+                                 "  batch_size: 4\n"
+                                 "  lr_scheduler_kwargs: {num_decay_steps: 3}\n"
+                                 "  lr_scheduler_type: warmup_stable_decay\n"
+                                 "  eval_last: 7\n";
+
+static void binds_stages_and_references(void **state) {
+    (void)state;
+    plumb_stages p;
+    assert_ok(load(&p, whole, NULL, 0));
+    assert_int_equal(p.count, 6);
+    assert_string_equal(p.output_dir, "runs/a/");
+    assert_string_equal(p.stop_after, "2h");
+    const plumb_stage *sft = &p.stages[0], *judge = &p.stages[1], *ppo = &p.stages[2], *dpo = &p.stages[3], *score = &p.stages[4], *eval = &p.stages[5];
+    assert_string_equal(sft->name, "sft");
+    assert_string_equal(sft->options.model, "base");
+    assert_string_equal(sft->options.output_dir, "runs/a/sft");
+    assert_string_equal(sft->options.run_name, "sft");
+    assert_true(sft->options.batch_size == 16 && judge->options.batch_size == 4);     /* its own key, the default */
+    assert_true(sft->options.eval_last == 7 && sft->options.lr_decay_steps == 3);     /* a dotted key */
+    assert_true(sft->options.learning_rate == 1e-4 && dpo->options.learning_rate == 5e-6); /* of the command */
+    assert_string_equal(judge->name, "judge");
+    assert_int_equal(judge->command, PLUMB_FOR_REWARD);
+    assert_int_equal(judge->line, 7);
+    assert_string_equal(judge->product, "runs/a/judge/adapter");
+    assert_string_equal(ppo->options.adapter, "runs/a/sft/adapter");
+    assert_string_equal(ppo->options.reward_adapter, "runs/a/judge/adapter");
+    assert_string_equal(ppo->options.reward_funcs[0], "program:check ${HOME} $1 runs/a/sft");
+    assert_true(sft->needs == 0 && judge->needs == 0 && ppo->needs == 3 && dpo->needs == 6 && eval->needs == 24);
+    assert_string_equal(dpo->product, "elsewhere/dpo/adapter");
+    assert_string_equal(dpo->options.train_file, "runs/a/judge/$.jsonl");
+    assert_string_equal(score->options.adapter, "runs/a/ppo/value");
+    assert_string_equal(score->options.output_file, "runs/a/score/scores.jsonl");
+    assert_string_equal(score->product, "runs/a/score/scores.jsonl");
+    assert_string_equal(eval->options.output_dir, "runs/a/eval");
+    assert_string_equal(eval->options.train_file, "runs/a/score/scores.jsonl");
+    assert_string_equal(eval->options.adapter, "elsewhere/dpo/adapter");
+    plumb_stages_free(&p);
+}
+
+static void arguments_come_last(void **state) {
+    (void)state;
+    plumb_stages p;
+    char a[] = "sft.batch_size=32", b[] = "defaults.batch_size=5", c[] = "output_dir=runs/b", d[] = "stop_after=90s", e[] = "ppo.adapter=${judge.output_dir}/x", f[] = "sft.output_dir=there", g[] = "defaults.eval_last=2",
+         h[] = "sft.train_modules=['*.${x}']";
+    char *arguments[] = {a, b, c, d, e, f, g};
+    assert_ok(load(&p, whole, arguments, 7));
+    assert_int_equal(p.stages[0].options.batch_size, 32);
+    assert_int_equal(p.stages[1].options.batch_size, 5);
+    assert_int_equal(p.stages[3].options.eval_last, 2);
+    assert_string_equal(p.stop_after, "90s");
+    assert_string_equal(p.stages[0].product, "there/adapter");
+    assert_string_equal(p.stages[1].dir, "runs/b/judge");
+    assert_string_equal(p.stages[2].options.adapter, "runs/b/judge/x");
+    assert_int_equal(p.stages[2].needs, 2 | 0); /* the reference to sft in the file was replaced */
+    plumb_stages_free(&p);
+    const struct { char *text; const char *message; } cases[] = {
+        {a + 4, "argument 1: found 'batch_size'; expected STAGE.key=value"},
+        {h, "argument 1: train_modules: found 'x' between ${ and }"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *one[] = {cases[i].text};
+        assert_refused(whole, one, 1, cases[i].message);
+    }
+    static const char *const bad[][2] = {{"sfft.batch_size=1", "argument 1: unknown stage 'sfft'; did you mean sft?"},
+                                         {"sft.batch_sise=1", "argument 1: unknown key 'batch_sise'; did you mean batch_size?"},
+                                         {"sft.beta=1", "argument 1: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows"},
+                                         {"judge.batch_size=many", "argument 1: batch_size: found 'many'; expected a whole number"},
+                                         {"defaults.prompt=a", "argument 1: prompt: found a key of plumb generate; expected one that a stage of the pipeline knows"},
+                                         {"stop_after=soon", "argument 1: stop_after: found 'soon'; expected a time"},
+                                         {"output_dir=", "argument 1: output_dir: found nothing"},
+                                         {"sft.dry_run=true", "argument 1: dry_run: found it in a pipeline; expected --dry-run"},
+                                         {"sft.adapter=${ppo.adapter}", "argument 1: adapter: found ${ppo.…}, but stage ppo (line 10) does not come before this one"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char copy[64], *one[] = {copy};
+        snprintf(copy, sizeof copy, "%s", bad[i][0]);
+        assert_refused(whole, one, 1, bad[i][1]);
+    }
+}
+
+#define STAGE "{command: sft, model: m, train_file: t}"
+static void refuses_bad_files(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"", "p.yaml: the file is empty"},
+        {"[a]", "p.yaml:1:1: found a list; expected lines such as"},
+        {"output_dir: o\n", "p.yaml: stages is missing"},
+        {"output_dir: o\nstages: []\n", "p.yaml: stages is missing"},
+        {"stages:\n- " STAGE "\n", "p.yaml: output_dir is missing"},
+        {"output_dir: [o]\nstages: [" STAGE "]", "p.yaml:1:13: output_dir: found a list; expected a text"},
+        {"output_dir:\nstages: [" STAGE "]", "output_dir: found nothing"},
+        {"output_dir: o\nstages: sft", "p.yaml:2:9: stages: found a text; expected a list"},
+        {"output_dir: o\nstages: [sft]", "p.yaml:2:10: stages: found a text; expected a mapping"},
+        {"output_dir: o\nstage: [" STAGE "]", "p.yaml:2:1: unknown key 'stage'; did you mean stages?"},
+        {"output_dir: o\nmodel: m\nstages: [" STAGE "]", "p.yaml:2:1: model: found a key of a stage; expected it below 'defaults:'"},
+        {"output_dir: o\noutput_dir: o\nstages: [" STAGE "]", "p.yaml:2:1: output_dir: found the key again"},
+        {"output_dir: o\nstop_after: x\nstages: [" STAGE "]", "p.yaml:2:13: stop_after: found 'x'; expected a time"},
+        {"output_dir: o\nstages:\n- {name: a}\n", "p.yaml:3:3: the stage has no command"},
+        {"output_dir: o\nstages:\n- {command: merge}\n", "p.yaml:3:13: unknown command of a stage 'merge'"},
+        {"output_dir: o\nstages:\n- {command: rewards}\n", "unknown command of a stage 'rewards'; did you mean reward?"},
+        {"output_dir: o\nstages:\n- {command: sft, command: sft}\n", "p.yaml:3:18: command: found the key again"},
+        {"output_dir: o\nstages:\n- {command: sft, name: S1}\n", "p.yaml:3:24: name: found 'S1'; expected a small letter"},
+        {"output_dir: o\nstages:\n- {command: sft, name: defaults}\n", "name: found 'defaults'"},
+        {"output_dir: o\nstages:\n- " STAGE "\n- " STAGE "\n", "p.yaml:4:3: name: stage 1 (line 3) is called sft already"},
+        {"output_dir: o\nstages:\n- {command: sft, model: m}\n", "p.yaml:3:3: stage sft: train_file is missing"},
+        {"output_dir: o\nstages:\n- {command: sft, model: m, train_file: t, beta: 1}\n", "p.yaml:3:43: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows"},
+        {"output_dir: o\nstages:\n- {command: sft, model: m, train_fil: t}\n", "p.yaml:3:28: unknown key 'train_fil'; did you mean train_file?"},
+        {"output_dir: o\nstages:\n- {command: sft, model: m, model: m}\n", "p.yaml:3:28: model: found the key again (it is also in line 3)"},
+        {"output_dir: o\nstages:\n- {command: sft, model: {a: {b: c}}}\n", "p.yaml:3:25: model: found a mapping"},
+        {"output_dir: o\nstages:\n- {command: sft, resume: never}\n", "p.yaml:3:26: resume: found it in a pipeline"},
+        {"output_dir: o\ndefaults: {dry_run: true}\nstages:\n- " STAGE "\n", "p.yaml:2:21: dry_run: found it in a pipeline"},
+        {"output_dir: o\ndefaults: {dpo: 1}\nstages:\n- " STAGE "\n", "p.yaml:2:12: unknown key 'dpo'"},
+        {"output_dir: o\ndefaults: {beta: 1}\nstages:\n- " STAGE "\n", "p.yaml:2:12: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows"},
+        {"output_dir: o\ndefaults: {model: m, model: n}\nstages:\n- " STAGE "\n", "p.yaml:2:22: model: found the key again"},
+        {"output_dir: o\ndefaults: [model]\nstages:\n- " STAGE "\n", "p.yaml:2:11: defaults: found a list"},
+        {"output_dir: o\ndefaults: {batch_size: 0}\nstages:\n- " STAGE "\n", "p.yaml:2:24: batch_size: found '0'"},
+        {"output_dir: o\nstages:\n- " STAGE "\n- {command: dpo, model: m, train_file: t, output_dir: o/sft/}\n", "p.yaml:4:3: output_dir: stage dpo writes to o/sft, as stage sft does"},
+        {"output_dir: &a o\nstages: [" STAGE "]", "p.yaml:1:13: found an anchor"},
+        {"output_dir: o\nstages: [" STAGE "]\n---\na: b\n", "found a second document"},
+        {"output_dir: o\nstages: [" STAGE, "not valid YAML"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_refused(cases[i][0], NULL, 0, cases[i][1]);
+}
+
+static void refuses_bad_references(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"${dpo.adapter}", "adapter: found ${dpo.…}, but stage dpo (line 6) does not come before this one; expected an earlier stage: sft, full"},
+        {"${this.adapter}", "found ${this.…}, but stage this (line 5) does not come before this one"},
+        {"${sfft.adapter}", "found ${sfft.…}, and no stage has this name; did you mean sft?"},
+        {"${nothing.adapter}", "and no stage has this name; expected an earlier stage: sft, full"},
+        {"${sft.value}", "found ${sft.value}, which stage sft (plumb sft) does not make; expected one of output_dir, adapter"},
+        {"${sft.model}", "which stage sft (plumb sft) does not make"},
+        {"${full.adapter}", "which stage full (plumb sft) does not make; expected one of output_dir, model"},
+        {"${sft}", "found 'sft' between ${ and }; expected STAGE.PRODUCT"},
+        {"${}", "found '' between ${ and }"},
+        {"${sft.}", "found 'sft.' between"},
+        {"${sft.adapter", "found ${ without }"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[600];
+        snprintf(text, sizeof text,
+                 "output_dir: o\nstages:\n- " STAGE "\n- {command: sft, name: full, lora: false, model: m, train_file: t}\n"
+                 "- {name: this, command: dpo, model: m, adapter: '%s', train_file: t}\n- {command: dpo, model: m, train_file: t}\n",
+                 cases[i][0]);
+        if (i == 0) { /* the place is that of the value */
+            char *at = strstr(text, "model: m, adapter");
+            memcpy(at, "adapter: ", 9);
+            snprintf(at, sizeof text - (size_t)(at - text), "model: m,  adapter: '%s', train_file: t}\n- {command: dpo, model: m, train_file: t}\n", cases[i][0]);
+            assert_refused(text, NULL, 0, "p.yaml:5:50: adapter: found ${dpo.…}, but stage dpo (line 6) does not come before this one; expected an earlier stage: sft, full");
+            continue;
+        }
+        assert_refused(text, NULL, 0, cases[i][1]);
+    }
+    plumb_options o; /* elsewhere ${ is text */
+    assert_ok(load_yaml(&o, PLUMB_FOR_SFT, "model: '${sft.adapter}'"));
+    assert_string_equal(o.model, "${sft.adapter}");
+    plumb_options_free(&o);
+}
+
+/* The fingerprint of a stage changes with what decides its result, also in a stage that it needs, and with nothing else. */
+static void fingerprints_follow_what_decides(void **state) {
+    (void)state;
+    static const struct { const char *argument; unsigned changed; } cases[] = {
+        {"sft.lora_r=4", 1 | 4 | 8 | 16 | 32}, {"judge.lora_r=4", 2 | 4 | 8 | 16 | 32}, {"dpo.beta=0.3", 8 | 32}, {"sft.save_steps=3", 0}, {"defaults.threads=2", 0}, {"ppo.kl_coef=0.2", 4 | 8 | 16 | 32}, {"stop_after=1h", 0},
+    };
+    plumb_stages before, after;
+    assert_ok(load(&before, whole, NULL, 0));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char copy[64], *one[] = {copy};
+        snprintf(copy, sizeof copy, "%s", cases[i].argument);
+        assert_ok(load(&after, whole, one, 1));
+        for (int k = 0; k < before.count; k++) {
+            bool changed = strcmp(before.stages[k].settings, after.stages[k].settings) != 0;
+            if (changed != (cases[i].changed >> k & 1)) fail_msg("%s: stage %s %s", cases[i].argument, before.stages[k].name, changed ? "changed" : "did not change");
+        }
+        assert_true(before.fingerprint != after.fingerprint);
+        plumb_stages_free(&after);
+    }
+    plumb_stages_free(&before);
+}
+
+static void finds_stages_by_name(void **state) {
+    (void)state;
+    plumb_stages p;
+    int k;
+    assert_ok(load(&p, whole, NULL, 0));
+    assert_ok(plumb_stages_find(&p, "dpo", &k));
+    assert_int_equal(k, 3);
+    assert_message(plumb_stages_find(&p, "juge", &k), PLUMB_E_CONFIG, "p.yaml has no stage 'juge'; did you mean judge");
+    plumb_stages_free(&p);
+}
+
+static void reads_the_command_line(void **state) {
+    (void)state;
+    plumb_run_line l;
+    char name[] = "run", file[] = "p.yaml", from[] = "--from", stage[] = "dpo", only[] = "--only=ppo", dry[] = "--dry-run", set[] = "sft.seed=1", help[] = "-h", bad[] = "--resume";
+    char *line[] = {name, set, file, from, stage, only, dry};
+    assert_ok(plumb_run_parse_args(&l, 7, line));
+    assert_string_equal(l.path, "p.yaml");
+    assert_string_equal(l.from, "dpo");
+    assert_string_equal(l.only, "ppo");
+    assert_true(l.dry_run && !l.help && l.n_arguments == 1 && l.positions[0] == 1);
+    plumb_run_line_free(&l);
+    char *asks[] = {name, bad, help}, *refused[] = {name, file, bad}, *bare[] = {name, file, from}, *twice[] = {name, file, file}, *none[] = {name, dry};
+    assert_ok(plumb_run_parse_args(&l, 3, asks));
+    assert_true(l.help);
+    assert_message(plumb_run_parse_args(&l, 3, refused), PLUMB_E_CONFIG, "argument 2: found '--resume'; expected --from STAGE");
+    assert_message(plumb_run_parse_args(&l, 3, bare), PLUMB_E_CONFIG, "argument 2: found '--from'; expected the name of a stage");
+    assert_message(plumb_run_parse_args(&l, 3, twice), PLUMB_E_CONFIG, "argument 2: found 'p.yaml'; expected STAGE.key=value");
+    assert_message(plumb_run_parse_args(&l, 2, none), PLUMB_E_CONFIG, "the pipeline's file is missing");
+}
+
+static void survives_failed_allocations(void **state) {
+    (void)state;
+    int failures = 0;
+    for (long n = 1; n < 20000; n += 7) {
+        plumb_stages p;
+        plumb_alloc_fail_after(n);
+        plumb_status status = load(&p, whole, NULL, 0);
+        plumb_alloc_fail_after(0);
+        plumb_stages_free(&p);
+        if (status == PLUMB_OK) break;
+        assert_int_equal(status, PLUMB_E_MEMORY);
+        failures++;
+    }
+    assert_in_range(failures, 30, 2800);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(binds_stages_and_references), cmocka_unit_test(arguments_come_last), cmocka_unit_test(refuses_bad_files),
+        cmocka_unit_test(refuses_bad_references), cmocka_unit_test(fingerprints_follow_what_decides), cmocka_unit_test(finds_stages_by_name),
+        cmocka_unit_test(reads_the_command_line), cmocka_unit_test(survives_failed_allocations),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
