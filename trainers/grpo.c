@@ -135,7 +135,7 @@ static plumb_status learn(grpo *x) {
 static void log_metrics(grpo *x) {
     plumb_online *o = x->o;
     plumb_session *s = o->s;
-    if (!plumb_is_root() || !s->log) return;
+    if (!plumb_is_root() || !s->log || !plumb_session_logs(s, s->step + 1)) return;
     plumb_metric m[PLUMB_MAX_METRICS];
     double tokens = fmax(1, x->sums[TOKENS]), ratios = fmax(1, x->sums[RATIOS]), now = plumb_clock(), groups = (double)o->n_groups;
     double kl = x->rloo ? x->c.kl / fmax(1, (double)o->t.n_tokens) : x->sums[KL] / tokens;

@@ -106,6 +106,7 @@ static plumb_status gather(plumb_online *o) {
         plumb_comm_allgatherv(PLUMB_AXIS_DATA, (char *)arrays[a].all + offsets[plumb_comm_rank(PLUMB_AXIS_DATA)], arrays[a].all, counts, offsets);
     }
     memset(t->mask, 1, (size_t)t->n_tokens);
+    for (int64_t k = 0; k < t->n_tokens; k++) t->ref_logp[k] = NAN; /* until a reference says something */
     free(counts);
 done:
     free(sizes);

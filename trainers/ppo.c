@@ -140,7 +140,7 @@ static plumb_status learn(ppo *x) {
 static void log_metrics(ppo *x) {
     plumb_online *o = x->o;
     plumb_session *s = o->s;
-    if (!plumb_is_root() || !s->log) return;
+    if (!plumb_is_root() || !s->log || !plumb_session_logs(s, s->step + 1)) return;
     plumb_metric m[PLUMB_MAX_METRICS];
     double tokens = fmax(1, x->sums[TOKENS]), sequences = (double)o->t.n_sequences, now = plumb_clock(), policy = x->sums[POLICY_LOSS] / tokens, value = x->sums[VALUE_LOSS] / tokens, mean = 0;
     for (int64_t i = 0; i < o->t.n_sequences; i++) mean += o->t.score[i] / sequences;

@@ -9,7 +9,7 @@ plumb_dropout plumb_recipe_dropout(const plumb_session *s) {
 }
 
 plumb_status plumb_recipe_log(plumb_session *s, const plumb_recipe *recipe, const plumb_step_result *r) {
-    if (!plumb_is_root() || !s->log) return PLUMB_OK;
+    if (!plumb_is_root() || !s->log || !plumb_session_logs(s, s->step)) return PLUMB_OK;
     plumb_metric m[PLUMB_MAX_METRICS];
     int n = recipe->metrics(&s->plan, false, m);
     double now = plumb_clock(), elapsed = now - s->step_began;

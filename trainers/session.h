@@ -105,6 +105,8 @@ double plumb_plan_sum(const plumb_plan *p, int k);
 /* Room for the derivatives of n targets. */
 plumb_status plumb_session_derivatives(plumb_session *s, int64_t n) PLUMB_CHECKED;
 plumb_storage plumb_session_storage(const plumb_options *o); /* base_weights */
+/* Whether step `step` has its line in the log (logging_steps, and the last one). */
+static inline bool plumb_session_logs(const plumb_session *s, int64_t step) { return step % s->o->logging_steps == 0 || step == s->total_steps; }
 static inline bool plumb_is_root(void) { return plumb_comm_rank(PLUMB_AXIS_WORLD) == 0; }
 static inline const plumb_sample *plumb_plan_sample(const plumb_plan *p, const plumb_dataset *d, int32_t member) { return &d->samples[p->samples[member]]; }
 static inline double *plumb_plan_stats(const plumb_plan *p, int32_t member) { return p->stats + (size_t)member * PLUMB_STATS; }
