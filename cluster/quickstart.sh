@@ -207,11 +207,11 @@ show_results() {
     row "reward accuracy (0.5 is chance)" pairs rewards/accuracies
     row "reward margin" pairs rewards/margins
     echo "  and against SFT, where DPO started"
-    line "    reward accuracy" "" "-" "$(logged "$dpo" eval_rewards/accuracies)" ""
-    line "    reward margin" "" "0.000" "$(logged "$dpo" eval_rewards/margins)" ""
-    echo "  Sampled answers to $(value sft-rewards prompts | cut -d. -f1) held-out prompts, scored by the reward model (right on $(logged "$reward" eval_accuracy) of the held-out pairs)"
+    line "    reward accuracy" - - "$(logged "$dpo" eval_rewards/accuracies)" -
+    line "    reward margin" - 0.000 "$(logged "$dpo" eval_rewards/margins)" -
+    echo "  Sampled answers to $(value sft-rewards prompts | cut -d. -f1) held-out prompts; the reward model is right on $(logged "$reward" eval_accuracy) of the held-out pairs"
     row "mean reward (more is better)" rewards mean_reward
-    line "    KL of an answer against SFT, last iteration" "" "0.000" "" "$(logged "$ppo" kl)"
+    line "    KL of an answer against SFT, where PPO started" - 0.000 - "$(logged "$ppo" kl)"
     for k in "${!prompts[@]}"; do
         printf '\n  %s\n' "${prompts[k]}"
         for who in base sft dpo ppo; do

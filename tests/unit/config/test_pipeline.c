@@ -241,6 +241,29 @@ static void reads_the_command_line(void **state) {
     assert_message(plumb_run_parse_args(&l, 2, none), PLUMB_E_CONFIG, "the pipeline's file is missing");
 }
 
+/* The files that come with plumb say only what their commands know. */
+static void shipped_files_load(void **state) {
+    (void)state;
+    static const struct { const char *path; int command; } files[] = {
+        {"sft/smollm2-135m", PLUMB_FOR_SFT}, {"dpo/smollm2-135m", PLUMB_FOR_DPO}, {"reward/smollm2-135m", PLUMB_FOR_REWARD}, {"ppo/smollm2-135m", PLUMB_FOR_PPO}, {"grpo/smollm2-135m", PLUMB_FOR_GRPO},
+        {"quickstart/sft", PLUMB_FOR_SFT}, {"quickstart/dpo", PLUMB_FOR_DPO}, {"quickstart/reward", PLUMB_FOR_REWARD}, {"quickstart/ppo", PLUMB_FOR_PPO}, {"quickstart/eval-answers", PLUMB_FOR_EVAL},
+        {"quickstart/eval-pairs", PLUMB_FOR_EVAL}, {"quickstart/reward-answers", PLUMB_FOR_BESTOFN},
+    };
+    char path[512];
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        plumb_options o;
+        snprintf(path, sizeof path, PLUMB_SOURCE_DIR "/configs/%s.yaml", files[i].path);
+        assert_ok(plumb_options_load(&o, files[i].command, path, NULL, 0));
+        assert_non_null(o.model);
+        plumb_options_free(&o);
+    }
+    plumb_stages p;
+    assert_ok(plumb_stages_load(&p, PLUMB_SOURCE_DIR "/configs/pipeline.yaml", NULL, NULL, 0));
+    assert_int_equal(p.count, 4);
+    assert_true(p.stages[3].needs == 6 && p.stages[3].options.batch_size == 32);
+    plumb_stages_free(&p);
+}
+
 static void survives_failed_allocations(void **state) {
     (void)state;
     int failures = 0;
@@ -261,7 +284,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(binds_stages_and_references), cmocka_unit_test(arguments_come_last), cmocka_unit_test(refuses_bad_files),
         cmocka_unit_test(refuses_bad_references), cmocka_unit_test(fingerprints_follow_what_decides), cmocka_unit_test(finds_stages_by_name),
-        cmocka_unit_test(reads_the_command_line), cmocka_unit_test(survives_failed_allocations),
+        cmocka_unit_test(reads_the_command_line), cmocka_unit_test(shipped_files_load), cmocka_unit_test(survives_failed_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
