@@ -113,17 +113,26 @@ done:
     return status;
 }
 
-/* Trees of at most the token budget (or one completion). A completion of no token is none. */
+static int64_t tokens_of(const plumb_trajectories *t, int64_t first, int64_t count) { return t->token_offset[first + count] - t->token_offset[first]; }
+/* Would `parts` trees of like many completions keep within the budget? */
+static bool fits(const plumb_trajectories *t, int64_t first, int64_t n, int64_t parts, int64_t budget) {
+    int64_t prompt = t->prompt_offset[first + 1] - t->prompt_offset[first];
+    for (int64_t k = 0; k < parts; k++) {
+        int64_t from = n * k / parts, to = n * (k + 1) / parts;
+        if (to - from > 1 && prompt + tokens_of(t, first + from, to - from) > budget) return false;
+    }
+    return true;
+}
+/* Trees of at most the token budget (or one completion), as few of a group as that allows, alike. */
 static plumb_status plant(plumb_online *o) {
     plumb_trajectories *t = &o->t;
-    int64_t budget = o->s->o->micro_batch_tokens;
     o->n_trees = 0;
     PLUMB_TRY(plumb_grow(&o->trees, &o->cap_trees, (size_t)t->n_sequences, sizeof *o->trees));
-    for (int64_t i = 0, cost = 0; i < t->n_sequences; i++) {
-        int64_t prompt = t->prompt_offset[i + 1] - t->prompt_offset[i], tokens = t->token_offset[i + 1] - t->token_offset[i];
-        plumb_tree *last = o->n_trees ? &o->trees[o->n_trees - 1] : NULL;
-        if (last && last->group == t->group[i] && cost + tokens <= budget) last->count++, cost += tokens;
-        else o->trees[o->n_trees++] = (plumb_tree){i, 1, t->group[i]}, cost = prompt + tokens;
+    for (int64_t first = 0; first < t->n_sequences; first += o->group_size) {
+        int64_t n = o->group_size, parts = 1;
+        while (!fits(t, first, n, parts, o->s->o->micro_batch_tokens)) parts++;
+        for (int64_t k = 0; k < parts; k++)
+            o->trees[o->n_trees++] = (plumb_tree){first + n * k / parts, n * (k + 1) / parts - n * k / parts, t->group[first]};
     }
     free(o->data.samples), free(o->data.storage);
     o->data = (plumb_dataset){.count = o->n_trees};
