@@ -150,11 +150,10 @@ static plumb_status plant(plumb_online *o) {
     return PLUMB_OK;
 }
 
-static plumb_status check_interrupt(plumb_online *o) {
+void plumb_online_check(plumb_online *o) {
     int64_t term = plumb_comm_signal() == PLUMB_SIGNAL_TERM;
     plumb_comm_max_i64(PLUMB_AXIS_DATA, &term, 1);
     o->interrupted = term;
-    return PLUMB_OK;
 }
 
 plumb_status plumb_online_sample(plumb_online *o) {
@@ -166,7 +165,7 @@ plumb_status plumb_online_sample(plumb_online *o) {
     if (local == PLUMB_OK) local = plumb_session_pending(o->s);
     if (local == PLUMB_OK) local = complete_share(o);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
-    PLUMB_TRY(check_interrupt(o));
+    plumb_online_check(o);
     if (o->interrupted) return PLUMB_OK;
     PLUMB_TRY(gather(o));
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, plant(o)));
@@ -253,7 +252,7 @@ static plumb_status pass(plumb_online *o, plumb_micro_batch_work work, double *o
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
     memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
     PLUMB_TRY(plumb_session_pass(s, p, work));
-    PLUMB_TRY(check_interrupt(o));
+    plumb_online_check(o);
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens); /* one rank's numbers plus zeros: exact */
     memcpy(out, o->passed, (size_t)o->t.n_tokens * sizeof *out);
     plumb_online_phase(o, PHASE_PASS, since);
@@ -273,9 +272,9 @@ plumb_status plumb_online_mini_batch(plumb_online *o, int64_t epoch, int64_t k) 
     plumb_session *s = o->s;
     plumb_plan *p = &s->plan;
     int64_t of = s->o->num_mini_batches, first = o->n_groups * k / of, last = o->n_groups * (k + 1) / of, *order, *rank;
-    PLUMB_TRY(plumb_alloc(&order, (size_t)(2 * o->n_groups), sizeof *order, "mini-batches"));
+    plumb_status status = plumb_alloc(&order, (size_t)(2 * o->n_groups), sizeof *order, "mini-batches");
+    if (status != PLUMB_OK) return plumb_comm_agree(PLUMB_AXIS_DATA, status);
     rank = order + o->n_groups;
-    plumb_status status = PLUMB_OK;
     for (int64_t i = 0; i < o->n_groups; i++) order[i] = i;
     if (of > 1) status = plumb_rng_permutation((uint64_t)s->o->seed ^ 0x9e3779b97f4a7c15ull, (uint32_t)(s->step * 1009 + epoch), o->n_groups, order);
     for (int64_t i = 0; i < o->n_groups; i++) rank[order[i]] = i;

@@ -65,6 +65,8 @@ plumb_status plumb_online_values(plumb_online *o, plumb_view view, double *out) 
 plumb_status plumb_online_mini_batch(plumb_online *o, int64_t epoch, int64_t k) PLUMB_CHECKED;
 /* A micro-batch's forest: every tree's prompt with its completions, all completion tokens as targets, in the order of tree and token. Local. */
 plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, plumb_view view) PLUMB_CHECKED;
+/* Has TERM come, anywhere? Sets o->interrupted alike on every rank. */
+void plumb_online_check(plumb_online *o);
 /* For the engine: shows what goes on and stops at TERM; user is the plumb_online. Local. */
 bool plumb_online_progress(void *user, const plumb_rollout_stats *so_far, int64_t requests);
 static inline const plumb_tree *plumb_online_tree(const plumb_online *o, const plumb_plan *p, int32_t member) { return &o->trees[p->samples[member]]; }

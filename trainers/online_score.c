@@ -121,6 +121,8 @@ plumb_status plumb_online_score(plumb_online *o) {
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
     if (model) PLUMB_TRY(score_model(o));
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, t->parts, t->n_sequences * t->n_parts); /* each part from one rank, zeros from the others */
+    plumb_online_check(o);
+    if (o->interrupted) return PLUMB_OK; /* the parts are not complete */
     PLUMB_TRY(combine(o));
     plumb_online_phase(o, PHASE_SCORE, since);
     return PLUMB_OK;
