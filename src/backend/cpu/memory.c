@@ -42,8 +42,8 @@ void plumb_cpu_write(plumb_backend *be, plumb_tensor to, const float *from) {
     (void)be;
     for (int64_t r = 0; r < to.rows; r++) memcpy(plumb_cpu_at(to, r), from + r * to.cols, (size_t)to.cols * sizeof(float));
 }
-void plumb_cpu_read(plumb_backend *be, plumb_tensor from, float *to) {
-    (void)be;
+void plumb_cpu_read(plumb_backend *be, plumb_tensor from, float *to) { /* logits of many rows come home this way */
+#pragma omp parallel for schedule(static) num_threads(be->threads) if (from.rows > 1 && from.rows * from.cols > 1 << 18)
     for (int64_t r = 0; r < from.rows; r++) memcpy(to + r * from.cols, plumb_cpu_at(from, r), (size_t)from.cols * sizeof(float));
 }
 void plumb_cpu_read_f64(plumb_backend *be, plumb_tensor from, double *to) {
