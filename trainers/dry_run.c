@@ -11,7 +11,7 @@ plumb_status plumb_session_dry_run(plumb_session *s) {
     double base = 0;
     for (int i = 0; i < p->count; i++) {
         parameters += p->items[i].rows * p->items[i].cols;
-        base += (double)s->be->ops->weight_bytes(s->be, p->items[i].rows, p->items[i].cols, PLUMB_STORE_NATIVE);
+        base += (double)s->be->ops->weight_bytes(s->be, p->items[i].rows, p->items[i].cols, plumb_session_storage(s->o));
     }
     for (int64_t i = 0; i < s->train.count; i++) widest = plumb_max64(widest, plumb_sample_cost(&s->train.samples[i]));
     int64_t rows = plumb_max64(widest, s->o->micro_batch_tokens);
@@ -23,8 +23,12 @@ plumb_status plumb_session_dry_run(plumb_session *s) {
     printf("base weights        %9.1f MiB  %s\n", mib(base), plumb_model_shared(s->model) ? "once on each node" : "on each rank");
     printf("trainable state     %9.1f MiB  on each rank (values, gradients, AdamW shard)\n", mib(state));
     printf("activations         %9.1f MiB  on each rank at most (%lld tokens)\n", mib(workspace), (long long)rows);
+    if (s->command & PLUMB_FOR_ONLINE) {
+        printf("keys and values     %9lld MiB  on each rank at most (kv_budget_mb)\n", (long long)s->o->kv_budget_mb);
+        printf("start of iteration  %9.1f MiB  on each rank (values and moments, kept to go back to)\n", mib((double)trainable * 12.0 / ranks));
+    }
     printf("samples             %12lld  of at most %lld tokens\n", (long long)s->train.count, (long long)widest);
     printf("tokens per epoch    %12lld\n", (long long)tokens);
-    printf("steps               %12lld  of %lld samples (%lld per epoch)\n", (long long)s->total_steps, (long long)s->o->batch_size, (long long)s->steps_per_epoch);
+    printf("steps               %12lld  of %lld %s (%lld per epoch)\n", (long long)s->total_steps, (long long)s->o->batch_size, s->command & PLUMB_FOR_ONLINE ? "completions" : "samples", (long long)s->steps_per_epoch);
     return PLUMB_OK;
 }

@@ -39,6 +39,10 @@ static plumb_status write_metrics(const plumb_session *s, const plumb_metric *m,
 static plumb_status evaluate(plumb_session *s, plumb_data_kind kind) {
     const plumb_recipe *recipe = kind == PLUMB_DATA_PAIRS ? &plumb_recipe_dpo : &plumb_recipe_sft;
     PLUMB_TRY(plumb_session_evaluate(s, recipe->work));
+    if (s->interrupted) {
+        if (plumb_is_root()) fprintf(stderr, "plumb eval: stopped by a signal; nothing was written\n");
+        return PLUMB_OK;
+    }
     plumb_metric m[PLUMB_MAX_METRICS];
     int n = recipe->metrics(&s->eval_plan, true, m);
     if (!plumb_is_root()) return PLUMB_OK;
@@ -53,6 +57,7 @@ int plumb_evaluate(const plumb_options *o) {
     if (status == PLUMB_OK) status = plumb_session_open(&s, o, PLUMB_FOR_EVAL, "eval", kind);
     if (status == PLUMB_OK && !o->dry_run) status = evaluate(&s, kind);
     if (status != PLUMB_OK && plumb_is_root()) fprintf(stderr, "plumb eval: %s\n", plumb_error_message());
+    bool stopped = s.interrupted;
     plumb_session_close(&s);
-    return status == PLUMB_OK ? 0 : 1;
+    return status != PLUMB_OK ? 1 : stopped ? PLUMB_EXIT_RESUME : 0;
 }

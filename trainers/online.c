@@ -18,7 +18,7 @@ plumb_sampling plumb_online_sampling(const plumb_session *s, int32_t *ends) {
     memcpy(ends, a->eos, sizeof a->eos);
     if (plumb_tokenizer_eos(s->tokenizer) >= 0) ends[n++] = plumb_tokenizer_eos(s->tokenizer);
     return (plumb_sampling){.do_sample = true, .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .min_p = o->min_p, .typical_p = o->typical_p,
-                            .repetition_penalty = o->repetition_penalty, .min_new_tokens = o->min_new_tokens, .max_new_tokens = o->max_completion_length, .ends = ends, .n_ends = n};
+                            .repetition_penalty = o->repetition_penalty, .min_new_tokens = o->min_new_tokens, .max_new_tokens = o->max_completion_length, .ends = ends, .n_ends = n, .tokens = plumb_tokenizer_vocab(s->tokenizer)};
 }
 
 /* --- sample ---------------------------------------------------------------------------------------------------------------------------------------- */
@@ -71,7 +71,7 @@ static plumb_status gather(plumb_online *o) {
     plumb_trajectories *t = &o->t;
     int64_t n = o->n_groups * o->group_size, prompt_tokens = 0, tokens = 0, *sizes;
     int ranks = plumb_comm_size(PLUMB_AXIS_DATA);
-    PLUMB_TRY(plumb_alloc(&sizes, (size_t)(2 * n), sizeof *sizes, "lengths"));
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, plumb_alloc(&sizes, (size_t)(2 * n), sizeof *sizes, "lengths")));
     for (int64_t i = 0; i < o->n_mine; i++) sizes[o->mine + i] = o->completions[i].count, sizes[n + o->mine + i] = o->completions[i].finish;
     plumb_comm_sum_i64(PLUMB_AXIS_DATA, sizes, 2 * n);
     for (int64_t i = 0; i < n; i++) prompt_tokens += s->train.samples[o->prompt_of[i / o->group_size]].prompt_count, tokens += sizes[i];

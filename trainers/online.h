@@ -50,7 +50,7 @@ plumb_sampling plumb_online_sampling(const plumb_session *s, int32_t *ends);
 /* Groups of an iteration, at most. Local. */
 int64_t plumb_online_chunk(const plumb_options *o);
 /* What the model needs beyond the policy: adapters of reward and value model are loaded into *o, which must live as long as the options. Local. */
-plumb_status plumb_online_model_options(plumb_online *o, const plumb_session *s, plumb_model_options *m) PLUMB_CHECKED;
+plumb_status plumb_online_model_options(plumb_online *o, plumb_session *s, plumb_model_options *m) PLUMB_CHECKED;
 /* After the session is open. Collective. */
 plumb_status plumb_online_open(plumb_online *o, plumb_session *s) PLUMB_CHECKED;
 void plumb_online_close(plumb_online *o);

@@ -7,7 +7,22 @@
 #include <string.h>
 
 /* --- open and close -------------------------------------------------------------------------------------------------------------------------------- */
-plumb_status plumb_online_model_options(plumb_online *o, const plumb_session *s, plumb_model_options *m) {
+static uint64_t mix(uint64_t h, const float *x, int64_t n) {
+    for (int64_t i = 0; x && i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        h = (h ^ bits) * 0x100000001b3ull;
+    }
+    return h;
+}
+/* A reward model that was trained anew is another judge: its head and part of its matrices tell. */
+static uint64_t identity_of(const plumb_adapter *a) {
+    uint64_t h = mix(0xcbf29ce484222325ull, a->score, a->n_score);
+    for (int i = 0; i < a->n_params; i++) h = mix(mix(h, a->a[i], a->a[i] ? a->config.r : 0), a->b[i], a->b[i] ? a->config.r : 0);
+    return h;
+}
+
+plumb_status plumb_online_model_options(plumb_online *o, plumb_session *s, plumb_model_options *m) {
     const plumb_options *options = s->o;
     bool ppo = s->command == PLUMB_FOR_PPO, trunk = ppo && !strcmp(options->value_model, "trunk");
     const plumb_params *params = plumb_source_params(s->source);
@@ -16,6 +31,7 @@ plumb_status plumb_online_model_options(plumb_online *o, const plumb_session *s,
         PLUMB_TRY(plumb_adapter_load(&o->reward_adapter, options->reward_adapter, params));
         if (!o->reward_adapter.score) return plumb_error(PLUMB_E_CONFIG, "reward_adapter: %s has no score head; expected a reward model, as plumb reward writes it", options->reward_adapter);
         m->reward = &o->reward_adapter;
+        s->judge = identity_of(&o->reward_adapter);
     }
     if (options->value_adapter && trunk) return plumb_error(PLUMB_E_CONFIG, "value_adapter: found it with value_model: trunk, which has no adapter of its own");
     if (trunk) m->head = PLUMB_HEAD_ZERO;
@@ -47,6 +63,16 @@ static plumb_status open_reward_model(plumb_online *o) {
     return plumb_model_create(&o->reward_model, s->be, o->reward_source, &(plumb_model_options){.adapter = &o->reward_adapter, .freeze_adapter = true, .frozen = plumb_session_storage(options)});
 }
 
+/* Every answer must be one that the function can compare with: better known now than when its prompt is drawn. */
+static plumb_status try_answers(plumb_reward_source *source, const plumb_dataset *d) {
+    double reward;
+    for (int64_t i = 0; i < d->count; i++) {
+        const plumb_sample *x = &d->samples[i];
+        PLUMB_TRY(plumb_reward_source_score(source, &(plumb_reward_item){x->prompt_text, x->answer, x->answer, x->record, 1}, 1, &reward));
+    }
+    return PLUMB_OK;
+}
+
 /* Best-of-n has no batch: a fixed number of completions, so that keys of random numbers do not depend on ranks. */
 int64_t plumb_online_chunk(const plumb_options *o) { return plumb_max64(1, 512 / o->num_generations); }
 
@@ -66,7 +92,10 @@ static plumb_status open_local(plumb_online *o) {
         for (int64_t k = 0; needs && k < s->train.count; k++)
             if (!s->train.samples[k].answer)
                 return plumb_error(PLUMB_E_DATA, "reward_funcs: %s compares with an answer, and record %lld has none (field_answer: %s)", options->reward_funcs[i],
-                                   (long long)s->train.samples[k].record, options->field_answer);
+                                   (long long)s->train.samples[k].record + 1, options->field_answer);
+        if (needs) PLUMB_TRY(try_answers(o->sources[i], &s->train));
+        if (!strncmp(options->reward_funcs[i], "program:", 8)) /* a slow judge is not a lost rank */
+            plumb_comm_set_timeout(fmax(1800, options->reward_timeout * (double)o->n_completions * (double)(options->reward_retries + 1)));
     }
     for (int i = 0; i < PLUMB_SCORE_PARTS; i++) o->weights[i] = i < options->n_reward_weights ? strtod(options->reward_weights[i], NULL) : 1;
     PLUMB_TRY(plumb_stops_create(&o->stops, s->tokenizer, options->stop_strings, options->n_stop_strings));
@@ -197,6 +226,8 @@ static void save_value_model(plumb_online *o, plumb_status *status) {
     plumb_session *s = o->s;
     plumb_view view = plumb_model_has_head(s->model, PLUMB_VIEW_VALUE) ? PLUMB_VIEW_VALUE : PLUMB_VIEW_POLICY;
     bool fresh = view == PLUMB_VIEW_POLICY;
+    if (*status == PLUMB_OK && s->log && plumb_model_has_head(s->model, view) && plumb_model_adapter_of(s->model, view) == PLUMB_NO_ADAPTER)
+        plumb_log_line(s->log, "the value head is not saved: there is no adapter to save it with");
     if (*status != PLUMB_OK || !plumb_is_root() || !plumb_model_has_head(s->model, view) || plumb_model_adapter_of(s->model, view) == PLUMB_NO_ADAPTER) return;
     const plumb_adapter *from = fresh ? (s->has_adapter ? &s->adapter : NULL) : o->value_adapter.score ? &o->value_adapter : o->reward_adapter.score && !s->o->reward_model ? &o->reward_adapter : s->has_adapter ? &s->adapter : NULL;
     const plumb_lora_config *c = from ? &from->config : &s->lora;

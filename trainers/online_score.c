@@ -2,6 +2,7 @@
 #include "online.h"
 #include "plan.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -95,13 +96,22 @@ static plumb_status combine(plumb_online *o) {
         double score = 0;
         for (int k = 0; k < t->n_parts; k++) {
             if (!isfinite(t->parts[i * t->n_parts + k]))
-                return plumb_error(PLUMB_E_NUMERIC, "the reward %s of a completion of record %lld is not finite", t->part_names[k], (long long)t->record[i]);
+                return plumb_error(PLUMB_E_NUMERIC, "the reward %s of a completion of record %lld is not finite", t->part_names[k], (long long)t->record[i] + 1);
             score += o->weights[k] * t->parts[i * t->n_parts + k];
         }
         if (t->finish[i] == PLUMB_FINISH_LENGTH && options->missing_eos_penalty > 0) score = replace ? -options->missing_eos_penalty : score - options->missing_eos_penalty;
         t->score[i] = score;
     }
     return PLUMB_OK;
+}
+
+/* A function's name; of several with one name the second is name_2. */
+static void name_part(const plumb_online *o, int k, char *out) {
+    const char *name = plumb_reward_source_name(o->sources[k]);
+    int same = 1;
+    for (int i = 0; i < k; i++) same += !strcmp(plumb_reward_source_name(o->sources[i]), name);
+    if (same == 1) snprintf(out, PLUMB_PART_NAME, "%s", name);
+    else snprintf(out, PLUMB_PART_NAME, "%s_%d", name, same);
 }
 
 plumb_status plumb_online_score(plumb_online *o) {
@@ -113,7 +123,7 @@ plumb_status plumb_online_score(plumb_online *o) {
     plumb_comm_doing("rewards of iteration", s->step + 1);
     t->n_parts = model + o->n_sources;
     if (model) strcpy(t->part_names[0], "model");
-    for (int k = 0; k < o->n_sources; k++) strncpy(t->part_names[model + k], plumb_reward_source_name(o->sources[k]), PLUMB_PART_NAME - 1);
+    for (int k = 0; k < o->n_sources; k++) name_part(o, k, t->part_names[model + k]);
     free(t->parts);
     plumb_status local = plumb_alloc(&t->parts, (size_t)(t->n_sequences * t->n_parts), sizeof *t->parts, "rewards");
     if (local == PLUMB_OK) local = decode_texts(o, o->mine, o->n_mine);

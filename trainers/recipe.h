@@ -3,7 +3,7 @@
 #define PLUMB_RECIPE_H
 #include "session.h"
 
-enum { PLUMB_MAX_METRICS = 64 };
+enum { PLUMB_MAX_METRICS = 96 };
 typedef struct plumb_recipe {
     const char *name;
     int command;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct replay { plumb_options o; int command; char *dir; double kl_coef; } replay;
+typedef struct replay { plumb_options o; int command; char *dir; double kl_coef; bool show; } replay;
 
 /* The command is the second word of config.yaml's first line. */
 static plumb_status read_config(replay *r, const char *dir, char **overrides, int n) {
@@ -47,7 +47,7 @@ static plumb_status ppo_losses(replay *r, plumb_trajectories *t) {
     plumb_ppo_estimate(&r->o, kl_coef, t, &e);
     double policy = plumb_objective_ppo_policy(&clip, t->policy_logp, t->logp, t->advantages, t->n_tokens, derivatives, &stats) / n;
     double value = plumb_objective_ppo_value(&clip, t->values, t->values, t->returns, t->n_tokens, derivatives, &stats) / n;
-    printf("  loss %.9g  policy %.9g  value %.9g  ratio %.9g  kl %.9g  kl_coef %.6g\n", policy + r->o.vf_coef * value, policy, value, stats.ratio / n, e.kl / (double)t->n_sequences, kl_coef);
+    if (r->show) printf("  loss %.9g  policy %.9g  value %.9g  ratio %.9g  kl %.9g  kl_coef %.6g\n", policy + r->o.vf_coef * value, policy, value, stats.ratio / n, e.kl / (double)t->n_sequences, kl_coef);
     if (r->o.adap_kl_ctrl) r->kl_coef = plumb_kl_adapt(kl_coef, e.kl / (double)t->n_sequences, r->o.kl_target, r->o.kl_horizon, (double)t->n_sequences);
     free(derivatives);
     return PLUMB_OK;
@@ -63,24 +63,24 @@ static plumb_status grpo_losses(replay *r, plumb_trajectories *t) {
     plumb_status status = plumb_grpo_compare(&r->o, rloo, t, advantages, &c);
     for (int64_t q = 0; q < t->n_sequences && status == PLUMB_OK; q++)
         loss += plumb_grpo_loss_of(&r->o, rloo, t, q, advantages[q], t->policy_logp + t->token_offset[q], &total, derivatives, &stats);
-    if (status == PLUMB_OK)
+    if (status == PLUMB_OK && r->show)
         printf("  loss %.9g  ratio %.9g  clipped %.6g  groups without spread %lld\n", loss, stats.ratio / fmax(1, stats.ratios), (stats.clipped_low + stats.clipped_high) / fmax(1, stats.ratios),
                (long long)c.zero_spread);
     free(advantages);
     return status;
 }
 
-static plumb_status replay_one(replay *r, int64_t iteration, bool show) {
+static plumb_status replay_one(replay *r, int64_t iteration) {
     plumb_trajectories t = {0}, logged = {0};
     PLUMB_TRY(plumb_trajectories_read(r->dir, iteration, &t));
     plumb_status status = plumb_trajectories_slice(&logged, &t, 0, t.n_sequences);
     if (status == PLUMB_OK && t.n_sequences % r->o.num_generations)
         status = plumb_error(PLUMB_E_DATA, "iteration %lld has %lld completions, which are not whole groups of %lld", (long long)iteration, (long long)t.n_sequences, (long long)r->o.num_generations);
     if (status == PLUMB_OK) {
-        if (show) printf("iteration %lld: %lld completions, %lld tokens\n", (long long)iteration, (long long)t.n_sequences, (long long)t.n_tokens);
+        if (r->show) printf("iteration %lld: %lld completions, %lld tokens\n", (long long)iteration, (long long)t.n_sequences, (long long)t.n_tokens);
         status = r->command == PLUMB_FOR_PPO ? ppo_losses(r, &t) : grpo_losses(r, &t);
     }
-    if (status == PLUMB_OK)
+    if (status == PLUMB_OK && r->show)
         printf("  largest difference from the log: rewards %.3g, advantages %.3g, returns %.3g; behaviour against policy log-probabilities %.3g\n",
                largest_difference(t.rewards, logged.rewards, t.n_tokens), largest_difference(t.advantages, logged.advantages, t.n_tokens),
                largest_difference(t.returns, logged.returns, t.n_tokens), largest_difference(t.policy_logp, t.logp, t.n_tokens));
@@ -95,7 +95,11 @@ plumb_status plumb_replay(const char *dir, int64_t first, int64_t last, char **o
     plumb_status status = read_config(&r, dir, overrides, n);
     if (status == PLUMB_OK) status = plumb_trajectories_list(r.dir, &list, &count);
     for (int64_t i = 0; i < count && status == PLUMB_OK; i++)
-        if (list[i] >= first && list[i] <= last) status = replay_one(&r, list[i], true), done++;
+        if (list[i] <= last) {
+            r.show = list[i] >= first;
+            if (r.show || r.o.adap_kl_ctrl) status = replay_one(&r, list[i]); /* the coefficient follows from the iterations before */
+            done += r.show;
+        }
     if (status == PLUMB_OK && !done) status = plumb_error(PLUMB_E_DATA, "%s: no iteration from %lld to %lld is logged (there are %lld)", r.dir, (long long)first, (long long)last, (long long)count);
     free(list);
     free(r.dir);

@@ -32,6 +32,8 @@ static plumb_status append_line(plumb_str *out, const plumb_sample *x, const dou
     PLUMB_TRY(plumb_str_printf(out, "{\"record\": %lld", (long long)x->record));
     PLUMB_TRY(append_text(out, "prompt", x->prompt_text));
     for (int k = 0; k < x->n_branches; k++) PLUMB_TRY(append_text(out, !pair ? "completion" : k ? "rejected" : "chosen", x->branch[k].text));
+    for (int k = 0; k < x->n_branches; k++)
+        if (!isfinite(scores[k])) return plumb_error(PLUMB_E_NUMERIC, "the score of record %lld is not finite", (long long)x->record + 1);
     if (pair) PLUMB_TRY(plumb_str_printf(out, ", \"score_chosen\": %.9g, \"score_rejected\": %.9g", scores[0], scores[1]));
     else PLUMB_TRY(plumb_str_printf(out, ", \"score\": %.9g", scores[0]));
     if (!isnan(x->label)) PLUMB_TRY(plumb_str_printf(out, ", \"label\": %.9g", x->label));
@@ -90,12 +92,15 @@ static plumb_status report(const plumb_session *s) {
 
 int plumb_score(const plumb_options *o) {
     plumb_session s = {0};
+    bool stopped = false;
     plumb_status status = plumb_session_open(&s, o, PLUMB_FOR_SCORE, "score", PLUMB_DATA_RATED);
     if (status == PLUMB_OK && !o->dry_run) {
         status = plumb_session_evaluate(&s, micro_batch);
-        if (status == PLUMB_OK) status = plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? report(&s) : PLUMB_OK);
+        stopped = status == PLUMB_OK && s.interrupted;
+        if (stopped && plumb_is_root()) fprintf(stderr, "plumb score: stopped by a signal; nothing was written\n");
+        if (status == PLUMB_OK && !stopped) status = plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? report(&s) : PLUMB_OK);
     }
     if (status != PLUMB_OK && plumb_is_root()) fprintf(stderr, "plumb score: %s\n", plumb_error_message());
     plumb_session_close(&s);
-    return status == PLUMB_OK ? 0 : 1;
+    return status != PLUMB_OK ? 1 : stopped ? PLUMB_EXIT_RESUME : 0;
 }

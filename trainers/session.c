@@ -47,7 +47,7 @@ static void say_counts(const plumb_session *s, const char *what, const plumb_dat
     char twice[64] = "";
     int64_t tokens = 0;
     for (int64_t i = 0; i < d->count; i++) tokens += plumb_sample_tokens(&d->samples[i]);
-    if (tokens != c->tokens) snprintf(twice, sizeof twice, " (%lld with the prompt of a pair twice)", (long long)tokens);
+    if (tokens && tokens != c->tokens) snprintf(twice, sizeof twice, " (%lld with the prompt of a pair twice)", (long long)tokens);
     say(s, "%s: %lld samples, %lld tokens%s, %lld targets (of %lld records: %lld truncated, %lld dropped as too long, %lld without targets, %lld bad, %lld with a token across the prompt's end)",
         what, (long long)d->count, (long long)c->tokens, twice, (long long)c->targets, (long long)c->records, (long long)c->truncated, (long long)c->dropped_long,
         (long long)c->dropped_empty, (long long)c->bad, (long long)c->merged_border);
@@ -119,6 +119,7 @@ static plumb_status identify(plumb_session *s) {
         s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
         s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", o->base_weights, s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient,
         o->lora ? o->lora_dropout : 0.0, (long long)o->logits_budget_mb);
+    if (status == PLUMB_OK && s->judge) status = plumb_str_printf(&text, "reward=%016llx\n", (unsigned long long)s->judge);
     if (status == PLUMB_OK && (s->command & PLUMB_FOR_ONLINE)) status = plumb_options_identity(o, s->command, &text); /* recipes with many settings */
     s->identity = text.data;
     return status;
@@ -385,6 +386,7 @@ void plumb_session_close(plumb_session *s) {
     free(s->gradient);
     free(s->derivatives);
     free(s->kept);
+    free(s->kept_scales);
     free(s->dir);
     free(s->checkpoints);
     free(s->identity);

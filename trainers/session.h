@@ -53,7 +53,8 @@ typedef struct plumb_session {
     double target_tokens;                   /* what the LM head costs for one target, in tokens through the layers */
     double began, step_began, stop_after;   /* seconds; plumb_clock */
     int64_t saved_step;                     /* -1: none */
-    bool stopping;
+    bool stopping, interrupted;             /* interrupted: TERM came during the last pass, anywhere */
+    uint64_t judge;                         /* identity of the reward model, 0 without one */
     void *user;                             /* of the recipe: what its work on a micro-batch needs */
     plumb_status pending;                   /* a local failure between agreement points, kept for the next one */
     char pending_message[512];
@@ -61,7 +62,7 @@ typedef struct plumb_session {
     float *gradient;                        /* [trainable]: gradients on their way out, new values on their way in */
     int64_t *order; int64_t order_epoch;
     plumb_plan plan, eval_plan;
-    float *kept; int64_t kept_updates;      /* values and moments of this rank's shard at the last mark */
+    float *kept; int64_t kept_updates, kept_tokens, *kept_scales; /* values and moments of this rank's shard at the last mark, and the scales of all units */
     plumb_forest forest;
     plumb_forward_result policy, reference;
     double *derivatives; size_t cap_derivatives;

@@ -8,7 +8,7 @@
 
 plumb_status plumb_session_derivatives(plumb_session *s, int64_t n) { return plumb_grow(&s->derivatives, &s->cap_derivatives, (size_t)n, sizeof *s->derivatives); }
 
-plumb_status plumb_step_begin(plumb_session *s) {
+static plumb_status begin(plumb_session *s) {
     const plumb_options *o = s->o;
     int64_t epoch = s->step / s->steps_per_epoch, first = s->step % s->steps_per_epoch * o->batch_size;
     plumb_comm_doing("step", s->step + 1);
@@ -20,6 +20,11 @@ plumb_status plumb_step_begin(plumb_session *s) {
     PLUMB_TRY(plumb_grow(&s->plan.samples, &s->plan.cap_samples, (size_t)s->plan.count, sizeof *s->plan.samples));
     memcpy(s->plan.samples, s->order + first, (size_t)s->plan.count * sizeof *s->order);
     return plumb_plan_cut(&s->plan, &s->train, o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
+}
+
+plumb_status plumb_step_begin(plumb_session *s) {
+    plumb_session_keep(s, begin(s)); /* the others learn of it in the step */
+    return PLUMB_OK;
 }
 
 void plumb_session_keep(plumb_session *s, plumb_status status) {
@@ -92,7 +97,9 @@ plumb_status plumb_session_mark(plumb_session *s) {
     plumb_zero_shard(s->zero, PLUMB_ZERO_VALUES, &first, &count);
     if (!s->kept) PLUMB_TRY(plumb_alloc(&s->kept, (size_t)(PLUMB_ZERO_ARRAYS * count) + 1, sizeof *s->kept, "the state of training"));
     for (int i = 0; i < PLUMB_ZERO_ARRAYS; i++) memcpy(s->kept + i * count, plumb_zero_shard(s->zero, (plumb_zero_array)i, &first, &count), (size_t)count * sizeof *s->kept);
-    s->kept_updates = s->updates;
+    if (!s->kept_scales) PLUMB_TRY(plumb_alloc(&s->kept_scales, (size_t)plumb_zero_units(s->zero), sizeof *s->kept_scales, "the state of training"));
+    for (int u = 0; u < plumb_zero_units(s->zero); u++) s->kept_scales[u] = plumb_zero_scale(s->zero, u);
+    s->kept_updates = s->updates, s->kept_tokens = s->tokens_seen;
     return PLUMB_OK;
 }
 void plumb_session_back(plumb_session *s) {
@@ -102,7 +109,8 @@ void plumb_session_back(plumb_session *s) {
         float *shard = plumb_zero_shard(s->zero, (plumb_zero_array)i, &first, &count);
         memcpy(shard, s->kept + i * count, (size_t)count * sizeof *shard);
     }
-    s->updates = s->kept_updates;
+    for (int u = 0; u < plumb_zero_units(s->zero); u++) plumb_zero_set_scale(s->zero, u, s->kept_scales[u]);
+    s->updates = s->kept_updates, s->tokens_seen = s->kept_tokens;
     plumb_zero_gather(s->zero, s->gradient);
     plumb_model_values_write(s->model, 0, n, s->gradient);
     plumb_model_refresh(s->model);
@@ -114,6 +122,9 @@ plumb_status plumb_session_pass(plumb_session *s, plumb_plan *p, plumb_micro_bat
     for (int32_t b = 0; b < p->n_batches && local == PLUMB_OK && plumb_comm_signal() != PLUMB_SIGNAL_TERM; b++)
         if (p->batches[b].rank == rank) local = work(s, p, &p->batches[b], false);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
+    int64_t term = plumb_comm_signal() == PLUMB_SIGNAL_TERM;
+    plumb_comm_max_i64(PLUMB_AXIS_DATA, &term, 1);
+    s->interrupted = term; /* the statistics are not complete */
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, p->stats, p->count * PLUMB_STATS); /* one rank's numbers plus zeros: exact */
     return PLUMB_OK;
 }
@@ -122,8 +133,9 @@ plumb_status plumb_session_evaluate(plumb_session *s, plumb_micro_batch_work wor
     plumb_plan *p = &s->eval_plan;
     plumb_comm_doing("evaluation after step", s->step);
     p->count = s->eval.count;
-    PLUMB_TRY(plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples));
-    for (int64_t i = 0; i < p->count; i++) p->samples[i] = i;
-    PLUMB_TRY(plumb_plan_cut(p, &s->eval, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA)));
+    plumb_status local = plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples);
+    for (int64_t i = 0; local == PLUMB_OK && i < p->count; i++) p->samples[i] = i;
+    if (local == PLUMB_OK) local = plumb_plan_cut(p, &s->eval, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
     return plumb_session_pass(s, p, work);
 }

@@ -19,6 +19,7 @@ typedef struct plumb_sampling {
     double repetition_penalty;    /* 1 = off; over prompt and completion */
     int64_t min_new_tokens, max_new_tokens;
     const int32_t *ends; int n_ends; /* borrowed: ids that end a completion */
+    int64_t tokens;               /* ids from here on are no tokens (a padded vocabulary) and are never drawn; 0 = all are */
 } plumb_sampling;
 
 typedef struct plumb_sampling_key { uint64_t seed; uint32_t step, sample, branch; } plumb_sampling_key; /* with the position: one random number */

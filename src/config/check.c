@@ -79,6 +79,9 @@ static plumb_status check_rewards(const plumb_binding *b) {
     if (o->n_reward_weights && o->n_reward_weights != parts)
         return plumb_config_fault(b, plumb_config_place(b, "reward_weights"), "reward_weights",
                                   "found %d; expected %d: one for each source of rewards", o->n_reward_weights, parts);
+    if (!strcmp(o->missing_eos, "replace") && o->missing_eos_penalty == 0)
+        return plumb_config_fault(b, plumb_config_place(b, "missing_eos"), "missing_eos",
+                                  "found replace with missing_eos_penalty: 0; expected the score, above 0, whose negative replaces");
     for (int i = 0; i < o->n_reward_weights; i++) {
         char *end;
         double w = strtod(o->reward_weights[i], &end);

@@ -86,6 +86,7 @@ void plumb_sampler_process(plumb_sampler *s, const plumb_sampling *o, float *log
     bool bad;
     s->kernels->largest(logits, s->vocab, &bad);
     if (bad) return;
+    for (int64_t i = o->tokens > 0 ? o->tokens : s->vocab; i < s->vocab; i++) logits[i] = -INFINITY;
     int64_t n = o->repetition_penalty != 1 ? distinct(s, history, count) : 0;
     for (int64_t i = 0; i < n; i++) logits[s->id[i]] = (float)penalised(logits[s->id[i]], o->repetition_penalty);
     for (int i = 0; i < o->n_ends && forbids(o, generated); i++)
@@ -98,6 +99,7 @@ void plumb_sampler_process(plumb_sampler *s, const plumb_sampling *o, float *log
 void plumb_sampler_process_f64(plumb_sampler *s, const plumb_sampling *o, double *logits, const int32_t *history, int64_t count, int64_t generated) {
     for (int64_t i = 0; i < s->vocab; i++)
         if (!(logits[i] < INFINITY)) return;
+    for (int64_t i = o->tokens > 0 ? o->tokens : s->vocab; i < s->vocab; i++) logits[i] = -INFINITY;
     int64_t n = o->repetition_penalty != 1 ? distinct(s, history, count) : 0;
     for (int64_t i = 0; i < n; i++) logits[s->id[i]] = penalised(logits[s->id[i]], o->repetition_penalty);
     for (int i = 0; i < o->n_ends && forbids(o, generated); i++)

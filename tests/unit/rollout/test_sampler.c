@@ -149,11 +149,30 @@ static int32_t pick(plumb_sampler *s, const plumb_sampling *o, const float *logi
     return token;
 }
 
+/* A vocabulary that is padded beyond the tokenizer's: the padding is never drawn, whatever its logits. */
+static void padding_is_never_drawn(void **state) {
+    (void)state;
+    enum { V = 40, TOKENS = 33 };
+    plumb_sampler *s;
+    assert_ok(plumb_sampler_create(&s, V));
+    for (int greedy = 0; greedy < 2; greedy++)
+        for (uint32_t k = 0; k < 200; k++) {
+            plumb_sampling o = plain;
+            float logits[V];
+            int32_t token;
+            o.do_sample = !greedy, o.tokens = TOKENS;
+            for (int i = 0; i < V; i++) logits[i] = i >= TOKENS ? 9.0f : (float)(i % 5);
+            assert_ok(plumb_sampler_pick(s, &o, logits, NULL, 0, 0, &(plumb_sampling_key){1, 2, 3, k}, 0, &token));
+            assert_true(token < TOKENS);
+        }
+    plumb_sampler_free(s);
+}
+
 /* Pearson's statistic of 20,000 draws against the processed distribution: the 0.999 quantile by Wilson and Hilferty, with fixed seeds. */
 static void draws_follow(void **state) {
     (void)state;
     enum { DRAWS = 20000 };
-    const struct { int64_t V; plumb_sampling o; } cases[] = {{50, plain}, {50, {true, 1.2, 45, 0.99, 0.001, 0.97, 1, 0, 10, NULL, 0}}, {50, {true, 1.4, 0, 0.8, 0, 1, 1, 0, 10, NULL, 0}}, {700, plain}};
+    const struct { int64_t V; plumb_sampling o; } cases[] = {{50, plain}, {50, {true, 1.2, 45, 0.99, 0.001, 0.97, 1, 0, 10, NULL, 0, 0}}, {50, {true, 1.4, 0, 0.8, 0, 1, 1, 0, 10, NULL, 0, 0}}, {700, plain}};
     for (size_t c = 0; c < N_OF(cases); c++) {
         int64_t V = cases[c].V;
         plumb_sampler *s = sampler_of(V);
@@ -297,7 +316,7 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fixtures),  cmocka_unit_test(bins_are_a_sort), cmocka_unit_test(sets_agree), cmocka_unit_test(draws_follow),
+        cmocka_unit_test(fixtures),  cmocka_unit_test(bins_are_a_sort), cmocka_unit_test(sets_agree), cmocka_unit_test(padding_is_never_drawn), cmocka_unit_test(draws_follow),
         cmocka_unit_test(key_alone), cmocka_unit_test(ends_wait),       cmocka_unit_test(greedy_takes_the_first), cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
