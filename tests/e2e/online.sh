@@ -46,7 +46,7 @@ check() { # command, settings
 check ppo reward_adapter="$work/reward/adapter" num_mini_batches=2 adap_kl_ctrl=true
 [ "$(metric "$work/ppo1/metrics.jsonl" kl | head -n 1)" = 0 ] || fail "KL is not 0 at the first iteration"
 has "$work/ppo1/value/adapter_config.json" SEQ_CLS
-check grpo reward_adapter="$work/reward/adapter" reward_funcs=length:20,regex:Lily reward_weights=1,0.5,2 num_generations=4 beta=0.04 num_iterations=2
+check grpo reward_adapter="$work/reward/adapter" reward_funcs=length:20,regex:Lily,regex:Tom reward_weights=1,0.5,2,1 num_generations=4 beta=0.04 num_iterations=2
 check rloo reward_funcs=length:20 num_generations=4 min_new_tokens=3 top_k=50
 
 # The value head on the policy's trunk; the adapter stays a language model's.
@@ -64,6 +64,29 @@ has "$work/log" "resumed from .*step-000002"
 same "$work/ppo1/adapter/adapter_model.safetensors" "$work/ppo3/adapter/adapter_model.safetensors"
 same <(metric "$work/ppo1/metrics.jsonl" loss) <(metric "$work/ppo3/metrics.jsonl" loss)
 "$plumb" trajectories "$work/ppo3" --verify >"$work/log" 2>&1 || fail "plumb trajectories --verify after going on"
+
+# TERM in the middle of an iteration of many updates: it is given up, what was before it is saved, and the run goes on to the bits of one that nobody stopped.
+long() { online 2 ppo "$1" reward_funcs=length:20 num_ppo_epochs=80 max_steps=4; }
+long "$work/long"
+[ "$code" -eq 0 ] || fail "exit code $code"
+long "$work/term" &
+shell=$!
+for ((i = 0; i < 1500; i++)); do
+    if grep -qs '"step": 2,' "$work/term/metrics.jsonl"; then break; fi
+    sleep 0.02
+done
+sleep 0.15
+launcher=$(ps -o pid= --ppid "$shell" | head -n 1 | tr -d ' ')
+[ -n "$launcher" ] || fail "the run ended before it could be stopped"
+kill -TERM "$launcher"
+wait "$shell" || true
+has "$work/log" "stopped after step [0-9]+; saved in "
+long "$work/term"
+[ "$code" -eq 0 ] || fail "after TERM: exit code $code"
+has "$work/log" "resumed from "
+same "$work/long/adapter/adapter_model.safetensors" "$work/term/adapter/adapter_model.safetensors"
+same <(metric "$work/long/metrics.jsonl" num_tokens) <(metric "$work/term/metrics.jsonl" num_tokens)
+"$plumb" trajectories "$work/term" --verify >"$work/log" 2>&1 || fail "plumb trajectories --verify after TERM"
 
 # Best of n: a data set that trains.
 must 2 bestofn model="$model" input_file="$work/prompts.jsonl" output_file="$work/best.jsonl" reward_funcs=length:20 num_generations=6 max_completion_length=40 min_p=0.01
