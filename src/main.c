@@ -99,7 +99,11 @@ static int run(int argc, char **argv) {
  * times. A short spin serves the gaps between our loops. libgomp reads its settings before main, so the program starts itself once more where nobody has chosen any. */
 static void choose_spinning(char **argv) {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
-    if (setenv("GOMP_SPINCOUNT", "2000", 1) == 0) execv("/proc/self/exe", argv);
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1); /* by its name, which ps and top then show */
+    if (n <= 0 || setenv("GOMP_SPINCOUNT", "2000", 1) != 0) return;
+    path[n] = 0;
+    execv(path, argv);
 }
 
 int main(int argc, char **argv) {

@@ -9,14 +9,6 @@
 
 typedef struct output { plumb_str lines; int64_t written, without_spread; double best, mean; int64_t groups, completions; } output;
 
-static plumb_status append_text(plumb_str *out, const char *key, const char *text) {
-    json_t *value = json_string(text ? text : "");
-    char *encoded = value ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
-    plumb_status status = encoded ? plumb_str_printf(out, "\"%s\": %s, ", key, encoded) : plumb_error(PLUMB_E_DATA, "a text is not valid UTF-8");
-    free(encoded);
-    json_decref(value);
-    return status;
-}
 
 /* Of equal scores the first is taken. */
 static plumb_status write_group(const plumb_options *o, const plumb_trajectories *t, int64_t first, int64_t size, output *out) {
@@ -33,14 +25,13 @@ static plumb_status write_group(const plumb_options *o, const plumb_trajectories
         if (pairs) return PLUMB_OK; /* nothing to prefer */
     }
     plumb_str *s = &out->lines;
-    PLUMB_TRY(plumb_str_append(s, "{", 1));
-    PLUMB_TRY(append_text(s, "prompt", t->prompt_text[first]));
-    PLUMB_TRY(append_text(s, pairs ? "chosen" : "completion", t->text[best]));
-    if (pairs) PLUMB_TRY(append_text(s, "rejected", t->text[worst]));
-    if (pairs) PLUMB_TRY(plumb_str_printf(s, "\"score_chosen\": %.9g, \"score_rejected\": %.9g, ", t->score[best], t->score[worst]));
-    else PLUMB_TRY(plumb_str_printf(s, "\"score\": %.9g, ", t->score[best]));
+    PLUMB_TRY(plumb_recipe_append_text(s, "{", "prompt", t->prompt_text[first]));
+    PLUMB_TRY(plumb_recipe_append_text(s, ", ", pairs ? "chosen" : "completion", t->text[best]));
+    if (pairs) PLUMB_TRY(plumb_recipe_append_text(s, ", ", "rejected", t->text[worst]));
+    if (pairs) PLUMB_TRY(plumb_str_printf(s, ", \"score_chosen\": %.9g, \"score_rejected\": %.9g", t->score[best], t->score[worst]));
+    else PLUMB_TRY(plumb_str_printf(s, ", \"score\": %.9g", t->score[best]));
     out->written++;
-    return plumb_str_printf(s, "\"record\": %lld}\n", (long long)t->record[first]);
+    return plumb_str_printf(s, ", \"record\": %lld}\n", (long long)t->record[first]);
 }
 static plumb_status write_chunk(plumb_online *o, output *out) {
     PLUMB_TRY(plumb_online_texts(o, 0, o->t.n_sequences));

@@ -21,5 +21,7 @@ plumb_status plumb_recipe_log(plumb_session *s, const plumb_recipe *recipe, cons
 /* When eval_steps says so, and after the last step. */
 plumb_status plumb_recipe_evaluate(plumb_session *s, const plumb_recipe *recipe) PLUMB_CHECKED;
 plumb_status plumb_recipe_evaluate_start(plumb_session *s, const plumb_recipe *recipe) PLUMB_CHECKED;
+/* Appends BEFORE"key": "text" with the text as JSON writes it. Local. */
+plumb_status plumb_recipe_append_text(plumb_str *out, const char *before, const char *key, const char *text) PLUMB_CHECKED;
 plumb_dropout plumb_recipe_dropout(const plumb_session *s);
 #endif

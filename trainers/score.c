@@ -19,19 +19,11 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     return PLUMB_OK;
 }
 
-static plumb_status append_text(plumb_str *out, const char *key, const char *text) {
-    json_t *value = json_string(text ? text : "");
-    char *encoded = value ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
-    plumb_status status = encoded ? plumb_str_printf(out, ", \"%s\": %s", key, encoded) : plumb_error(PLUMB_E_DATA, "a text is not valid UTF-8");
-    free(encoded);
-    json_decref(value);
-    return status;
-}
 static plumb_status append_line(plumb_str *out, const plumb_sample *x, const double *scores) {
     bool pair = x->n_branches == 2;
     PLUMB_TRY(plumb_str_printf(out, "{\"record\": %lld", (long long)x->record));
-    PLUMB_TRY(append_text(out, "prompt", x->prompt_text));
-    for (int k = 0; k < x->n_branches; k++) PLUMB_TRY(append_text(out, !pair ? "completion" : k ? "rejected" : "chosen", x->branch[k].text));
+    PLUMB_TRY(plumb_recipe_append_text(out, ", ", "prompt", x->prompt_text));
+    for (int k = 0; k < x->n_branches; k++) PLUMB_TRY(plumb_recipe_append_text(out, ", ", !pair ? "completion" : k ? "rejected" : "chosen", x->branch[k].text));
     for (int k = 0; k < x->n_branches; k++)
         if (!isfinite(scores[k])) return plumb_error(PLUMB_E_NUMERIC, "the score of record %lld is not finite", (long long)x->record + 1);
     if (pair) PLUMB_TRY(plumb_str_printf(out, ", \"score_chosen\": %.9g, \"score_rejected\": %.9g", scores[0], scores[1]));
