@@ -9,8 +9,8 @@ trap 'rm -rf "$work"' EXIT
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive
 fail() { echo "FAILED: $*" >&2; tail -n 20 "$work/log" >&2; exit 1; }
 for i in 1 2 3 4 5 6 7 8; do echo "{\"prompt\": \"Once upon a time there were $i\"}"; done >"$work/prompts.jsonl"
-run() { # folder, ranks
-    "$mpirun" -n "$2" --oversubscribe --bind-to none "$plumb" ppo model="$root/tests/data/models/stories260K" train_file="$work/prompts.jsonl" output_dir="$1" reward_funcs=length:20 \
+run() { # folder, ranks; a launcher whose rank died while it was being started may wait for ever, so it has a limit
+    "$mpirun" --timeout 60 -n "$2" --oversubscribe --bind-to none "$plumb" ppo model="$root/tests/data/models/stories260K" train_file="$work/prompts.jsonl" output_dir="$1" reward_funcs=length:20 \
         batch_size=8 max_steps=$((4 * kills + 12)) max_completion_length=48 learning_rate=1e-3 num_ppo_epochs=2 determinism=elastic save_steps=2 threads=1 >"$work/log" 2>&1
 }
 run "$work/whole" 1 || fail "the run that nobody kills"
