@@ -9,7 +9,6 @@
 
 typedef struct output { plumb_str lines; int64_t written, without_spread; double best, mean; int64_t groups, completions; } output;
 
-
 /* Of equal scores the first is taken. */
 static plumb_status write_group(const plumb_options *o, const plumb_trajectories *t, int64_t first, int64_t size, output *out) {
     int64_t best = first, worst = first;
@@ -45,17 +44,17 @@ static plumb_status run(plumb_online *o) {
     double began = plumb_clock();
     int64_t done = 0, tokens = 0;
     plumb_status status = PLUMB_OK;
-    for (; done < s->train.count && status == PLUMB_OK && !o->interrupted; s->step++) {
+    for (; done < s->train.count && status == PLUMB_OK && !s->interrupted; s->step++) {
         status = plumb_online_sample(o);
         if (status == PLUMB_OK) status = plumb_online_score(o);
-        if (status == PLUMB_OK && o->interrupted) break;
+        if (status == PLUMB_OK && s->interrupted) break;
         if (status == PLUMB_OK) status = plumb_comm_agree(PLUMB_AXIS_DATA, plumb_is_root() ? write_chunk(o, &out) : PLUMB_OK);
         done += o->n_groups, tokens += o->t.n_tokens;
         if (status == PLUMB_OK && plumb_is_root())
             fprintf(stderr, "%lld/%lld prompts  mean reward %.4g  best %.4g  %.0f tok/s\n", (long long)done, (long long)s->train.count, out.mean / (double)out.completions,
                     out.best / (double)out.groups, (double)tokens / (plumb_clock() - began));
     }
-    if (status == PLUMB_OK && o->interrupted) status = plumb_error(PLUMB_E_DATA, "stopped by a signal after %lld of %lld prompts; nothing was written", (long long)done, (long long)s->train.count);
+    if (status == PLUMB_OK && s->interrupted) status = plumb_error(PLUMB_E_DATA, "stopped by a signal after %lld of %lld prompts; nothing was written", (long long)done, (long long)s->train.count);
     if (status == PLUMB_OK && plumb_is_root()) status = plumb_write_file(s->o->output_file, out.lines.data ? out.lines.data : "", out.lines.length);
     if (status == PLUMB_OK && plumb_is_root()) {
         printf("prompts %lld\ncompletions %lld\nmean_reward %.6g\nmean_best_reward %.6g\ngroups_without_spread %lld\n", (long long)out.groups, (long long)out.completions,

@@ -77,7 +77,7 @@ static plumb_status train(plumb_session *s) {
     PLUMB_TRY(plumb_recipe_evaluate_start(s, &plumb_recipe_dpo));
     while (s->step < s->total_steps && !s->stopping) {
         plumb_step_result r;
-        PLUMB_TRY(plumb_step_begin(s));
+        plumb_step_begin(s);
         PLUMB_TRY(plumb_step_run(s, micro_batch, &r));
         if (r.updated) PLUMB_TRY(plumb_recipe_log(s, &plumb_recipe_dpo, &r));
         PLUMB_TRY(plumb_recipe_evaluate(s, &plumb_recipe_dpo));

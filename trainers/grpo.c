@@ -17,8 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOSS, KL, LOW, HIGH, RATIO, APPROX_KL, ENTROPY, TOKENS, RATIOS, LOG_RATIO, SUMS };
-typedef struct grpo { plumb_online *o; bool rloo; double *advantages; size_t cap_advantages; double sums[SUMS], first_log_ratio, grad_norm, learning_rate; int64_t epoch, updates; plumb_grpo_comparison c; } grpo;
+enum { LOSS = STAT_OWN, KL, LOW, HIGH, RATIO, APPROX_KL, RATIOS };
+typedef struct grpo { bool rloo; double *advantages; size_t cap_advantages; plumb_grpo_comparison c; } grpo;
 
 /* --- 4 ---------------------------------------------------------------------------------------------------------------------------------------------- */
 plumb_status plumb_grpo_compare(const plumb_options *o, bool rloo, plumb_trajectories *t, double *advantages, plumb_grpo_comparison *c) {
@@ -61,7 +61,7 @@ static double whole_loss(const plumb_options *o, const plumb_trajectories *t, in
                          plumb_grpo_stats *stats) {
     int64_t first = t->token_offset[q], n = t->token_offset[q + 1] - first;
     double now = 0, then = 0, derivative, scale = 1 / (double)total->sequences;
-    plumb_ppo_options clip = {.clip_range = o->epsilon, .log_ratio_limit = 20};
+    plumb_ppo_options clip = {.clip_range = o->epsilon};
     plumb_ppo_stats one = {0};
     for (int64_t k = 0; k < n; k++) now += logp[k], then += t->logp[first + k];
     double loss = scale * plumb_objective_ppo_policy(&clip, &now, &then, &advantage, 1, &derivative, &one);
@@ -75,102 +75,70 @@ double plumb_grpo_loss_of(const plumb_options *o, bool rloo, const plumb_traject
     return (rloo ? whole_loss : group_loss)(o, t, q, advantage, logp, total, derivatives, stats);
 }
 
+static int64_t completions_of(const plumb_online *o, const plumb_plan *p) {
+    int64_t n = 0;
+    for (int32_t i = 0; i < p->count; i++) n += plumb_online_tree(o, p, i)->count;
+    return n;
+}
 static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     plumb_online *o = s->user;
     grpo *x = o->recipe;
     const plumb_trajectories *t = &o->t;
-    plumb_grpo_total total = {plumb_online_sequences(o, p), plumb_online_tokens(o, p)};
+    plumb_grpo_total total = {completions_of(o, p), p->targets};
+    plumb_pass policy = {.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .temperature = s->o->temperature};
     PLUMB_TRY(plumb_online_pack(o, p, b, PLUMB_VIEW_POLICY));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .temperature = s->o->temperature}, &s->policy));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &policy, &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, 2 * s->policy.count));
-    double *dentropy = plumb_online_entropy_bonus(s, total.tokens);
-    for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
+    for (int64_t at = 0, first, n, i = b->first; i < b->first + b->count; i++, at += n) {
         const plumb_tree *tree = plumb_online_tree(o, p, p->members[i]);
         plumb_grpo_stats sums = {0};
         double *stats = plumb_plan_stats(p, p->members[i]);
+        n = plumb_online_tokens(o, p, p->members[i], &first);
+        plumb_online_note(o, stats, first, at, n);
         for (int64_t q = tree->first; q < tree->first + tree->count; q++) {
-            int64_t first = t->token_offset[q], n = t->token_offset[q + 1] - first;
-            plumb_grpo_loss_of(s->o, x->rloo, t, q, x->advantages[q], s->policy.logp + at, &total, s->derivatives + at, &sums);
-            for (int64_t k = 0; k < n; k++) {
-                stats[ENTROPY] += s->policy.entropy[at + k], stats[LOG_RATIO] += fabs(s->policy.logp[at + k] - t->logp[first + k]);
-                if (x->epoch == 0) o->passed[first + k] = s->policy.logp[at + k]; /* what the trainer's first pass finds */
-            }
-            at += n;
+            int64_t own = at + t->token_offset[q] - first;
+            plumb_grpo_loss_of(s->o, x->rloo, t, q, x->advantages[q], s->policy.logp + own, &total, s->derivatives + own, &sums);
         }
         stats[LOSS] = sums.loss, stats[KL] = sums.kl, stats[LOW] = sums.clipped_low, stats[HIGH] = sums.clipped_high, stats[RATIO] = sums.ratio;
-        stats[APPROX_KL] = sums.approx_kl, stats[TOKENS] = sums.tokens, stats[RATIOS] = sums.ratios;
+        stats[APPROX_KL] = sums.approx_kl, stats[RATIOS] = sums.ratios;
     }
-    return training ? plumb_model_backward(s->model, &(plumb_gradients){.logp = s->derivatives, .entropy = dentropy}) : PLUMB_OK;
-}
-
-static plumb_status learn(grpo *x) {
-    plumb_online *o = x->o;
-    plumb_session *s = o->s;
-    double since = plumb_clock();
-    memset(x->sums, 0, sizeof x->sums);
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, plumb_grow(&o->passed, &o->cap_passed, (size_t)o->t.n_tokens, sizeof *o->passed)));
-    memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
-    x->updates = 0;
-    for (x->epoch = 0; x->epoch < s->o->num_iterations && !o->interrupted; x->epoch++) {
-        for (int64_t k = 0; k < s->o->num_mini_batches && !o->interrupted; k++) {
-            plumb_step_result r;
-            plumb_comm_doing("learning in iteration", s->step + 1);
-            PLUMB_TRY(plumb_online_mini_batch(o, x->epoch, k));
-            if (!s->plan.count) continue;
-            PLUMB_TRY(plumb_update_run(s, micro_batch, &r));
-            o->interrupted = !r.updated;
-            for (int i = 0; i < SUMS && r.updated; i++) x->sums[i] += plumb_plan_sum(&s->plan, i);
-            if (x->updates++ == 0) x->first_log_ratio = plumb_plan_sum(&s->plan, LOG_RATIO) / fmax(1, plumb_plan_sum(&s->plan, TOKENS));
-            x->grad_norm = r.grad_norm, x->learning_rate = r.learning_rate;
-        }
-        if (x->epoch > 0) continue;
-        plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens);
-        memcpy(o->t.policy_logp, o->passed, (size_t)o->t.n_tokens * sizeof *o->passed);
-    }
-    plumb_online_phase(o, PHASE_LEARN, since);
-    return PLUMB_OK;
+    return plumb_model_backward(s->model, &(plumb_gradients){.logp = s->derivatives, .entropy = plumb_online_entropy_bonus(s, p->targets)});
 }
 
 /* --- 6 ---------------------------------------------------------------------------------------------------------------------------------------------- */
-static void log_metrics(grpo *x) {
-    plumb_online *o = x->o;
-    plumb_session *s = o->s;
-    if (!plumb_is_root() || !s->log || !plumb_session_logs(s, s->step + 1)) return;
+static void log_metrics(plumb_online *o, const grpo *x) {
     plumb_metric m[PLUMB_MAX_METRICS];
-    double tokens = fmax(1, x->sums[TOKENS]), ratios = fmax(1, x->sums[RATIOS]), now = plumb_clock(), groups = (double)o->n_groups;
-    double kl = x->rloo ? x->c.kl / fmax(1, (double)o->t.n_tokens) : x->sums[KL] / tokens;
+    double tokens = fmax(1, o->sums[STAT_TOKENS]), ratios = fmax(1, o->sums[RATIOS]);
     int n = plumb_online_metrics(o, m);
-    if (s->o->beta > 0) m[n++] = (plumb_metric){"kl", kl};
-    const plumb_metric more[] = {{"loss", x->sums[LOSS] / (double)plumb_max64(1, x->updates)}, {"frac_reward_zero_std", (double)x->c.zero_spread / groups}, {"clip_ratio/low_mean", x->sums[LOW] / ratios},
-                                 {"clip_ratio/high_mean", x->sums[HIGH] / ratios}, {"clip_ratio/region_mean", (x->sums[LOW] + x->sums[HIGH]) / ratios}, {"ratio", x->sums[RATIO] / ratios},
-                                 {"policy/approxkl_avg", x->sums[APPROX_KL] / tokens}, {"policy/entropy_avg", x->sums[ENTROPY] / tokens}, {"policy/first_log_ratio", x->first_log_ratio},
-                                 {"grad_norm", x->grad_norm}, {"learning_rate", x->learning_rate}, {"epoch", (double)(s->step + 1) / (double)s->steps_per_epoch},
-                                 {"num_tokens", (double)s->tokens_seen}, {"tokens_per_second", (double)o->t.n_tokens / (now - s->step_began)}, {"step_seconds", now - s->step_began}};
-    memcpy(m + n, more, sizeof more);
-    n += (int)(sizeof more / sizeof *more);
-    plumb_session_keep(s, plumb_log_step(s->log, s->step + 1, m, n));
+    if (o->s->o->beta > 0) m[n++] = (plumb_metric){"kl", x->rloo ? x->c.kl / fmax(1, (double)o->t.n_tokens) : o->sums[KL] / tokens};
+    const plumb_metric own[] = {{"loss", o->sums[LOSS] / (double)plumb_max64(1, o->updates)}, {"frac_reward_zero_std", (double)x->c.zero_spread / (double)o->n_groups}, {"clip_ratio/low_mean", o->sums[LOW] / ratios},
+                                {"clip_ratio/high_mean", o->sums[HIGH] / ratios}, {"clip_ratio/region_mean", (o->sums[LOW] + o->sums[HIGH]) / ratios}, {"ratio", o->sums[RATIO] / ratios},
+                                {"policy/approxkl_avg", o->sums[APPROX_KL] / tokens}};
+    memcpy(m + n, own, sizeof own);
+    plumb_online_write_metrics(o, m, n + (int)(sizeof own / sizeof *own));
 }
 
-static plumb_status iterate(grpo *x) {
-    plumb_online *o = x->o;
+static plumb_status iterate(plumb_online *o) {
+    plumb_session *s = o->s;
+    grpo *x = o->recipe;
     PLUMB_TRY(plumb_online_sample(o));
     PLUMB_TRY(plumb_online_score(o));
-    if (o->s->o->beta > 0) PLUMB_TRY(plumb_online_logprobs(o, PLUMB_VIEW_REFERENCE, o->t.ref_logp));
-    if (o->interrupted) return plumb_online_after(o);
+    if (s->o->beta > 0) PLUMB_TRY(plumb_online_logprobs(o, PLUMB_VIEW_REFERENCE, o->t.ref_logp));
+    if (s->interrupted) return plumb_online_after(o);
     plumb_status local = plumb_grow(&x->advantages, &x->cap_advantages, (size_t)o->t.n_sequences, sizeof *x->advantages);
-    if (local == PLUMB_OK) local = plumb_grpo_compare(o->s->o, x->rloo, &o->t, x->advantages, &x->c);
+    if (local == PLUMB_OK) local = plumb_grpo_compare(s->o, x->rloo, &o->t, x->advantages, &x->c);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
-    PLUMB_TRY(learn(x));
+    PLUMB_TRY(plumb_online_learn(o, s->o->num_iterations, micro_batch));
     PLUMB_TRY(plumb_online_log(o));
-    if (!o->interrupted) log_metrics(x);
+    if (!s->interrupted) log_metrics(o, x);
     return plumb_online_after(o);
 }
 
 static plumb_status train(plumb_online *o) {
-    grpo x = {.o = o, .rloo = o->s->command == PLUMB_FOR_RLOO};
+    grpo x = {.rloo = o->s->command == PLUMB_FOR_RLOO};
     plumb_status status = PLUMB_OK;
     o->recipe = &x;
-    while (status == PLUMB_OK && o->s->step < o->s->total_steps && !o->s->stopping) status = iterate(&x);
+    while (status == PLUMB_OK && o->s->step < o->s->total_steps && !o->s->stopping) status = iterate(o);
     o->recipe = NULL;
     free(x.advantages);
     return status;

@@ -5,11 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-double plumb_online_phase(plumb_online *o, int phase, double since) {
-    double now = plumb_clock();
-    o->seconds[phase] += now - since;
-    return now;
-}
+void plumb_online_phase(plumb_online *o, int phase, double since) { o->seconds[phase] += plumb_clock() - since; }
 
 plumb_sampling plumb_online_sampling(const plumb_session *s, int32_t *ends) {
     const plumb_options *o = s->o;
@@ -60,7 +56,7 @@ static plumb_status complete_share(plumb_online *o) {
         requests[i] = (plumb_rollout_request){x->prompt, x->prompt_count, (uint32_t)(sequence / o->group_size), (uint32_t)(sequence % o->group_size)};
     }
     plumb_rollout_set_step(o->engine, (uint32_t)s->step);
-    plumb_status status = plumb_rollout_run(o->engine, requests, o->n_mine, o->completions, &o->sampled);
+    plumb_status status = plumb_rollout_run(o->engine, requests, o->n_mine, o->completions, NULL);
     free(requests);
     return status;
 }
@@ -150,25 +146,32 @@ static plumb_status plant(plumb_online *o) {
     return PLUMB_OK;
 }
 
-void plumb_online_check(plumb_online *o) {
-    int64_t term = plumb_comm_signal() == PLUMB_SIGNAL_TERM;
-    plumb_comm_max_i64(PLUMB_AXIS_DATA, &term, 1);
-    o->interrupted = term;
+/* All trees, cut once for the reward model and every pass. */
+static plumb_status plan_passes(plumb_online *o) {
+    plumb_plan *p = &o->plan;
+    p->count = o->n_trees;
+    PLUMB_TRY(plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples));
+    PLUMB_TRY(plumb_grow(&o->passed, &o->cap_passed, (size_t)o->t.n_tokens, sizeof *o->passed));
+    for (int64_t i = 0; i < p->count; i++) p->samples[i] = i;
+    return plumb_plan_cut(p, &o->data, o->s->o->micro_batch_tokens, o->s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
 }
 
 plumb_status plumb_online_sample(plumb_online *o) {
+    plumb_session *s = o->s;
     double since = plumb_clock();
     memset(o->seconds, 0, sizeof o->seconds);
-    plumb_comm_doing("sampling for iteration", o->s->step + 1);
+    plumb_comm_doing("sampling for iteration", s->step + 1);
     plumb_status local = choose_prompts(o);
-    if (local == PLUMB_OK && o->s->zero) local = plumb_session_mark(o->s);
-    if (local == PLUMB_OK) local = plumb_session_pending(o->s);
+    if (local == PLUMB_OK && s->zero) local = plumb_session_mark(s);
+    if (local == PLUMB_OK) local = plumb_session_pending(s);
     if (local == PLUMB_OK) local = complete_share(o);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
-    plumb_online_check(o);
-    if (o->interrupted) return PLUMB_OK;
+    plumb_session_check_term(s);
+    if (s->interrupted) return PLUMB_OK;
     PLUMB_TRY(gather(o));
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, plant(o)));
+    local = plant(o);
+    if (local == PLUMB_OK) local = plan_passes(o);
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
     plumb_online_phase(o, PHASE_SAMPLE, since);
     return PLUMB_OK;
 }
@@ -195,80 +198,48 @@ double *plumb_online_entropy_bonus(plumb_session *s, int64_t tokens) {
     for (int64_t i = 0; i < s->policy.count; i++) d[i] = -s->o->entropy_coef / (double)tokens;
     return d;
 }
-int64_t plumb_online_tokens(const plumb_online *o, const plumb_plan *p) {
-    int64_t tokens = 0;
-    for (int64_t i = 0; i < p->count; i++) {
-        const plumb_tree *tree = &o->trees[p->samples[i]];
-        tokens += o->t.token_offset[tree->first + tree->count] - o->t.token_offset[tree->first];
-    }
-    return tokens;
-}
-int64_t plumb_online_sequences(const plumb_online *o, const plumb_plan *p) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < p->count; i++) n += o->trees[p->samples[i]].count;
-    return n;
+void plumb_online_note(plumb_online *o, double *stats, int64_t first, int64_t at, int64_t n) {
+    const plumb_forward_result *r = &o->s->policy;
+    stats[STAT_TOKENS] = (double)n;
+    for (int64_t k = 0; k < n; k++) stats[STAT_ENTROPY] += r->entropy[at + k], stats[STAT_LOG_RATIO] += fabs(r->logp[at + k] - o->t.logp[first + k]);
+    if (o->learning_pass == 0) memcpy(o->passed + first, r->logp + at, (size_t)n * sizeof *r->logp);
 }
 
-static plumb_status pass_micro_batch(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, plumb_view view, bool values) {
-    plumb_session *s = o->s;
-    PLUMB_TRY(plumb_online_pack(o, p, b, view));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = view, .logprobs = !values, .values = values, .temperature = s->o->temperature}, &s->reference));
-    const double *from = values ? s->reference.values : s->reference.logp;
+static plumb_status pass_micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
+    plumb_online *o = s->user;
+    (void)training;
+    PLUMB_TRY(plumb_online_pack(o, p, b, o->pass_view));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = o->pass_view, .logprobs = !o->pass_values, .values = o->pass_values, .temperature = s->o->temperature}, &s->reference));
+    const double *from = o->pass_values ? s->reference.values : s->reference.logp;
     for (int32_t i = b->first; i < b->first + b->count; i++) {
-        const plumb_tree *tree = plumb_online_tree(o, p, p->members[i]);
-        int64_t first = o->t.token_offset[tree->first], n = o->t.token_offset[tree->first + tree->count] - first;
+        int64_t first, n = plumb_online_tokens(o, p, p->members[i], &first);
         memcpy(o->passed + first, from, (size_t)n * sizeof *from);
         from += n;
     }
     return PLUMB_OK;
 }
-static plumb_status reference_logprobs(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
-    (void)training;
-    return pass_micro_batch(s->user, p, b, PLUMB_VIEW_REFERENCE, false);
-}
-static plumb_status policy_logprobs(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
-    (void)training;
-    return pass_micro_batch(s->user, p, b, PLUMB_VIEW_POLICY, false);
-}
-static plumb_status value_values(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
-    (void)training;
-    return pass_micro_batch(s->user, p, b, PLUMB_VIEW_VALUE, true);
-}
-static plumb_status policy_values(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
-    (void)training;
-    return pass_micro_batch(s->user, p, b, PLUMB_VIEW_POLICY, true);
-}
-
-static plumb_status pass(plumb_online *o, plumb_micro_batch_work work, double *out) {
-    plumb_session *s = o->s;
-    plumb_plan *p = &o->plan;
-    double since = plumb_clock();
-    plumb_comm_doing("scoring tokens of iteration", s->step + 1);
-    p->count = o->n_trees;
-    plumb_status local = plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples);
-    for (int64_t i = 0; local == PLUMB_OK && i < p->count; i++) p->samples[i] = i;
-    if (local == PLUMB_OK) local = plumb_plan_cut(p, &o->data, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
-    if (local == PLUMB_OK) local = plumb_grow(&o->passed, &o->cap_passed, (size_t)o->t.n_tokens, sizeof *o->passed);
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
-    memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
-    PLUMB_TRY(plumb_session_pass(s, p, work));
-    plumb_online_check(o);
-    plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens); /* one rank's numbers plus zeros: exact */
+/* One rank's numbers plus zeros: exact. */
+static void bring_home(plumb_online *o, double *out) {
+    plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens);
     memcpy(out, o->passed, (size_t)o->t.n_tokens * sizeof *out);
+}
+static plumb_status pass(plumb_online *o, plumb_view view, bool values, double *out) {
+    double since = plumb_clock();
+    if (o->s->interrupted) return PLUMB_OK;
+    plumb_comm_doing("scoring tokens of iteration", o->s->step + 1);
+    o->pass_view = view, o->pass_values = values;
+    memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
+    PLUMB_TRY(plumb_session_pass(o->s, &o->plan, pass_micro_batch));
+    bring_home(o, out);
     plumb_online_phase(o, PHASE_PASS, since);
     return PLUMB_OK;
 }
-plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) {
-    if (o->interrupted) return PLUMB_OK;
-    return pass(o, view == PLUMB_VIEW_REFERENCE ? reference_logprobs : policy_logprobs, out);
-}
-plumb_status plumb_online_values(plumb_online *o, plumb_view view, double *out) {
-    if (o->interrupted) return PLUMB_OK;
-    return pass(o, view == PLUMB_VIEW_VALUE ? value_values : policy_values, out);
-}
+plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) { return pass(o, view, false, out); }
+plumb_status plumb_online_values(plumb_online *o, plumb_view view, double *out) { return pass(o, view, true, out); }
 
-/* --- mini-batches ----------------------------------------------------------------------------------------------------------------------------------- */
-plumb_status plumb_online_mini_batch(plumb_online *o, int64_t epoch, int64_t k) {
+/* --- learning --------------------------------------------------------------------------------------------------------------------------------------- */
+/* The k-th mini-batch of a pass, into s->plan: whole groups, in an order by seed, iteration and pass. */
+static plumb_status plan_mini_batch(plumb_online *o, int64_t k) {
     plumb_session *s = o->s;
     plumb_plan *p = &s->plan;
     int64_t of = s->o->num_mini_batches, first = o->n_groups * k / of, last = o->n_groups * (k + 1) / of, *order, *rank;
@@ -276,7 +247,7 @@ plumb_status plumb_online_mini_batch(plumb_online *o, int64_t epoch, int64_t k) 
     if (status != PLUMB_OK) return plumb_comm_agree(PLUMB_AXIS_DATA, status);
     rank = order + o->n_groups;
     for (int64_t i = 0; i < o->n_groups; i++) order[i] = i;
-    if (of > 1) status = plumb_rng_permutation((uint64_t)s->o->seed ^ 0x9e3779b97f4a7c15ull, (uint32_t)(s->step * 1009 + epoch), o->n_groups, order);
+    if (of > 1) status = plumb_rng_permutation((uint64_t)s->o->seed ^ 0x9e3779b97f4a7c15ull, (uint32_t)(s->step * 1009 + o->learning_pass), o->n_groups, order);
     for (int64_t i = 0; i < o->n_groups; i++) rank[order[i]] = i;
     if (status == PLUMB_OK) status = plumb_grow(&p->samples, &p->cap_samples, (size_t)o->n_trees, sizeof *p->samples);
     p->count = 0;
@@ -285,4 +256,26 @@ plumb_status plumb_online_mini_batch(plumb_online *o, int64_t epoch, int64_t k) 
     free(order);
     if (status == PLUMB_OK) status = plumb_plan_cut(p, &o->data, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
     return plumb_comm_agree(PLUMB_AXIS_DATA, status);
+}
+
+plumb_status plumb_online_learn(plumb_online *o, int64_t passes, plumb_micro_batch_work work) {
+    plumb_session *s = o->s;
+    double since = plumb_clock();
+    memset(o->sums, 0, sizeof o->sums);
+    memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
+    o->updates = 0;
+    for (o->learning_pass = 0; o->learning_pass < passes && !s->interrupted; o->learning_pass++) {
+        for (int64_t k = 0; k < s->o->num_mini_batches && !s->interrupted; k++) {
+            plumb_comm_doing("learning in iteration", s->step + 1);
+            PLUMB_TRY(plan_mini_batch(o, k));
+            if (!s->plan.count) continue;
+            PLUMB_TRY(plumb_update_run(s, work, &o->last));
+            s->interrupted = !o->last.updated;
+            for (int i = 0; i < PLUMB_STATS && o->last.updated; i++) o->sums[i] += plumb_plan_sum(&s->plan, i);
+            if (o->updates++ == 0) o->first_log_ratio = o->sums[STAT_LOG_RATIO] / fmax(1, o->sums[STAT_TOKENS]);
+        }
+        if (o->learning_pass == 0) bring_home(o, o->t.policy_logp);
+    }
+    plumb_online_phase(o, PHASE_LEARN, since);
+    return PLUMB_OK;
 }

@@ -20,17 +20,19 @@ enum { PHASE_SAMPLE, PHASE_SCORE, PHASE_PASS, PHASE_LEARN, PHASE_LOG, PHASES };
 /* A prompt with some of its completions: what a micro-batch is made of. A group that is larger than the token budget becomes several trees, with the prompt repeated. */
 typedef struct plumb_tree { int64_t first, count, group; } plumb_tree; /* sequences [first, first+count) */
 
+/* What every recipe notes of a tree, before its own statistics. */
+enum { STAT_TOKENS, STAT_LOG_RATIO, STAT_ENTROPY, STAT_OWN }; /* of the policy as it learns: sum of |log-ratio| to the sampler, of entropies */
+
 typedef struct plumb_online {
     plumb_session *s;
     void *recipe;                          /* of the recipe that runs */
     plumb_stops *stops;
     int32_t ends[PLUMB_MAX_ENDS];
     plumb_rollout *engine;
-    plumb_rollout_stats sampled;           /* of this rank, this iteration */
-    double best_seconds;
     plumb_reward_source *sources[PLUMB_SCORE_PARTS]; int n_sources;
     double weights[PLUMB_SCORE_PARTS];     /* of the parts of a score: the model's first */
     plumb_adapter reward_adapter, value_adapter;
+    const plumb_lora_config *value_config; /* of the value model's adapter; borrowed */
     plumb_source *reward_source; plumb_model *reward_model; /* where the reward model has a base of its own */
     plumb_trajectories t;                  /* of this iteration, the same on every rank */
     int64_t n_groups, group_size, mine, n_mine; /* sequences [mine, mine+n_mine) are this rank's */
@@ -39,50 +41,59 @@ typedef struct plumb_online {
     plumb_tree *trees; int64_t n_trees; size_t cap_trees;
     plumb_dataset data;                    /* the trees as samples */
     plumb_plan plan;                       /* of passes over all trees */
+    plumb_view pass_view; bool pass_values; /* what the pass under way computes */
     double *passed; size_t cap_passed;     /* [tokens] what a pass brings home */
+    /* learning, of this iteration */
+    int64_t learning_pass, updates;        /* pass over the completions, from 0; updates so far */
+    double sums[PLUMB_STATS], first_log_ratio; /* of all updates; mean |log-ratio| at the first */
+    plumb_step_result last;
     double seconds[PHASES];
     char *trajectories;                    /* folder */
-    bool interrupted;                      /* TERM came: the iteration is given up */
 } plumb_online;
 
 /* Sampling as the options say; ends [PLUMB_MAX_ENDS] receives the model's and the tokenizer's end tokens and must live as long. */
 plumb_sampling plumb_online_sampling(const plumb_session *s, int32_t *ends);
 /* Groups of an iteration, at most. Local. */
 int64_t plumb_online_chunk(const plumb_options *o);
-/* What the model needs beyond the policy: adapters of reward and value model are loaded into *o, which must live as long as the options. Local. */
-plumb_status plumb_online_model_options(plumb_online *o, plumb_session *s, plumb_model_options *m) PLUMB_CHECKED;
-/* After the session is open. Collective. */
-plumb_status plumb_online_open(plumb_online *o, plumb_session *s) PLUMB_CHECKED;
-void plumb_online_close(plumb_online *o);
 
-/* The functions below are collective. TERM sets o->interrupted, alike on every rank; what follows is then left out. */
+/* The functions below are collective. TERM sets s->interrupted, alike on every rank; what follows is then left out. */
 plumb_status plumb_online_sample(plumb_online *o) PLUMB_CHECKED;
 plumb_status plumb_online_score(plumb_online *o) PLUMB_CHECKED;
 /* out [n_tokens]: log-probabilities of all completion tokens under a view, or its values at the states before them. */
 plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) PLUMB_CHECKED;
 plumb_status plumb_online_values(plumb_online *o, plumb_view view, double *out) PLUMB_CHECKED;
-/* Number of optimizer updates of one pass over the data, and the plan of the k-th (into s->plan): whole groups, in an order by seed, iteration and epoch. */
-plumb_status plumb_online_mini_batch(plumb_online *o, int64_t epoch, int64_t k) PLUMB_CHECKED;
-/* A micro-batch's forest: every tree's prompt with its completions, all completion tokens as targets, in the order of tree and token. Local. */
-plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, plumb_view view) PLUMB_CHECKED;
-/* Has TERM come, anywhere? Sets o->interrupted alike on every rank. */
-void plumb_online_check(plumb_online *o);
-/* For the engine: shows what goes on and stops at TERM; user is the plumb_online. Local. */
-bool plumb_online_progress(void *user, const plumb_rollout_stats *so_far, int64_t requests);
-static inline const plumb_tree *plumb_online_tree(const plumb_online *o, const plumb_plan *p, int32_t member) { return &o->trees[p->samples[member]]; }
-/* Derivatives of -entropy_coef * mean entropy, behind those by the log-probabilities in s->derivatives (room for 2 * count); NULL without a bonus. Local. */
-double *plumb_online_entropy_bonus(plumb_session *s, int64_t tokens);
-/* Tokens and completions of the plan's trees. Local. */
-int64_t plumb_online_tokens(const plumb_online *o, const plumb_plan *p);
-int64_t plumb_online_sequences(const plumb_online *o, const plumb_plan *p);
-/* Texts of sequences [first, first+count), where they are not there yet. Local. */
-plumb_status plumb_online_texts(plumb_online *o, int64_t first, int64_t count) PLUMB_CHECKED;
-/* Writes the iteration, when asked to; at checkpoints compacts. */
+/* `passes` passes over the completions, each in num_mini_batches updates: `work` computes a micro-batch of trees, notes statistics and runs backward. Leaves sums, first_log_ratio,
+ * last, and the policy's log-probabilities as the first pass found them in t.policy_logp. */
+plumb_status plumb_online_learn(plumb_online *o, int64_t passes, plumb_micro_batch_work work) PLUMB_CHECKED;
+/* Writes the iteration's trajectories, when asked to. */
 plumb_status plumb_online_log(plumb_online *o) PLUMB_CHECKED;
-/* Metrics that all recipes have: scores, lengths, ends, entropy, KL, time per phase. Returns their number. Local. */
-int plumb_online_metrics(const plumb_online *o, plumb_metric *m);
-/* Ends an iteration: counts the step, checks signals and time, saves, or goes back to its start when it was interrupted. */
+/* Ends an iteration: counts the step, checks signals and time, saves (and compacts trajectories), or goes back to its start when it was interrupted. */
 plumb_status plumb_online_after(plumb_online *o) PLUMB_CHECKED;
+
+/* The functions below are local. */
+/* A micro-batch's forest: every tree's prompt with its completions, all completion tokens as targets, in the order of tree and token. */
+plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, plumb_view view) PLUMB_CHECKED;
+static inline const plumb_tree *plumb_online_tree(const plumb_online *o, const plumb_plan *p, int32_t member) { return &o->trees[p->samples[member]]; }
+/* Where a tree's completion tokens begin in the batch's flat arrays; returns their number. */
+static inline int64_t plumb_online_tokens(const plumb_online *o, const plumb_plan *p, int32_t member, int64_t *first) {
+    const plumb_tree *tree = plumb_online_tree(o, p, member);
+    *first = o->t.token_offset[tree->first];
+    return o->t.token_offset[tree->first + tree->count] - *first;
+}
+/* Notes what all recipes do of a tree's n tokens, [first, first+n) in the batch and [at, at+n) in s->policy. */
+void plumb_online_note(plumb_online *o, double *stats, int64_t first, int64_t at, int64_t n);
+/* Derivatives of -entropy_coef * mean entropy, behind those by the log-probabilities in s->derivatives (room for 2 * count); NULL without a bonus. */
+double *plumb_online_entropy_bonus(plumb_session *s, int64_t tokens);
+/* Texts of sequences [first, first+count), where they are not there yet. */
+plumb_status plumb_online_texts(plumb_online *o, int64_t first, int64_t count) PLUMB_CHECKED;
+/* Metrics that all recipes have: scores, lengths, ends, entropy, time per phase. Returns their number. */
+int plumb_online_metrics(const plumb_online *o, plumb_metric *m);
+/* Adds what all recipes end with to the n metrics (updates, progress, speed) and writes the iteration's line, on rank 0, when logging_steps says so. */
+void plumb_online_write_metrics(plumb_online *o, plumb_metric *m, int n);
+void plumb_online_phase(plumb_online *o, int phase, double since); /* adds the time since */
+/* For the engine: shows what goes on and stops at TERM; user is the plumb_online. */
+bool plumb_online_progress(void *user, const plumb_rollout_stats *so_far, int64_t requests);
+
 /* Pure functions of a recipe and a batch, shared with replay. */
 typedef struct plumb_ppo_estimates { double kl, kl3, non_score; } plumb_ppo_estimates; /* sums over all tokens: KL by k1 and k3, and what it took from the rewards */
 /* rewards, advantages (whitened) and returns from log-probabilities, values and scores. */
@@ -97,5 +108,4 @@ double plumb_grpo_loss_of(const plumb_options *o, bool rloo, const plumb_traject
                           plumb_grpo_stats *stats);
 /* Opens, runs `train`, finishes, closes, prints errors once; returns the exit code. */
 int plumb_online_run(const plumb_options *o, int command, const char *name, plumb_status (*train)(plumb_online *o));
-double plumb_online_phase(plumb_online *o, int phase, double since); /* adds the time since; returns now */
 #endif

@@ -7,45 +7,42 @@
 #include <string.h>
 
 /* --- open and close -------------------------------------------------------------------------------------------------------------------------------- */
-static uint64_t mix(uint64_t h, const float *x, int64_t n) {
-    for (int64_t i = 0; x && i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        h = (h ^ bits) * 0x100000001b3ull;
-    }
+/* A reward model that was trained anew is another judge. */
+static uint64_t identity_of(const plumb_adapter *a, const plumb_params *p) {
+    uint64_t h = plumb_session_mix(PLUMB_MIX_START, a->score, (size_t)a->n_score * sizeof *a->score);
+    for (int i = 0; i < a->n_params; i++)
+        if (a->a[i]) {
+            h = plumb_session_mix(h, a->a[i], (size_t)(a->config.r * p->items[i].cols) * sizeof **a->a);
+            h = plumb_session_mix(h, a->b[i], (size_t)(a->config.r * p->items[i].rows) * sizeof **a->b);
+        }
     return h;
 }
-/* A reward model that was trained anew is another judge: its head and part of its matrices tell. */
-static uint64_t identity_of(const plumb_adapter *a) {
-    uint64_t h = mix(0xcbf29ce484222325ull, a->score, a->n_score);
-    for (int i = 0; i < a->n_params; i++) h = mix(mix(h, a->a[i], a->a[i] ? a->config.r : 0), a->b[i], a->b[i] ? a->config.r : 0);
-    return h;
+static plumb_status load_scored(plumb_adapter *a, const char *key, const char *path, const plumb_params *p) {
+    PLUMB_TRY(plumb_adapter_load(a, path, p));
+    return a->score ? PLUMB_OK : plumb_error(PLUMB_E_CONFIG, "%s: %s has no score head; expected a reward model, as plumb reward writes it", key, path);
 }
 
-plumb_status plumb_online_model_options(plumb_online *o, plumb_session *s, plumb_model_options *m) {
+/* What the model needs beyond the policy. Local. */
+static plumb_status more_model(plumb_session *s, plumb_model_options *m) {
+    plumb_online *o = s->user;
     const plumb_options *options = s->o;
     bool ppo = s->command == PLUMB_FOR_PPO, trunk = ppo && !strcmp(options->value_model, "trunk");
     const plumb_params *params = plumb_source_params(s->source);
     m->reference = s->command != PLUMB_FOR_BESTOFN && (ppo || options->beta > 0);
     if (options->reward_adapter && !options->reward_model) {
-        PLUMB_TRY(plumb_adapter_load(&o->reward_adapter, options->reward_adapter, params));
-        if (!o->reward_adapter.score) return plumb_error(PLUMB_E_CONFIG, "reward_adapter: %s has no score head; expected a reward model, as plumb reward writes it", options->reward_adapter);
+        PLUMB_TRY(load_scored(&o->reward_adapter, "reward_adapter", options->reward_adapter, params));
         m->reward = &o->reward_adapter;
-        s->judge = identity_of(&o->reward_adapter);
+        s->judge = identity_of(&o->reward_adapter, params);
     }
+    o->value_config = m->adapter ? &m->adapter->config : m->lora;
     if (options->value_adapter && trunk) return plumb_error(PLUMB_E_CONFIG, "value_adapter: found it with value_model: trunk, which has no adapter of its own");
     if (trunk) m->head = PLUMB_HEAD_ZERO;
     if (!ppo || trunk) return PLUMB_OK;
-    if (options->value_adapter) {
-        PLUMB_TRY(plumb_adapter_load(&o->value_adapter, options->value_adapter, params));
-        if (!o->value_adapter.score) return plumb_error(PLUMB_E_CONFIG, "value_adapter: %s has no score head", options->value_adapter);
-        m->value = &o->value_adapter;
-    } else if (m->reward) {
-        m->value = m->reward;
-    } else {
-        m->value_lora = m->adapter ? &m->adapter->config : m->lora;
-        if (!m->value_lora) return plumb_error(PLUMB_E_CONFIG, "value_model: adapter needs lora: true, a value_adapter or a reward_adapter to start from; or value_model: trunk");
-    }
+    if (options->value_adapter) PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", options->value_adapter, params));
+    m->value = options->value_adapter ? &o->value_adapter : m->reward;
+    if (m->value) o->value_config = &m->value->config;
+    else m->value_lora = o->value_config;
+    if (!o->value_config) return plumb_error(PLUMB_E_CONFIG, "value_model: adapter needs lora: true, a value_adapter or a reward_adapter to start from; or value_model: trunk");
     return PLUMB_OK;
 }
 
@@ -57,8 +54,7 @@ static plumb_status open_reward_model(plumb_online *o) {
     if (local == PLUMB_OK && plumb_source_arch(o->reward_source)->vocab != plumb_source_arch(s->source)->vocab)
         local = plumb_error(PLUMB_E_CONFIG, "reward_model: %s has a vocabulary of %lld, the policy of %lld; a reward model must read the policy's tokens", options->reward_model,
                             (long long)plumb_source_arch(o->reward_source)->vocab, (long long)plumb_source_arch(s->source)->vocab);
-    if (local == PLUMB_OK) local = plumb_adapter_load(&o->reward_adapter, options->reward_adapter, plumb_source_params(o->reward_source));
-    if (local == PLUMB_OK && !o->reward_adapter.score) local = plumb_error(PLUMB_E_CONFIG, "reward_adapter: %s has no score head", options->reward_adapter);
+    if (local == PLUMB_OK) local = load_scored(&o->reward_adapter, "reward_adapter", options->reward_adapter, plumb_source_params(o->reward_source));
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
     return plumb_model_create(&o->reward_model, s->be, o->reward_source, &(plumb_model_options){.adapter = &o->reward_adapter, .freeze_adapter = true, .frozen = plumb_session_storage(options)});
 }
@@ -104,7 +100,8 @@ static plumb_status open_local(plumb_online *o) {
     return plumb_rollout_create(&o->engine, s->model, &r);
 }
 
-plumb_status plumb_online_open(plumb_online *o, plumb_session *s) {
+/* After the session is open. Collective. */
+static plumb_status open_online(plumb_online *o, plumb_session *s) {
     o->s = s;
     PLUMB_TRY(open_reward_model(o));
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, open_local(o)));
@@ -115,7 +112,7 @@ plumb_status plumb_online_open(plumb_online *o, plumb_session *s) {
     return plumb_comm_agree(PLUMB_AXIS_WORLD, local);
 }
 
-void plumb_online_close(plumb_online *o) {
+static void close_online(plumb_online *o) {
     plumb_rollout_free(o->engine);
     plumb_stops_free(o->stops);
     for (int i = 0; i < o->n_sources; i++) plumb_reward_source_free(o->sources[i]);
@@ -144,7 +141,7 @@ static plumb_status write_share(plumb_online *o, int64_t group) {
     return status;
 }
 plumb_status plumb_online_log(plumb_online *o) {
-    if (o->interrupted || !o->trajectories) return PLUMB_OK;
+    if (o->s->interrupted || !o->trajectories) return PLUMB_OK;
     double since = plumb_clock();
     int64_t group = plumb_comm_node_size(), ranks = plumb_comm_size(PLUMB_AXIS_DATA);
     plumb_comm_doing("writing trajectories of iteration", o->s->step + 1);
@@ -156,12 +153,13 @@ plumb_status plumb_online_log(plumb_online *o) {
     return PLUMB_OK;
 }
 
-static double mean_of(const double *x, int64_t n, double *std) {
+/* Of n numbers `apart` from each other; Bessel's deviation. */
+static double mean_of(const double *x, int64_t n, int64_t apart, double *std) {
     double sum = 0, squares = 0;
-    for (int64_t i = 0; i < n; i++) sum += x[i];
+    for (int64_t i = 0; i < n; i++) sum += x[i * apart];
     double mean = n ? sum / (double)n : 0;
-    for (int64_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
-    if (std) *std = n > 1 ? sqrt(squares / (double)(n - 1)) : 0;
+    for (int64_t i = 0; i < n; i++) squares += (x[i * apart] - mean) * (x[i * apart] - mean);
+    *std = n > 1 ? sqrt(squares / (double)(n - 1)) : 0;
     return mean;
 }
 
@@ -177,16 +175,13 @@ int plumb_online_metrics(const plumb_online *o, plumb_metric *m) {
     }
     for (int64_t i = 0; i < t->n_tokens; i++) entropy += t->entropy[i];
     double count = (double)t->n_sequences, tokens = fmax(1, (double)t->n_tokens);
-    m[n++] = (plumb_metric){"reward", mean_of(t->score, t->n_sequences, &std)};
+    m[n++] = (plumb_metric){"reward", mean_of(t->score, t->n_sequences, 1, &std)};
     m[n++] = (plumb_metric){"reward_std", std};
     for (int k = 0; k < t->n_parts; k++) {
-        double sum = 0, squares = 0;
-        for (int64_t i = 0; i < t->n_sequences; i++) sum += t->parts[i * t->n_parts + k];
-        for (int64_t i = 0; i < t->n_sequences; i++) squares += pow(t->parts[i * t->n_parts + k] - sum / count, 2);
         snprintf(names[2 * k], sizeof names[0], "rewards/%s/mean", t->part_names[k]);
         snprintf(names[2 * k + 1], sizeof names[0], "rewards/%s/std", t->part_names[k]);
-        m[n++] = (plumb_metric){names[2 * k], sum / count};
-        m[n++] = (plumb_metric){names[2 * k + 1], count > 1 ? sqrt(squares / (count - 1)) : 0};
+        m[n++] = (plumb_metric){names[2 * k], mean_of(t->parts + k, t->n_sequences, t->n_parts, &std)};
+        m[n++] = (plumb_metric){names[2 * k + 1], std};
     }
     m[n++] = (plumb_metric){"entropy", entropy / tokens};
     m[n++] = (plumb_metric){"completions/mean_length", length / count};
@@ -200,11 +195,22 @@ int plumb_online_metrics(const plumb_online *o, plumb_metric *m) {
     return n;
 }
 
+void plumb_online_write_metrics(plumb_online *o, plumb_metric *m, int n) {
+    plumb_session *s = o->s;
+    if (!plumb_is_root() || !s->log || !plumb_session_logs(s, s->step + 1)) return;
+    double seconds = plumb_clock() - s->step_began;
+    const plumb_metric last[] = {{"policy/entropy_avg", o->sums[STAT_ENTROPY] / fmax(1, o->sums[STAT_TOKENS])}, {"policy/first_log_ratio", o->first_log_ratio}, {"grad_norm", o->last.grad_norm},
+                                 {"learning_rate", o->last.learning_rate}, {"episode", (double)((s->step + 1) * s->o->batch_size)}, {"epoch", (double)(s->step + 1) / (double)s->steps_per_epoch},
+                                 {"num_tokens", (double)s->tokens_seen}, {"tokens_per_second", (double)o->t.n_tokens / seconds}, {"step_seconds", seconds}};
+    memcpy(m + n, last, sizeof last);
+    plumb_session_keep(s, plumb_log_step(s->log, s->step + 1, m, n + (int)(sizeof last / sizeof *last))); /* rank 0 alone writes: the others learn of it at the next agreement */
+}
+
 /* --- ends ------------------------------------------------------------------------------------------------------------------------------------------- */
 plumb_status plumb_online_after(plumb_online *o) {
     plumb_session *s = o->s;
     int64_t saved = s->saved_step;
-    if (o->interrupted) {
+    if (s->interrupted) {
         plumb_session_back(s);
         s->signal = PLUMB_SIGNAL_TERM;
     } else {
@@ -220,29 +226,14 @@ plumb_status plumb_online_after(plumb_online *o) {
     return plumb_comm_agree(PLUMB_AXIS_DATA, compact ? plumb_trajectories_compact(o->trajectories) : PLUMB_OK);
 }
 
-static plumb_status more_model(plumb_session *s, plumb_model_options *m) { return plumb_online_model_options(s->user, s, m); }
-
-static void save_value_model(plumb_online *o, plumb_status *status) {
+/* The value model beside the policy, as an adapter with a head: what a further run starts from. */
+static plumb_status write_value_model(plumb_online *o) {
     plumb_session *s = o->s;
     plumb_view view = plumb_model_has_head(s->model, PLUMB_VIEW_VALUE) ? PLUMB_VIEW_VALUE : PLUMB_VIEW_POLICY;
-    bool fresh = view == PLUMB_VIEW_POLICY;
-    if (*status == PLUMB_OK && s->log && plumb_model_has_head(s->model, view) && plumb_model_adapter_of(s->model, view) == PLUMB_NO_ADAPTER)
-        plumb_log_line(s->log, "the value head is not saved: there is no adapter to save it with");
-    if (*status != PLUMB_OK || !plumb_is_root() || !plumb_model_has_head(s->model, view) || plumb_model_adapter_of(s->model, view) == PLUMB_NO_ADAPTER) return;
-    const plumb_adapter *from = fresh ? (s->has_adapter ? &s->adapter : NULL) : o->value_adapter.score ? &o->value_adapter : o->reward_adapter.score && !s->o->reward_model ? &o->reward_adapter : s->has_adapter ? &s->adapter : NULL;
-    const plumb_lora_config *c = from ? &from->config : &s->lora;
-    plumb_adapter value;
-    char *path = NULL;
-    *status = plumb_model_adapter(s->model, view, &value);
-    if (*status != PLUMB_OK) return;
-    value.config.target_modules = c->target_modules, value.config.n_target_modules = c->n_target_modules, value.config.target_regex = c->target_regex;
-    value.config.base_model = s->o->model;
-    *status = plumb_path_join(&path, s->dir, "value");
-    if (*status == PLUMB_OK) *status = plumb_adapter_save(&value, path, plumb_source_params(s->source));
-    if (*status == PLUMB_OK && s->log) plumb_log_line(s->log, "value model written to %s", path);
-    value.config = (plumb_lora_config){0}; /* the strings are borrowed */
-    plumb_adapter_free(&value);
-    free(path);
+    if (!plumb_model_has_head(s->model, view)) return PLUMB_OK;
+    if (plumb_model_adapter_of(s->model, view) != PLUMB_NO_ADAPTER) return plumb_session_write_adapter(s, view, o->value_config, true, "value");
+    if (s->log) plumb_log_line(s->log, "the value head is not saved: there is no adapter to save it with");
+    return PLUMB_OK;
 }
 
 int plumb_online_run(const plumb_options *o, int command, const char *name, plumb_status (*train)(plumb_online *o)) {
@@ -251,13 +242,13 @@ int plumb_online_run(const plumb_options *o, int command, const char *name, plum
     plumb_status status = plumb_session_open_with(&s, o, command, name, PLUMB_DATA_PROMPTS, &online, more_model);
     bool stopped = false;
     if (status == PLUMB_OK && !o->dry_run) {
-        status = plumb_online_open(&online, &s);
+        status = open_online(&online, &s);
         if (status == PLUMB_OK) status = train(&online);
         if (status == PLUMB_OK) status = plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_session_pending(&s));
         stopped = s.stopping;
         if (status == PLUMB_OK && !stopped && (command & PLUMB_FOR_ONLINE)) {
             status = plumb_session_finish(&s);
-            save_value_model(&online, &status);
+            if (status == PLUMB_OK && plumb_is_root()) status = write_value_model(&online);
             if (status == PLUMB_OK) status = plumb_session_pending(&s);
             status = plumb_comm_agree(PLUMB_AXIS_WORLD, status);
         }
@@ -266,7 +257,7 @@ int plumb_online_run(const plumb_options *o, int command, const char *name, plum
         if (s.log) plumb_log_line(s.log, "plumb %s: %s", name, plumb_error_message());
         else fprintf(stderr, "plumb %s: %s\n", name, plumb_error_message());
     }
-    plumb_online_close(&online);
+    close_online(&online);
     plumb_session_close(&s);
     return status != PLUMB_OK ? 1 : stopped ? PLUMB_EXIT_RESUME : 0;
 }

@@ -11,8 +11,8 @@ static plumb_status copy_text(char **out, const plumb_str *text) {
     if (text->length) memcpy(*out, text->data, text->length);
     return PLUMB_OK;
 }
-/* Texts of sequences [first, first+count), without special tokens. */
-static plumb_status decode_texts(plumb_online *o, int64_t first, int64_t count) {
+/* Without special tokens. */
+plumb_status plumb_online_texts(plumb_online *o, int64_t first, int64_t count) {
     plumb_trajectories *t = &o->t;
     plumb_str text = {0};
     plumb_status status = PLUMB_OK;
@@ -30,7 +30,6 @@ static plumb_status decode_texts(plumb_online *o, int64_t first, int64_t count) 
     plumb_str_free(&text);
     return status;
 }
-plumb_status plumb_online_texts(plumb_online *o, int64_t first, int64_t count) { return decode_texts(o, first, count); }
 
 /* This rank's completions by every function. */
 static plumb_status score_functions(plumb_online *o, int first_part) {
@@ -51,41 +50,18 @@ static plumb_status score_functions(plumb_online *o, int first_part) {
     return status;
 }
 
-/* The reward model reads each completion's last token (the prompt's, where it is empty). */
 static plumb_status model_micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     plumb_online *o = s->user;
     plumb_model *m = o->reward_model ? o->reward_model : s->model;
     plumb_view view = o->reward_model ? PLUMB_VIEW_POLICY : PLUMB_VIEW_REWARD;
-    plumb_forest *f = &s->forest;
-    int32_t adapter = plumb_model_adapter_of(m, view);
     (void)training;
-    plumb_forest_reset(f);
-    for (int32_t i = b->first; i < b->first + b->count; i++) {
-        const plumb_sample *x = plumb_plan_sample(p, &o->data, p->members[i]);
-        int32_t prompt, segment;
-        PLUMB_TRY(plumb_forest_add(f, -1, x->prompt, x->prompt_count, adapter, i, &prompt));
-        for (int k = 0; k < x->n_branches; k++) {
-            PLUMB_TRY(plumb_forest_add(f, prompt, x->branch[k].ids, x->branch[k].count, adapter, i, &segment));
-            PLUMB_TRY(plumb_forest_target(f, plumb_forest_row_before(f, segment, x->branch[k].count), 0, segment));
-        }
-    }
-    PLUMB_TRY(plumb_forest_finish(f));
-    PLUMB_TRY(plumb_model_forward(m, f, &(plumb_pass){.view = view, .values = true}, &s->reference));
+    PLUMB_TRY(plumb_reward_pack(&s->forest, p, b, &o->data, plumb_model_adapter_of(m, view)));
+    PLUMB_TRY(plumb_model_forward(m, &s->forest, &(plumb_pass){.view = view, .values = true}, &s->reference));
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
         const plumb_tree *tree = plumb_online_tree(o, p, p->members[i]);
         for (int64_t k = 0; k < tree->count; k++) o->t.parts[(tree->first + k) * o->t.n_parts] = s->reference.values[at++];
     }
     return PLUMB_OK;
-}
-static plumb_status score_model(plumb_online *o) {
-    plumb_session *s = o->s;
-    plumb_plan *p = &o->plan;
-    p->count = o->n_trees;
-    plumb_status local = plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples);
-    for (int64_t i = 0; local == PLUMB_OK && i < p->count; i++) p->samples[i] = i;
-    if (local == PLUMB_OK) local = plumb_plan_cut(p, &o->data, s->o->micro_batch_tokens, 0, plumb_comm_size(PLUMB_AXIS_DATA));
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
-    return plumb_session_pass(s, p, model_micro_batch);
 }
 
 static plumb_status combine(plumb_online *o) {
@@ -115,8 +91,8 @@ static void name_part(const plumb_online *o, int k, char *out) {
 }
 
 plumb_status plumb_online_score(plumb_online *o) {
-    if (o->interrupted) return PLUMB_OK;
     plumb_session *s = o->s;
+    if (s->interrupted) return PLUMB_OK;
     plumb_trajectories *t = &o->t;
     double since = plumb_clock();
     int model = s->o->reward_adapter != NULL;
@@ -126,13 +102,12 @@ plumb_status plumb_online_score(plumb_online *o) {
     for (int k = 0; k < o->n_sources; k++) name_part(o, k, t->part_names[model + k]);
     free(t->parts);
     plumb_status local = plumb_alloc(&t->parts, (size_t)(t->n_sequences * t->n_parts), sizeof *t->parts, "rewards");
-    if (local == PLUMB_OK) local = decode_texts(o, o->mine, o->n_mine);
+    if (local == PLUMB_OK) local = plumb_online_texts(o, o->mine, o->n_mine);
     if (local == PLUMB_OK && o->n_sources) local = score_functions(o, model);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
-    if (model) PLUMB_TRY(score_model(o));
+    if (model) PLUMB_TRY(plumb_session_pass(s, &o->plan, model_micro_batch));
+    if (s->interrupted) return PLUMB_OK; /* the parts are not complete */
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, t->parts, t->n_sequences * t->n_parts); /* each part from one rank, zeros from the others */
-    plumb_online_check(o);
-    if (o->interrupted) return PLUMB_OK; /* the parts are not complete */
     PLUMB_TRY(combine(o));
     plumb_online_phase(o, PHASE_SCORE, since);
     return PLUMB_OK;

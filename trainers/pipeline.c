@@ -116,33 +116,29 @@ static plumb_status begin(run *r, int k, double left) {
     if (plumb_is_root() && local == PLUMB_OK) local = plumb_stages_note(r->p, r->states);
     return plumb_comm_agree(PLUMB_AXIS_WORLD, local);
 }
-/* An evaluation that TERM cut short has returned 0 with half its numbers. */
-static bool is_cut_short(const plumb_stage *s, int64_t signal) { return signal == PLUMB_SIGNAL_TERM && !(s->command & PLUMB_FOR_TRAINING); }
-
 static plumb_status run_stage(run *r, int k, double left, int *exit_code) {
     plumb_stage *s = &r->p->stages[k];
     plumb_stage_state *state = &r->states[k];
     PLUMB_TRY(begin(r, k, left));
     double began = plumb_clock();
-    int64_t outcome[2] = {run_recipe(s), plumb_comm_signal()};
-    plumb_comm_max_i64(PLUMB_AXIS_WORLD, outcome, 2);
+    int64_t outcome = run_recipe(s);
+    plumb_comm_max_i64(PLUMB_AXIS_WORLD, &outcome, 1);
     malloc_trim(0); /* the next stage's blocks are of other sizes */
     fflush(stdout); /* what an evaluation prints stands before the next stage's lines */
-    if (outcome[0] == 0 && is_cut_short(s, outcome[1])) outcome[0] = PLUMB_EXIT_RESUME;
     double seconds = plumb_clock() - began;
-    state->seconds += seconds, state->exit_code = outcome[0];
-    if (outcome[0] == 0) state->progress = PLUMB_STAGE_DONE;
-    *exit_code = (int)outcome[0];
+    state->seconds += seconds, state->exit_code = outcome;
+    if (outcome == 0) state->progress = PLUMB_STAGE_DONE;
+    *exit_code = (int)outcome;
     plumb_status local = PLUMB_OK;
-    if (plumb_is_root() && outcome[0] == 0 && !plumb_path_exists(s->product)) {
+    if (plumb_is_root() && outcome == 0 && !plumb_path_exists(s->product)) {
         local = plumb_error(PLUMB_E_IO, "%s: not there, although stage %s ended without an error", s->product, s->name);
         state->progress = PLUMB_STAGE_RUNNING, state->exit_code = 1;
     }
     plumb_status noted = plumb_is_root() ? plumb_stages_note(r->p, r->states) : PLUMB_OK;
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local == PLUMB_OK ? noted : local));
     const char *name = s->name;
-    if (outcome[0] == 0) say("stage %d/%d %s: done in %.1f s, %s", k + 1, r->p->count, name, seconds, s->product);
-    else if (outcome[0] == PLUMB_EXIT_RESUME) say("plumb run: stopped in stage %d/%d %s after %.1f s; the same command goes on from there", k + 1, r->p->count, name, seconds);
+    if (outcome == 0) say("stage %d/%d %s: done in %.1f s, %s", k + 1, r->p->count, name, seconds, s->product);
+    else if (outcome == PLUMB_EXIT_RESUME) say("plumb run: stopped in stage %d/%d %s after %.1f s; the same command goes on from there", k + 1, r->p->count, name, seconds);
     else say("plumb run: stage %d/%d %s failed, as the message above says; the same command tries it again, --from %s begins it anew", k + 1, r->p->count, name, name);
     return PLUMB_OK;
 }

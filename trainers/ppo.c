@@ -18,10 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { POLICY_LOSS, VALUE_LOSS, CLIPPED, VALUE_CLIPPED, RATIO, APPROX_KL, KL3, ENTROPY, TOKENS, LOG_RATIO, SUMS };
-typedef struct ppo { plumb_online *o; double sums[SUMS], first_log_ratio, grad_norm, learning_rate, explained; int64_t epoch, updates; plumb_ppo_estimates e; } ppo;
+enum { POLICY_LOSS = STAT_OWN, VALUE_LOSS, CLIPPED, VALUE_CLIPPED, RATIO, APPROX_KL };
+typedef struct ppo { plumb_ppo_estimates e; double explained; } ppo;
 
-plumb_ppo_options plumb_ppo_clipping(const plumb_options *o) { return (plumb_ppo_options){.clip_range = o->cliprange, .clip_range_value = o->cliprange_value, .dual_clip = o->dual_clip, .log_ratio_limit = 20}; }
+plumb_ppo_options plumb_ppo_clipping(const plumb_options *o) { return (plumb_ppo_options){.clip_range = o->cliprange, .clip_range_value = o->cliprange_value, .dual_clip = o->dual_clip}; }
 static bool on_trunk(const plumb_options *o) { return !strcmp(o->value_model, "trunk"); }
 static plumb_view value_view(const plumb_options *o) { return on_trunk(o) ? PLUMB_VIEW_POLICY : PLUMB_VIEW_VALUE; }
 
@@ -55,132 +55,91 @@ static double explained_variance(const plumb_trajectories *t) {
 }
 
 /* --- 7: one micro-batch: policy, then value model, unless it shares the policy's trunk --------------------------------------------------------------- */
-static void policy_loss(ppo *x, const plumb_plan *p, const plumb_micro_batch *b, double tokens) {
-    plumb_session *s = x->o->s;
-    const plumb_trajectories *t = &x->o->t;
+static void policy_loss(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b) {
+    plumb_session *s = o->s;
+    const plumb_trajectories *t = &o->t;
     plumb_ppo_options clip = plumb_ppo_clipping(s->o);
-    for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
-        const plumb_tree *tree = plumb_online_tree(x->o, p, p->members[i]);
-        int64_t first = t->token_offset[tree->first], n = t->token_offset[tree->first + tree->count] - first;
-        double *stats = plumb_plan_stats(p, p->members[i]);
+    for (int64_t at = 0, first, n, i = b->first; i < b->first + b->count; i++, at += n) {
+        double *stats = plumb_plan_stats(p, p->members[i]), *derivatives = s->derivatives + at;
         plumb_ppo_stats sums = {0};
-        stats[POLICY_LOSS] = plumb_objective_ppo_policy(&clip, s->policy.logp + at, t->logp + first, t->advantages + first, n, s->derivatives + at, &sums);
-        stats[CLIPPED] = sums.clipped, stats[RATIO] = sums.ratio, stats[APPROX_KL] = sums.approx_kl, stats[KL3] = sums.k3, stats[TOKENS] = (double)n;
-        for (int64_t k = 0; k < n; k++) {
-            stats[ENTROPY] += s->policy.entropy[at + k], stats[LOG_RATIO] += fabs(s->policy.logp[at + k] - t->logp[first + k]);
-            if (x->epoch == 0) x->o->passed[first + k] = s->policy.logp[at + k]; /* what the trainer's first pass finds */
-            s->derivatives[at + k] /= tokens;
-        }
-        at += n;
+        n = plumb_online_tokens(o, p, p->members[i], &first);
+        plumb_online_note(o, stats, first, at, n);
+        stats[POLICY_LOSS] = plumb_objective_ppo_policy(&clip, s->policy.logp + at, t->logp + first, t->advantages + first, n, derivatives, &sums);
+        stats[CLIPPED] = sums.clipped, stats[RATIO] = sums.ratio, stats[APPROX_KL] = sums.approx_kl;
+        for (int64_t k = 0; k < n; k++) derivatives[k] /= (double)p->targets;
     }
 }
-static void value_loss(ppo *x, const plumb_plan *p, const plumb_micro_batch *b, double tokens, const double *values, double *derivatives) {
-    plumb_session *s = x->o->s;
-    const plumb_trajectories *t = &x->o->t;
-    plumb_ppo_options clip = plumb_ppo_clipping(s->o);
-    for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
-        const plumb_tree *tree = plumb_online_tree(x->o, p, p->members[i]);
-        int64_t first = t->token_offset[tree->first], n = t->token_offset[tree->first + tree->count] - first;
+static void value_loss(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, const double *values, double *dvalues) {
+    const plumb_options *options = o->s->o;
+    const plumb_trajectories *t = &o->t;
+    plumb_ppo_options clip = plumb_ppo_clipping(options);
+    for (int64_t at = 0, first, n, i = b->first; i < b->first + b->count; i++, at += n) {
         double *stats = plumb_plan_stats(p, p->members[i]);
         plumb_ppo_stats sums = {0};
-        stats[VALUE_LOSS] = plumb_objective_ppo_value(&clip, values + at, t->values + first, t->returns + first, n, derivatives + at, &sums);
+        n = plumb_online_tokens(o, p, p->members[i], &first);
+        stats[VALUE_LOSS] = plumb_objective_ppo_value(&clip, values + at, t->values + first, t->returns + first, n, dvalues + at, &sums);
         stats[VALUE_CLIPPED] = sums.value_clipped;
-        for (int64_t k = 0; k < n; k++) derivatives[at + k] *= s->o->vf_coef / tokens;
-        at += n;
+        for (int64_t k = at; k < at + n; k++) dvalues[k] *= options->vf_coef / (double)p->targets;
     }
 }
 static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
-    ppo *x = ((plumb_online *)s->user)->recipe;
+    plumb_online *o = s->user;
     bool trunk = on_trunk(s->o);
-    double tokens = (double)plumb_online_tokens(x->o, p);
-    PLUMB_TRY(plumb_online_pack(x->o, p, b, PLUMB_VIEW_POLICY));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .values = trunk, .temperature = s->o->temperature}, &s->policy));
+    plumb_pass policy = {.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .values = trunk, .temperature = s->o->temperature};
+    PLUMB_TRY(plumb_online_pack(o, p, b, PLUMB_VIEW_POLICY));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &policy, &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, 3 * s->policy.count));
-    double *dentropy = plumb_online_entropy_bonus(s, (int64_t)tokens), *dvalues = s->derivatives + 2 * s->policy.count;
-    policy_loss(x, p, b, tokens);
-    if (trunk) {
-        value_loss(x, p, b, tokens, s->policy.values, dvalues);
-        return plumb_model_backward(s->model, &(plumb_gradients){s->derivatives, dentropy, dvalues});
-    }
-    PLUMB_TRY(plumb_model_backward(s->model, &(plumb_gradients){.logp = s->derivatives, .entropy = dentropy}));
-    PLUMB_TRY(plumb_online_pack(x->o, p, b, PLUMB_VIEW_VALUE));
+    double *dvalues = s->derivatives + 2 * s->policy.count;
+    plumb_gradients d = {.logp = s->derivatives, .entropy = plumb_online_entropy_bonus(s, p->targets), .values = trunk ? dvalues : NULL};
+    policy_loss(o, p, b);
+    if (trunk) value_loss(o, p, b, s->policy.values, dvalues);
+    PLUMB_TRY(plumb_model_backward(s->model, &d));
+    if (trunk) return PLUMB_OK;
+    PLUMB_TRY(plumb_online_pack(o, p, b, PLUMB_VIEW_VALUE));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_VALUE, .training = training, .values = true}, &s->reference));
-    value_loss(x, p, b, tokens, s->reference.values, dvalues);
+    value_loss(o, p, b, s->reference.values, dvalues);
     return plumb_model_backward(s->model, &(plumb_gradients){.values = dvalues});
 }
 
-static plumb_status learn(ppo *x) {
-    plumb_online *o = x->o;
-    plumb_session *s = o->s;
-    double since = plumb_clock();
-    memset(x->sums, 0, sizeof x->sums);
-    memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
-    x->updates = 0;
-    for (x->epoch = 0; x->epoch < s->o->num_ppo_epochs && !o->interrupted; x->epoch++) {
-        for (int64_t k = 0; k < s->o->num_mini_batches && !o->interrupted; k++) {
-            plumb_step_result r;
-            plumb_comm_doing("learning in iteration", s->step + 1);
-            PLUMB_TRY(plumb_online_mini_batch(o, x->epoch, k));
-            if (!s->plan.count) continue;
-            PLUMB_TRY(plumb_update_run(s, micro_batch, &r));
-            o->interrupted = !r.updated;
-            for (int i = 0; i < SUMS && r.updated; i++) x->sums[i] += plumb_plan_sum(&s->plan, i);
-            if (x->updates++ == 0) x->first_log_ratio = plumb_plan_sum(&s->plan, LOG_RATIO) / fmax(1, plumb_plan_sum(&s->plan, TOKENS));
-            x->grad_norm = r.grad_norm, x->learning_rate = r.learning_rate;
-        }
-        if (x->epoch > 0) continue;
-        plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens);
-        memcpy(o->t.policy_logp, o->passed, (size_t)o->t.n_tokens * sizeof *o->passed);
-    }
-    plumb_online_phase(o, PHASE_LEARN, since);
-    return PLUMB_OK;
-}
-
 /* --- 8 ------------------------------------------------------------------------------------------------------------------------------------------------ */
-static void log_metrics(ppo *x) {
-    plumb_online *o = x->o;
-    plumb_session *s = o->s;
-    if (!plumb_is_root() || !s->log || !plumb_session_logs(s, s->step + 1)) return;
+static void log_metrics(plumb_online *o, const ppo *x) {
+    const plumb_trajectories *t = &o->t;
     plumb_metric m[PLUMB_MAX_METRICS];
-    double tokens = fmax(1, x->sums[TOKENS]), sequences = (double)o->t.n_sequences, now = plumb_clock(), policy = x->sums[POLICY_LOSS] / tokens, value = x->sums[VALUE_LOSS] / tokens, mean = 0;
-    for (int64_t i = 0; i < o->t.n_sequences; i++) mean += o->t.score[i] / sequences;
+    double tokens = fmax(1, o->sums[STAT_TOKENS]), sequences = (double)t->n_sequences, policy = o->sums[POLICY_LOSS] / tokens, value = o->sums[VALUE_LOSS] / tokens, mean = 0;
+    for (int64_t i = 0; i < t->n_sequences; i++) mean += t->score[i] / sequences;
     int n = plumb_online_metrics(o, m);
-    const plumb_metric more[] = {{"loss", policy + s->o->vf_coef * value}, {"loss/policy_avg", policy}, {"loss/value_avg", value}, {"kl", x->e.kl / sequences},
-                                 {"objective/kl", x->e.kl / sequences}, {"objective/kl_k3", x->e.kl3 / sequences}, {"objective/scores", mean}, {"objective/non_score_reward", x->e.non_score / sequences},
-                                 {"objective/rlhf_reward", mean + x->e.non_score / sequences}, {"policy/approxkl_avg", x->sums[APPROX_KL] / tokens}, {"policy/clipfrac_avg", x->sums[CLIPPED] / tokens},
-                                 {"policy/entropy_avg", x->sums[ENTROPY] / tokens}, {"policy/first_log_ratio", x->first_log_ratio}, {"val/clipfrac_avg", x->sums[VALUE_CLIPPED] / tokens},
-                                 {"val/ratio", x->sums[RATIO] / tokens}, {"val/explained_variance", x->explained}, {"kl_coef", s->kl_coef}, {"grad_norm", x->grad_norm},
-                                 {"learning_rate", x->learning_rate}, {"episode", (double)((s->step + 1) * s->o->batch_size)}, {"epoch", (double)(s->step + 1) / (double)s->steps_per_epoch},
-                                 {"num_tokens", (double)s->tokens_seen}, {"tokens_per_second", (double)o->t.n_tokens / (now - s->step_began)}, {"step_seconds", now - s->step_began}};
-    memcpy(m + n, more, sizeof more);
-    n += (int)(sizeof more / sizeof *more);
-    plumb_session_keep(s, plumb_log_step(s->log, s->step + 1, m, n));
+    const plumb_metric own[] = {{"loss", policy + o->s->o->vf_coef * value}, {"loss/policy_avg", policy}, {"loss/value_avg", value}, {"kl", x->e.kl / sequences}, {"objective/kl", x->e.kl / sequences},
+                                {"objective/kl_k3", x->e.kl3 / sequences}, {"objective/scores", mean}, {"objective/non_score_reward", x->e.non_score / sequences},
+                                {"objective/rlhf_reward", mean + x->e.non_score / sequences}, {"policy/approxkl_avg", o->sums[APPROX_KL] / tokens}, {"policy/clipfrac_avg", o->sums[CLIPPED] / tokens},
+                                {"val/clipfrac_avg", o->sums[VALUE_CLIPPED] / tokens}, {"val/ratio", o->sums[RATIO] / tokens}, {"val/explained_variance", x->explained}, {"kl_coef", o->s->kl_coef}};
+    memcpy(m + n, own, sizeof own);
+    plumb_online_write_metrics(o, m, n + (int)(sizeof own / sizeof *own));
 }
 
-static plumb_status iterate(ppo *x) {
-    plumb_online *o = x->o;
+static plumb_status iterate(plumb_online *o) {
     plumb_session *s = o->s;
+    ppo *x = o->recipe;
     PLUMB_TRY(plumb_online_sample(o));
     PLUMB_TRY(plumb_online_score(o));
     PLUMB_TRY(plumb_online_logprobs(o, PLUMB_VIEW_REFERENCE, o->t.ref_logp));
     PLUMB_TRY(plumb_online_values(o, value_view(s->o), o->t.values));
-    if (o->interrupted) return plumb_online_after(o);
+    if (s->interrupted) return plumb_online_after(o);
     plumb_ppo_estimate(s->o, s->kl_coef, &o->t, &x->e);
     x->explained = explained_variance(&o->t);
-    PLUMB_TRY(learn(x));
+    PLUMB_TRY(plumb_online_learn(o, s->o->num_ppo_epochs, micro_batch));
     PLUMB_TRY(plumb_online_log(o));
-    if (!o->interrupted) {
-        log_metrics(x);
+    if (!s->interrupted) {
+        log_metrics(o, x);
         if (s->o->adap_kl_ctrl) s->kl_coef = plumb_kl_adapt(s->kl_coef, x->e.kl / (double)o->t.n_sequences, s->o->kl_target, s->o->kl_horizon, (double)o->t.n_sequences);
     }
     return plumb_online_after(o);
 }
 
 static plumb_status train(plumb_online *o) {
-    ppo x = {.o = o};
-    o->recipe = &x;
+    ppo x = {0};
     plumb_status status = PLUMB_OK;
-    while (status == PLUMB_OK && o->s->step < o->s->total_steps && !o->s->stopping) status = iterate(&x);
+    o->recipe = &x;
+    while (status == PLUMB_OK && o->s->step < o->s->total_steps && !o->s->stopping) status = iterate(o);
     o->recipe = NULL;
     return status;
 }

@@ -34,7 +34,7 @@ plumb_status plumb_recipe_log(plumb_session *s, const plumb_recipe *recipe, cons
 
 static plumb_status evaluate(plumb_session *s, const plumb_recipe *recipe) {
     PLUMB_TRY(plumb_session_evaluate(s, recipe->work));
-    if (!plumb_is_root() || !s->log || plumb_comm_signal() == PLUMB_SIGNAL_TERM) return PLUMB_OK;
+    if (!plumb_is_root() || !s->log || s->interrupted) return PLUMB_OK;
     plumb_metric m[PLUMB_MAX_METRICS];
     int n = recipe->metrics(&s->eval_plan, true, m);
     plumb_str line = {0};

@@ -20,9 +20,7 @@ static plumb_status add_scored(plumb_forest *f, int32_t prompt, const plumb_bran
     return plumb_forest_target(f, plumb_forest_row_before(f, segment, answer->count), 0, segment);
 }
 
-plumb_status plumb_reward_pack(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, const plumb_dataset *d) {
-    plumb_forest *f = &s->forest;
-    int32_t adapter = plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY);
+plumb_status plumb_reward_pack(plumb_forest *f, const plumb_plan *p, const plumb_micro_batch *b, const plumb_dataset *d, int32_t adapter) {
     plumb_forest_reset(f);
     for (int32_t i = b->first; i < b->first + b->count; i++) {
         const plumb_sample *sample = plumb_plan_sample(p, d, p->members[i]);
@@ -35,7 +33,7 @@ plumb_status plumb_reward_pack(plumb_session *s, const plumb_plan *p, const plum
 
 static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     const plumb_dataset *d = training ? &s->train : &s->eval;
-    PLUMB_TRY(plumb_reward_pack(s, p, b, d));
+    PLUMB_TRY(plumb_reward_pack(&s->forest, p, b, d, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY)));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .values = true}, &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, s->policy.count));
     for (int32_t i = 0; i < b->count; i++) {
@@ -69,7 +67,7 @@ static plumb_status train(plumb_session *s) {
     PLUMB_TRY(plumb_recipe_evaluate_start(s, &plumb_recipe_reward));
     while (s->step < s->total_steps && !s->stopping) {
         plumb_step_result r;
-        PLUMB_TRY(plumb_step_begin(s));
+        plumb_step_begin(s);
         PLUMB_TRY(plumb_step_run(s, micro_batch, &r));
         if (r.updated) PLUMB_TRY(plumb_recipe_log(s, &plumb_recipe_reward, &r));
         PLUMB_TRY(plumb_recipe_evaluate(s, &plumb_recipe_reward));

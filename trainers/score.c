@@ -12,7 +12,7 @@ enum { BINS = 10 };
 
 static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     (void)training;
-    PLUMB_TRY(plumb_reward_pack(s, p, b, &s->eval));
+    PLUMB_TRY(plumb_reward_pack(&s->forest, p, b, &s->eval, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY)));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .values = true}, &s->policy));
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++)
         for (int k = 0; k < plumb_plan_sample(p, &s->eval, p->members[i])->n_branches; k++) plumb_plan_stats(p, p->members[i])[k] = s->policy.values[at++];

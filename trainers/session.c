@@ -82,28 +82,28 @@ static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
 }
 
 /* --- what identifies a run: a checkpoint of another is refused ------------------------------------------------------------------------ */
-static uint64_t mix(uint64_t h, const void *bytes, size_t n) {
+uint64_t plumb_session_mix(uint64_t h, const void *bytes, size_t n) {
     const unsigned char *b = bytes;
     for (size_t i = 0; i < n; i++) h = (h ^ b[i]) * 0x100000001b3ull;
     return h;
 }
 static uint64_t data_hash(const plumb_dataset *d) {
-    uint64_t h = 0xcbf29ce484222325ull;
+    uint64_t h = PLUMB_MIX_START;
     for (int64_t i = 0; i < d->count; i++) {
         const plumb_sample *s = &d->samples[i];
-        h = mix(h, s->prompt, (size_t)s->prompt_count * sizeof *s->prompt);
-        h = mix(h, &s->margin, sizeof s->margin);
-        if (s->answer) h = mix(h, s->answer, strlen(s->answer));
+        h = plumb_session_mix(h, s->prompt, (size_t)s->prompt_count * sizeof *s->prompt);
+        h = plumb_session_mix(h, &s->margin, sizeof s->margin);
+        if (s->answer) h = plumb_session_mix(h, s->answer, strlen(s->answer));
         for (int b = 0; b < s->n_branches; b++) {
-            h = mix(h, s->branch[b].ids, (size_t)s->branch[b].count * sizeof *s->branch[b].ids);
-            if (s->branch[b].mask) h = mix(h, s->branch[b].mask, (size_t)s->branch[b].count);
+            h = plumb_session_mix(h, s->branch[b].ids, (size_t)s->branch[b].count * sizeof *s->branch[b].ids);
+            if (s->branch[b].mask) h = plumb_session_mix(h, s->branch[b].mask, (size_t)s->branch[b].count);
         }
     }
     return h;
 }
 static uint64_t values_hash(plumb_session *s) {
-    uint64_t h = 0xcbf29ce484222325ull;
-    return mix(h, s->gradient, (size_t)plumb_model_trainable_count(s->model) * sizeof *s->gradient);
+    uint64_t h = PLUMB_MIX_START;
+    return plumb_session_mix(h, s->gradient, (size_t)plumb_model_trainable_count(s->model) * sizeof *s->gradient);
 }
 enum { NUMERICS = 3 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
 static plumb_status identify(plumb_session *s) {
@@ -399,32 +399,43 @@ static plumb_status fetch(void *user, int param, float *out) {
     product *p = user;
     return plumb_model_param(p->s->model, p->s->source, param, p->adapter.n_params ? &p->adapter : NULL, PLUMB_FT_F32, out);
 }
-/* The adapter as trained, with the settings it was made or loaded with. */
-static plumb_status trained_adapter(plumb_session *s, plumb_adapter *a) {
-    PLUMB_TRY(plumb_model_adapter(s->model, PLUMB_VIEW_POLICY, a));
-    if (s->command == PLUMB_FOR_PPO) { /* a value head on the policy's trunk is no part of the policy */
-        free(a->score);
-        a->score = NULL;
-    }
-    const plumb_lora_config *c = s->has_adapter ? &s->adapter.config : &s->lora;
+const plumb_lora_config *plumb_session_lora(const plumb_session *s) { return s->has_adapter ? &s->adapter.config : &s->lora; }
+/* A view's adapter as trained, with the settings it was made or loaded with; its head too, or not. */
+static plumb_status trained_adapter(plumb_session *s, plumb_view view, const plumb_lora_config *c, bool head, plumb_adapter *a) {
+    PLUMB_TRY(plumb_model_adapter(s->model, view, a));
     a->config.target_modules = c->target_modules, a->config.n_target_modules = c->n_target_modules, a->config.target_regex = c->target_regex;
     a->config.base_model = s->o->model;
+    if (head) return PLUMB_OK;
+    free(a->score);
+    a->score = NULL;
     return PLUMB_OK;
 }
 static void free_trained(plumb_adapter *a) {
     a->config = (plumb_lora_config){0}; /* the strings are borrowed */
     plumb_adapter_free(a);
 }
-/* adapter/ when only an adapter was trained; model/ when parameters were trained in full, with the adapter merged in where there is one too. */
+plumb_status plumb_session_write_adapter(plumb_session *s, plumb_view view, const plumb_lora_config *c, bool head, const char *name) {
+    char *path = NULL;
+    plumb_adapter a = {0};
+    plumb_status status = plumb_path_join(&path, s->dir, name);
+    if (status == PLUMB_OK) status = trained_adapter(s, view, c, head, &a);
+    if (status == PLUMB_OK) status = plumb_adapter_save(&a, path, plumb_source_params(s->source));
+    if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "%s written to %s", name, path);
+    free_trained(&a);
+    free(path);
+    return status;
+}
+/* adapter/ when only an adapter was trained; model/ when parameters were trained in full, with the adapter merged in where there is one too. A value head on PPO's policy is no part of it. */
 static plumb_status write_product(plumb_session *s, bool full) {
+    bool head = s->command != PLUMB_FOR_PPO;
     char *path = NULL;
     product p = {.s = s};
-    plumb_status status = plumb_path_join(&path, s->dir, full ? "model" : "adapter");
-    if (status == PLUMB_OK && (s->has_adapter || s->o->lora)) status = trained_adapter(s, &p.adapter);
-    if (status == PLUMB_OK && !full) status = plumb_adapter_save(&p.adapter, path, plumb_source_params(s->source));
-    if (status == PLUMB_OK && full) status = plumb_model_export(path, plumb_model_arch(s->model), plumb_source_params(s->source), PLUMB_FT_F32, fetch, &p);
-    if (status == PLUMB_OK && full) status = plumb_tokenizer_save(s->tokenizer, path);
-    if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "%s written to %s", full ? "model" : "adapter", path);
+    if (!full) return plumb_session_write_adapter(s, PLUMB_VIEW_POLICY, plumb_session_lora(s), head, "adapter");
+    plumb_status status = plumb_path_join(&path, s->dir, "model");
+    if (status == PLUMB_OK && (s->has_adapter || s->o->lora)) status = trained_adapter(s, PLUMB_VIEW_POLICY, plumb_session_lora(s), head, &p.adapter);
+    if (status == PLUMB_OK) status = plumb_model_export(path, plumb_model_arch(s->model), plumb_source_params(s->source), PLUMB_FT_F32, fetch, &p);
+    if (status == PLUMB_OK) status = plumb_tokenizer_save(s->tokenizer, path);
+    if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "model written to %s", path);
     free_trained(&p.adapter);
     free(path);
     return status;

@@ -53,7 +53,7 @@ typedef struct plumb_session {
     double target_tokens;                   /* what the LM head costs for one target, in tokens through the layers */
     double began, step_began, stop_after;   /* seconds; plumb_clock */
     int64_t saved_step;                     /* -1: none */
-    bool stopping, interrupted;             /* interrupted: TERM came during the last pass, anywhere */
+    bool stopping, interrupted;             /* interrupted: TERM came, on any rank, as of the last check */
     uint64_t judge;                         /* identity of the reward model, 0 without one */
     void *user;                             /* of the recipe: what its work on a micro-batch needs */
     plumb_status pending;                   /* a local failure between agreement points, kept for the next one */
@@ -75,8 +75,8 @@ typedef plumb_status (*plumb_more_model)(plumb_session *s, plumb_model_options *
 plumb_status plumb_session_open_with(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind, void *user, plumb_more_model more) PLUMB_CHECKED;
 void plumb_session_close(plumb_session *s);
 
-/* The global batch of step s->step; gradients are zero. Local and the same on every rank. */
-plumb_status plumb_step_begin(plumb_session *s) PLUMB_CHECKED;
+/* The global batch of step s->step. Local and the same on every rank; a failure is kept for plumb_step_run. */
+void plumb_step_begin(plumb_session *s);
 /* Calls work for each of this rank's micro-batches, stops early on a fault or TERM, brings gradients home. A local failure is kept for plumb_step_end. */
 typedef plumb_status (*plumb_micro_batch_work)(plumb_session *s, const plumb_plan *plan, const plumb_micro_batch *b, bool training);
 /* Agrees on faults and signals, then reduces, clips and updates. *updated is false when the step was dropped (TERM): the weights are those of
@@ -87,6 +87,8 @@ plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb
 plumb_status plumb_update_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) PLUMB_CHECKED;
 /* Statistics of every sample of a plan, on every rank, after agreeing on faults; no gradient. */
 plumb_status plumb_session_pass(plumb_session *s, plumb_plan *p, plumb_micro_batch_work work) PLUMB_CHECKED;
+/* Has TERM come, anywhere? Sets s->interrupted alike on every rank. Collective. */
+void plumb_session_check_term(plumb_session *s);
 /* Remembers the state of training; goes back to it (a step of several updates that TERM interrupts). Local; the second is collective. */
 plumb_status plumb_session_mark(plumb_session *s) PLUMB_CHECKED;
 void plumb_session_back(plumb_session *s);
@@ -99,6 +101,13 @@ plumb_status plumb_session_pending(const plumb_session *s) PLUMB_CHECKED;
 plumb_status plumb_session_after_step(plumb_session *s) PLUMB_CHECKED;
 /* The run's product: adapter/ or model/, and report.html when asked for, written by rank 0. That the page was not written is kept (plumb_session_pending). Collective. */
 plumb_status plumb_session_finish(plumb_session *s) PLUMB_CHECKED;
+/* The settings of the policy's adapter. Local. */
+const plumb_lora_config *plumb_session_lora(const plumb_session *s);
+/* Writes a view's adapter, with or without its head, to NAME in the run's folder. Local: rank 0. */
+plumb_status plumb_session_write_adapter(plumb_session *s, plumb_view view, const plumb_lora_config *c, bool head, const char *name) PLUMB_CHECKED;
+/* FNV-1a (Fowler, Noll, Vo): what tells runs apart. Local. */
+#define PLUMB_MIX_START 0xcbf29ce484222325ull
+uint64_t plumb_session_mix(uint64_t h, const void *bytes, size_t n);
 /* Prints parameters, memory, steps and tokens (rank 0). */
 plumb_status plumb_session_dry_run(plumb_session *s) PLUMB_CHECKED;
 /* Sum over samples of statistic k. */

@@ -22,10 +22,7 @@ static plumb_status begin(plumb_session *s) {
     return plumb_plan_cut(&s->plan, &s->train, o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
 }
 
-plumb_status plumb_step_begin(plumb_session *s) {
-    plumb_session_keep(s, begin(s)); /* the others learn of it in the step */
-    return PLUMB_OK;
-}
+void plumb_step_begin(plumb_session *s) { plumb_session_keep(s, begin(s)); } /* the others learn of it in the step */
 
 void plumb_session_keep(plumb_session *s, plumb_status status) {
     if (status == PLUMB_OK || s->pending != PLUMB_OK) return;
@@ -116,15 +113,19 @@ void plumb_session_back(plumb_session *s) {
     plumb_model_refresh(s->model);
 }
 
+void plumb_session_check_term(plumb_session *s) {
+    int64_t term = plumb_comm_signal() == PLUMB_SIGNAL_TERM;
+    plumb_comm_max_i64(PLUMB_AXIS_DATA, &term, 1);
+    s->interrupted = term;
+}
+
 plumb_status plumb_session_pass(plumb_session *s, plumb_plan *p, plumb_micro_batch_work work) {
     int rank = plumb_comm_rank(PLUMB_AXIS_DATA);
     plumb_status local = plumb_session_pending(s);
     for (int32_t b = 0; b < p->n_batches && local == PLUMB_OK && plumb_comm_signal() != PLUMB_SIGNAL_TERM; b++)
         if (p->batches[b].rank == rank) local = work(s, p, &p->batches[b], false);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
-    int64_t term = plumb_comm_signal() == PLUMB_SIGNAL_TERM;
-    plumb_comm_max_i64(PLUMB_AXIS_DATA, &term, 1);
-    s->interrupted = term; /* the statistics are not complete */
+    plumb_session_check_term(s); /* then the statistics are not complete */
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, p->stats, p->count * PLUMB_STATS); /* one rank's numbers plus zeros: exact */
     return PLUMB_OK;
 }

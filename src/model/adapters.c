@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert((int)PLUMB_VIEW_COUNT <= (int)PLUMB_MAX_ADAPTERS, "a view's adapter has the view's number");
+
 static plumb_status plan_slot(plumb_model *m, plumb_view view, const plumb_lora_config *c, bool trains) {
     adapter_slot *slot = &m->adapters[view];
     *slot = (adapter_slot){.present = true, .trains = trains, .r = c->r, .alpha = c->alpha, .dropout = c->dropout, .scale = plumb_lora_scale(c), .rslora = c->rslora};
@@ -94,14 +96,8 @@ static plumb_status attach_one(plumb_model *m, plumb_view view, const plumb_adap
 }
 
 /* --- heads ------------------------------------------------------------------------------------------------------------------------------------------ */
-/* Two uniform numbers make a normal one (Box & Muller 1958). */
 static void random_head(float *w, int64_t n, uint64_t seed, plumb_view view) {
-    const double pi = 3.14159265358979323846, std = 1.0 / sqrt((double)n + 1.0);
-    for (int64_t i = 0; i < n; i++) {
-        double u = plumb_rng_uniform(&(plumb_rng_key){seed, 1, (uint32_t)i, (uint32_t)view, 0, PLUMB_SITE_LORA_INIT});
-        double v = plumb_rng_uniform(&(plumb_rng_key){seed, 1, (uint32_t)i, (uint32_t)view, 1, PLUMB_SITE_LORA_INIT});
-        w[i] = (float)(std * sqrt(-2.0 * log(1.0 - u)) * cos(2.0 * pi * v));
-    }
+    for (int64_t i = 0; i < n; i++) w[i] = (float)(plumb_rng_normal(&(plumb_rng_key){seed, 1, (uint32_t)i, (uint32_t)view, 0, PLUMB_SITE_LORA_INIT}) / sqrt((double)n + 1.0));
 }
 static plumb_status attach_head(plumb_model *m, plumb_view view, const plumb_adapter *from, plumb_head_start start, uint64_t seed) {
     int64_t n = m->arch.hidden;

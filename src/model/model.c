@@ -148,7 +148,7 @@ static plumb_status create(plumb_model *m, const plumb_source *s, const plumb_mo
     plumb_status local = create_weights(m, o, full); /* agreed below, since the others wait at the barrier */
     if (local == PLUMB_OK) local = load_weights(m, s);
     if (local == PLUMB_OK) local = load_vectors(m, s);
-    if (local == PLUMB_OK) local = plumb_model_attach_trainables(m, s, o);
+    if (local == PLUMB_OK) local = plumb_model_attach_trainables(m, s);
     if (local == PLUMB_OK) local = build_linears(m, PLUMB_VIEW_POLICY);
     if (local == PLUMB_OK) local = build_linears(m, PLUMB_VIEW_REFERENCE);
     if (local == PLUMB_OK) local = plumb_model_attach_adapters(m, o);

@@ -81,7 +81,7 @@ struct plumb_model {
 
 /* trainable.c */
 plumb_status plumb_model_plan_trainables(plumb_model *m, const plumb_model_options *o, bool *full) PLUMB_CHECKED;
-plumb_status plumb_model_attach_trainables(plumb_model *m, const plumb_source *s, const plumb_model_options *o) PLUMB_CHECKED;
+plumb_status plumb_model_attach_trainables(plumb_model *m, const plumb_source *s) PLUMB_CHECKED;
 /* adapters.c: gives the linears of each view their LoRA matrices and heads their values, from adapters or by seed. */
 plumb_status plumb_model_plan_adapters(plumb_model *m, const plumb_model_options *o) PLUMB_CHECKED;
 plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_model_options *o) PLUMB_CHECKED;

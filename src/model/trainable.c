@@ -66,8 +66,7 @@ int plumb_model_units(const plumb_model *m) { return (int)(m->arch.layers + 2) *
 static plumb_tensor view_of(plumb_buffer *b, const plumb_trainable *t) { return plumb_tensor_of(b, t->offset, t->rows, t->cols); }
 
 /* Full parameters: their values in the flat array come from the source. */
-plumb_status plumb_model_attach_trainables(plumb_model *m, const plumb_source *s, const plumb_model_options *o) {
-    (void)o;
+plumb_status plumb_model_attach_trainables(plumb_model *m, const plumb_source *s) {
     if (!m->n_flat) return PLUMB_OK;
     PLUMB_TRY(m->be->ops->buffer_create(m->be, m->n_flat, "trainable values", &m->flat_values));
     PLUMB_TRY(m->be->ops->buffer_create(m->be, m->n_flat, "gradients", &m->flat_grads));
