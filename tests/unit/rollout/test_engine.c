@@ -168,6 +168,23 @@ static void ends_as_it_should(void **state) {
     assert_int_equal(all[0].ids[all[0].count - 1], first);
     assert_true(all[0].count <= 3);
 
+    plumb_tokenizer *tokenizer; /* a stop string: the text of what the first completion is known to say */
+    plumb_stops *stops;
+    plumb_str text = {0};
+    assert_ok(plumb_tokenizer_load(&tokenizer, PLUMB_TEST_DATA "/models/stories260K"));
+    complete(&w, &o, &w.requests[4], 1, all, NULL);
+    assert_int_equal(all[0].finish, PLUMB_FINISH_LENGTH);
+    assert_ok(plumb_detokenize(tokenizer, all[0].ids, 4, true, &text));
+    assert_ok(plumb_stops_create(&stops, tokenizer, (char *[]){text.data}, 1));
+    plumb_rollout_options stopped = o;
+    stopped.stops = stops;
+    complete(&w, &stopped, &w.requests[4], 1, all, NULL);
+    assert_int_equal(all[0].finish, PLUMB_FINISH_STOP);
+    assert_int_equal(all[0].count, 4);
+    plumb_stops_free(stops);
+    plumb_str_free(&text);
+    plumb_tokenizer_free(tokenizer);
+
     plumb_rollout_options stopping = o;
     stopping.progress = stop_after_three;
     complete(&w, &stopping, w.requests, REQUESTS, all, &stats);
