@@ -105,7 +105,7 @@ static uint64_t values_hash(plumb_session *s) {
     uint64_t h = PLUMB_MIX_START;
     return plumb_session_mix(h, s->gradient, (size_t)plumb_model_trainable_count(s->model) * sizeof *s->gradient);
 }
-enum { NUMERICS = 3 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
+enum { NUMERICS = 4 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
 static plumb_status identify(plumb_session *s) {
     const plumb_options *o = s->o;
     plumb_str text = {0};

@@ -26,7 +26,7 @@ struct plumb_operand {
 struct plumb_batch {
     plumb_forest forest; /* a copy: ids, positions, segments, targets, pages, paths */
 };
-/* A page of one layer and key/value head: keys [D/32][64][32], then values transposed [64/32][D][32]; floats or bf16, as the products take them.
+/* A page of one layer and key/value head: keys as vectors [64/32][D][32], then values as vectors [D/32][64][32] (isa/attention.h); floats, or pairs of bf16.
  * Sizes are in floats: two bf16 make one. */
 struct plumb_kv {
     float *data;
@@ -34,7 +34,7 @@ struct plumb_kv {
 };
 static inline int64_t plumb_floats_of(int64_t elements, bool bf16) { return bf16 ? (elements + 1) / 2 : elements; }
 static inline int64_t plumb_kv_page_floats(int64_t head_dim, bool bf16) {
-    return plumb_floats_of(PLUMB_PAGE * (plumb_round_up(head_dim, BLOCK) + head_dim), bf16);
+    return plumb_floats_of(head_dim, bf16) * PLUMB_PAGE + plumb_floats_of(PLUMB_PAGE, bf16) * plumb_round_up(head_dim, BLOCK);
 }
 static inline float *plumb_kv_page(const plumb_kv *kv, int64_t layer, int64_t slot, int64_t head) {
     return kv->data + ((layer * kv->slots + slot) * kv->kv_heads + head) * kv->page_floats;

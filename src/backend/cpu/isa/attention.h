@@ -1,88 +1,57 @@
-/* Attention over pages of 64 keys along a path: the one entry point for training, prefill and decoding.
+/* Attention over pages of 64 keys along a path: the one entry point for training, prefill and decoding.  (Its gradient: attention_backward.h.)
  *
- * The lanes of a tile are queries - (token, head of the group) pairs of one segment that share a key/value head - and its rows are keys, so that
- * the soft-max is element-wise over rows and needs no sums across lanes, and P^T is at once the vector operand of the next product:
+ * The rows of a tile are queries - (token, head of the group) pairs of one segment that share a key/value head - and its lanes are keys, then channels, so that one
+ * query of a decoding sequence costs one row and not a register of idle lanes:
  *
- *   S^T[64 keys][32 queries] = K (rows) x Q^T (lanes)          m, l: running maximum and sum of each lane (Milakov & Gimelshein 2018)
- *   O^T[D][32]  += V^T (rows) x P^T (lanes)
+ *   S[queries][64 keys] = Q (rows) x K^T (lanes)          m, l: running maximum and sum of each query (Milakov & Gimelshein 2018)
+ *   O[queries][D]      += P (rows) x V (lanes)
  *
- * A page's sums run over its 64 places in order, pages along the path in order; places after a query's position add exactly 0, and those after the tile's last
- * position are left out, which is the same. A query's result so depends on its own path alone: not on the tile, its neighbours, or whether the keys came from this
- * batch or from the store. A tile of at most 16 queries (decoding) uses half of its lanes. In bf16 the operands of the four products are rounded (keys and values as they enter a page, q, P, do, dS); the soft-max stays fp32.
- * Backward (Dao et al. 2022) recomputes P from the log-sum-exp; dK and dV are gathered per page and added to the rows that the page holds, in page order. */
+ * Order of sums: a score runs over channels, a page's part of O over its 64 places in order, pages along the path in order. The sum l is kept in 16 parts, place modulo
+ * 16, which meet in a fixed tree at the end. Places after a query's position add exactly 0, and those after the tile's last position are left out, which is the same.
+ * A query's result so depends on its own path alone: not on the tile, its neighbours, or whether the keys came from this batch or from the store.
+ * In bf16 the operands of the products are rounded (keys and values as they enter a page, q, P); the soft-max stays fp32. */
 #ifndef PLUMB_ATTENTION_H
 #define PLUMB_ATTENTION_H
 #include "rows.h"
 
-enum { LANES = BLOCK };
-
-typedef struct query_tile { /* up to 32 (token, head) pairs of one segment and key/value head */
-    int64_t lanes;
-    int64_t row[LANES], head[LANES], position[LANES], last_position;
-} query_tile;
-
-static query_tile make_tile(const plumb_segment *s, int64_t first, int64_t group, int64_t kv_head) {
-    query_tile t = {.lanes = plumb_min64(LANES, s->count * group - first)};
-    for (int64_t l = 0; l < LANES; l++) {
-        int64_t i = first + plumb_min64(l, t.lanes - 1); /* idle lanes repeat the last query */
-        t.row[l] = s->begin + i / group;
-        t.head[l] = kv_head * group + i % group;
-        t.position[l] = s->start + i / group;
-    }
-    t.last_position = t.position[LANES - 1];
-    return t;
+/* --- pages: keys as vectors [64/32][D][32 places], values as vectors [D/32][64][32 channels]; bf16 in pairs along the reduction --------------------- */
+typedef struct kv_page { float *k, *v; int64_t k_panel, v_panel; } kv_page; /* panels: floats apart */
+INLINE kv_page page_at(const plumb_kv *kv, int64_t layer, int64_t slot, int64_t head, bool bf16) {
+    float *data = plumb_kv_page(kv, layer, slot, head);
+    int64_t k_panel = words(kv->head_dim, bf16) * BLOCK;
+    return (kv_page){data, data + PLUMB_PAGE / BLOCK * k_panel, k_panel, words(PLUMB_PAGE, bf16) * BLOCK};
 }
-/* Two rows of what a tile reads as vectors: places r and r+1 of the reduction, lanes [l, l+16). */
-INLINE void put_vectors(float *to, int64_t r, int64_t l, v16 low, v16 high, bool bf16) {
-    if (bf16) {
-        v_store(to + r / 2 * LANES + l, v_pair_bf16(low, high));
-    } else {
-        v_store(to + r * LANES + l, low);
-        v_store(to + (r + 1) * LANES + l, high);
-    }
-}
-/* The tile's rows of x, times factor, as vectors [D][32 lanes]: 16 x 16 transposes. Room for D rounded up to 16. */
-static void gather_lanes(float *to, plumb_tensor x, const query_tile *t, int64_t lanes, int64_t D, float factor, bool bf16) {
-    for (int64_t l0 = 0; l0 < lanes; l0 += 16)
-        for (int64_t d0 = 0; d0 < D; d0 += 16) {
-            v16 v[16];
-            for (int i = 0; i < 16; i++) v[i] = part(plumb_cpu_at(x, t->row[l0 + i]) + t->head[l0 + i] * D, d0, D) * v_set(factor);
-            v_transpose(v);
-            for (int d = 0; d < 16; d += 2) put_vectors(to, d0 + d, l0, v[d], v[d + 1], bf16);
-        }
-}
-/* The way back, lanes times their own factor; `=`. */
-static void scatter_lanes(plumb_tensor x, const float *from, const query_tile *t, int64_t D, const float factor[LANES]) {
-    for (int64_t l0 = 0; l0 < t->lanes; l0 += 16)
-        for (int64_t d0 = 0; d0 < D; d0 += 16) {
-            v16 v[16], f = v_load(factor + l0);
-            for (int64_t d = 0; d < 16; d++) v[d] = d0 + d < D ? v_load(from + (d0 + d) * LANES + l0) * f : v_set(0);
-            v_transpose(v);
-            for (int64_t i = 0; i < plumb_min64(16, t->lanes - l0); i++) set_part(plumb_cpu_at(x, t->row[l0 + i]) + t->head[l0 + i] * D, d0, D, v[i]);
-        }
-}
-
-/* c[rows][32] (+)= a[rows] x b in the first lanes, the rows of `a` blocked with `height` rows. */
-static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows, int64_t lanes, int64_t reduction, const float *b, bool add, bool bf16) {
-    strip_run(&(strip){.a = a, .a_block = words(height * BLOCK, bf16), .b = b, .c = c, .ldc = LANES, .rows = rows, .lanes = lanes, .reduction = words(reduction, bf16),
-                       .add = add, .bf16 = bf16});
-}
-
-/* Lays rows into a page as [D/32][64][32]: what a tile reads as rows when the reduction runs over D. */
-static void put_rows_blocked(float *to, int64_t place, const float *row, int64_t D, bool bf16) {
-    for (int64_t d = 0; d < plumb_round_up(D, BLOCK); d += 16) store_16(to, (d / BLOCK * PLUMB_PAGE + place) * BLOCK + d % BLOCK, part(row, d, D), bf16);
-}
-/* And as [64/32][D][32], for a reduction over places. */
-static void put_row_transposed(float *to, int64_t place, const float *row, int64_t D, bool bf16) {
-    int64_t at = place / BLOCK * D * BLOCK + place % BLOCK;
+/* Row r of what a tile reads as vectors, sixteen lanes at `to` (of row 0). In bf16 it is one half of a row of words, and the other half stays. */
+INLINE void put_vector(float *to, int64_t r, v16 v, bool bf16) {
     if (!bf16) {
-        for (int64_t d = 0; d < D; d++) to[at + d * BLOCK] = row[d];
+        v_store(to + r * BLOCK, v);
         return;
     }
-    for (int64_t d0 = 0; d0 < D; d0 += 16) {
-        uint16_t rounded[16];
-        v_store_bf16(rounded, part(row, d0, D));
-        for (int64_t d = 0; d < plumb_min64(16, D - d0); d++) memcpy((char *)to + 2 * (at + (d0 + d) * BLOCK), &rounded[d], 2);
+    float *word = to + r / 2 * BLOCK;
+    v16i kept = (v16i)v_load(word) & (r % 2 ? 0x0000ffff : (int32_t)0xffff0000);
+    v_store(word, (v16)(kept | (v16i)(r % 2 ? v_pair_bf16(v_set(0), v) : v_pair_bf16(v, v_set(0)))));
+}
+static void put_value(const kv_page *page, int64_t place, const float *row, int64_t D, bool bf16) {
+    EACH_16(d, D) put_vector(page->v + d / BLOCK * page->v_panel + d % BLOCK, place, part(row, d, D), bf16);
+}
+static void put_key(const kv_page *page, int64_t place, const float *row, int64_t D, bool bf16) {
+    float *lane = page->k + place / BLOCK * page->k_panel + place % BLOCK;
+    EACH_16(d0, D) {
+        float x[16] __attribute__((aligned(64)));
+        if (bf16) v_store_bf16((uint16_t *)x, part(row, d0, D)); /* two channels are a word */
+        else v_store(x, part(row, d0, D));
+        int64_t n = words(plumb_min64(16, D - d0), bf16);
+        for (int64_t d = 0; d < n; d++) lane[(words(d0, bf16) + d) * BLOCK] = x[d];
+    }
+}
+/* Keys of sixteen places that all have a row. */
+static void put_keys(const kv_page *page, int64_t place, plumb_tensor k, int64_t column, const int32_t rows[16], int64_t D, bool bf16) {
+    float *lanes = page->k + place / BLOCK * page->k_panel + place % BLOCK;
+    EACH_16(d0, D) {
+        v16 v[16];
+        for (int i = 0; i < 16; i++) v[i] = part(plumb_cpu_at(k, rows[i]) + column, d0, D);
+        v_transpose(v);
+        for (int64_t d = 0; d < plumb_min64(16, D - d0); d += bf16 ? 2 : 1) v_store(lanes + words(d0 + d, bf16) * BLOCK, bf16 ? v_pair_bf16(v[d], v[d + 1]) : v[d]);
     }
 }
 static bool all_present(const int32_t rows[16]) {
@@ -90,236 +59,135 @@ static bool all_present(const int32_t rows[16]) {
         if (rows[i] < 0) return false;
     return true;
 }
-/* All rows of one page of x [T, heads*D]; `column` is the head's first. What lies in places without a row stays: it is finite, since pages begin as zeros. */
-static void put_page_blocked(float *to, plumb_tensor x, int64_t column, const plumb_page *page, int64_t D, bool bf16) {
-    for (int64_t i = 0; i < PLUMB_PAGE; i++)
-        if (page->rows[i] >= 0) put_rows_blocked(to, i, plumb_cpu_at(x, page->rows[i]) + column, D, bf16);
-}
-static void put_page_transposed(float *to, plumb_tensor x, int64_t column, const plumb_page *page, int64_t D, bool bf16) {
+/* What lies in places without a row stays: it is finite, since pages begin as zeros. */
+static void put_page(const kv_page *page, plumb_tensor k, plumb_tensor v, int64_t column, const int32_t *rows, int64_t D, bool bf16) {
     for (int64_t i0 = 0; i0 < PLUMB_PAGE; i0 += 16) {
-        if (!all_present(page->rows + i0)) {
-            for (int64_t i = i0; i < i0 + 16; i++)
-                if (page->rows[i] >= 0) put_row_transposed(to, i, plumb_cpu_at(x, page->rows[i]) + column, D, bf16);
-            continue;
-        }
-        for (int64_t d0 = 0; d0 < D; d0 += 16) {
-            v16 v[16];
-            for (int i = 0; i < 16; i++) v[i] = part(plumb_cpu_at(x, page->rows[i0 + i]) + column, d0, D);
-            v_transpose(v);
-            for (int64_t d = 0; d < plumb_min64(16, D - d0); d++) store_16(to, (i0 / BLOCK * D + d0 + d) * BLOCK + i0 % BLOCK, v[d], bf16);
+        bool whole = all_present(rows + i0);
+        if (whole) put_keys(page, i0, k, column, rows + i0, D, bf16);
+        for (int64_t i = i0; i < i0 + 16; i++) {
+            if (rows[i] < 0) continue;
+            if (!whole) put_key(page, i, plumb_cpu_at(k, rows[i]) + column, D, bf16);
+            put_value(page, i, plumb_cpu_at(v, rows[i]) + column, D, bf16);
         }
     }
 }
-/* By all threads of a team; all pages are written when it returns. */
-static void write_pages(const plumb_attention *a, plumb_tensor k, plumb_tensor v, plumb_kv *kv, int64_t layer, const plumb_forest *f, bool bf16) {
-    int64_t D = a->head_dim;
-#pragma omp for schedule(static)
-    for (int64_t job = 0; job < f->n_pages * a->kv_heads; job++) {
-        int64_t p = job / a->kv_heads, h = job % a->kv_heads;
-        float *page = plumb_kv_page(kv, layer, f->pages[p].slot, h);
-        put_page_blocked(page, k, h * D, &f->pages[p], D, bf16);
-        put_page_transposed(page + words(PLUMB_PAGE * plumb_round_up(D, BLOCK), bf16), v, h * D, &f->pages[p], D, bf16);
-    }
-}
-/* How many places of page p the tile needs: an even number, since bf16 takes pairs. */
-INLINE int64_t places_of(const query_tile *t, int64_t p) { return plumb_min64(PLUMB_PAGE, plumb_round_up(t->last_position + 1 - p * PLUMB_PAGE, 2)); }
 
-/* Scores of keys after a lane's position become minus infinity. */
-INLINE void mask_scores(float *scores, const query_tile *t, int64_t lanes, int64_t first_key, int64_t places) {
-    if (first_key + places - 1 <= t->position[0]) return;
-    for (int64_t key = 0; key < places; key++)
-        for (int64_t l = 0; l < lanes; l++)
-            if (first_key + key > t->position[l]) scores[key * LANES + l] = -INFINITY;
-}
-/* One page of the running soft-max: scores become probabilities, as vectors for the next product (in place); o is rescaled. */
-static void softmax_page(float *scores, int64_t places, int64_t lanes, float *o, int64_t D, float *maximum, float *sum, bool bf16) {
-    for (int64_t l = 0; l < lanes; l += 16) {
-        v16 old = v_load(maximum + l), m = old;
-        for (int64_t key = 0; key < places; key++) m = v_max(v_load(scores + key * LANES + l), m);
-        v16 shrink = v_exp(old - m), s = v_load(sum + l) * shrink;
-        for (int64_t key = 0; key < places; key += 2) {
-            v16 low = v_exp(v_load(scores + key * LANES + l) - m), high = v_exp(v_load(scores + (key + 1) * LANES + l) - m);
-            s = s + low;
-            s = s + high;
-            put_vectors(scores, key, l, low, high, bf16);
-        }
-        for (int64_t d = 0; d < D; d++) v_store(o + d * LANES + l, v_load(o + d * LANES + l) * shrink);
-        v_store(maximum + l, m);
-        v_store(sum + l, s);
+/* --- a tile of queries ---------------------------------------------------------------------------------------------------------------------------- */
+enum { QUERIES = 2 * MR }; /* two tiles of the product, one below the other */
+typedef struct query { int64_t row, head, position; } query;
+typedef struct attend { /* one tile: what it reads, and its working memory, each with a row for a query */
+    const plumb_attention *a;
+    plumb_tensor q;
+    const plumb_kv *kv;
+    int64_t layer, kv_head, count, last_position;
+    const int32_t *path;
+    query query[QUERIES];
+    float *queries;       /* as rows of a product [D/32][count][32] */
+    float *scores;        /* [count][64] */
+    float *probabilities; /* as rows of a product [64/32][count][32] */
+    float *o;             /* [count][D rounded up to 32] */
+    float maximum[QUERIES], sums[QUERIES][16];
+    bool bf16;
+} attend;
+static int64_t attend_floats(int64_t D) { return QUERIES * (2 * plumb_round_up(D, BLOCK) + 2 * PLUMB_PAGE); }
+
+static void take_queries(attend *t, const plumb_segment *s, int64_t first, int64_t group) {
+    int64_t D = t->a->head_dim;
+    v16 scale = v_set((float)t->a->scale);
+    t->count = plumb_min64(QUERIES, s->count * group - first);
+    for (int64_t i = 0, token = first / group, h = first % group; i < t->count; i++) {
+        t->query[i] = (query){s->begin + token, t->kv_head * group + h, s->start + token};
+        const float *q = plumb_cpu_at(t->q, t->query[i].row) + t->query[i].head * D;
+        EACH_16(d, D) store_16(t->queries, (d / BLOCK * t->count + i) * BLOCK + d % BLOCK, part(q, d, D) * scale, t->bf16);
+        if (++h == group) h = 0, token++;
     }
+    t->last_position = t->query[t->count - 1].position;
 }
-static void attend_tile(const plumb_attention *a, plumb_tensor o, plumb_tensor lse, plumb_tensor q, const plumb_kv *kv, int64_t layer, int64_t kv_head,
-                        const int32_t *path, const query_tile *t, float *work, bool bf16) {
-    int64_t D = a->head_dim, lanes = plumb_round_up(t->lanes, HALF), D16 = plumb_round_up(D, 16), key_floats = words(PLUMB_PAGE * plumb_round_up(D, BLOCK), bf16);
-    float *queries = work, *result = queries + D16 * LANES, *scores = result + D16 * LANES;
-    float maximum[LANES] __attribute__((aligned(64))), sum[LANES] __attribute__((aligned(64))) = {0};
-    for (int l = 0; l < LANES; l++) maximum[l] = -1e30f; /* finite, so that old - new is never inf - inf */
-    gather_lanes(queries, q, t, lanes, D, (float)a->scale, bf16);
-    memset(result, 0, (size_t)(D * LANES) * sizeof(float));
-    for (int64_t p = 0; p * PLUMB_PAGE <= t->last_position; p++) {
-        const float *page = plumb_kv_page(kv, layer, path[p], kv_head);
-        int64_t places = places_of(t, p);
-        rows_by_lanes(scores, page, PLUMB_PAGE, places, lanes, D, queries, false, bf16);
-        mask_scores(scores, t, lanes, p * PLUMB_PAGE, places);
-        softmax_page(scores, places, lanes, result, D, maximum, sum, bf16);
-        rows_by_lanes(result, page + key_floats, D, D, lanes, places, scores, true, bf16);
+/* One page of the running soft-max for query i, which sees the first `seen` of `places` places: scores become probabilities, o is rescaled. */
+static void softmax_row(attend *t, int64_t i, int64_t seen, int64_t places) {
+    static const v16i lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    v16 s[PLUMB_PAGE / 16], most = v_set(t->maximum[i]), sums = v_load(t->sums[i]);
+    int64_t n = (places + 15) / 16;
+    for (int64_t j = 0; j < n; j++) {
+        s[j] = v_load(t->scores + i * PLUMB_PAGE + 16 * j);
+        if (16 * j + 16 > seen) s[j] = v_select(lane + (int32_t)(16 * j) < (int32_t)seen, s[j], v_set(-INFINITY));
+        most = v_max(s[j], most);
     }
-    float inverse[LANES] __attribute__((aligned(64)));
-    for (int64_t l = 0; l < lanes; l++) inverse[l] = 1.0f / sum[l];
-    scatter_lanes(o, result, t, D, inverse);
-    if (lse.buffer)
-        for (int64_t l = 0; l < t->lanes; l++) plumb_cpu_at(lse, t->row[l])[t->head[l]] = maximum[l] + logf(sum[l]);
+    float m = v_max_lane(most);
+    if (m != t->maximum[i]) { /* else the factor is exactly 1 */
+        v16 shrink = v_exp(v_set(t->maximum[i] - m));
+        float *o = t->o + i * plumb_round_up(t->a->head_dim, BLOCK);
+        sums = sums * shrink;
+        EACH_16(d, t->a->head_dim) v_store(o + d, v_load(o + d) * shrink);
+        t->maximum[i] = m;
+    }
+    for (int64_t j = 0; j < n; j++) {
+        v16 p = v_exp(s[j] - v_set(m));
+        sums = sums + p;
+        store_16(t->probabilities, (j / 2 * t->count + i) * BLOCK + j % 2 * 16, p, t->bf16);
+    }
+    v_store(t->sums[i], sums);
+}
+static void attend_page(attend *t, int64_t p) {
+    int64_t D = t->a->head_dim, stride = plumb_round_up(D, BLOCK), places = plumb_min64(PLUMB_PAGE, plumb_round_up(t->last_position + 1 - p * PLUMB_PAGE, 2)); /* bf16 takes pairs */
+    kv_page page = page_at(t->kv, t->layer, t->path[p], t->kv_head, t->bf16);
+    bool last = (p + 1) * PLUMB_PAGE > t->last_position;
+    ahead values = {(const char *)page.v, stride / BLOCK, page.v_panel / 16, page.v_panel * 4}, keys = {0};
+    if (!last) keys = (ahead){(const char *)plumb_kv_page(t->kv, t->layer, t->path[p + 1], t->kv_head), PLUMB_PAGE / BLOCK, page.k_panel / 16, page.k_panel * 4};
+    strip_run(&(strip){.a = t->queries, .a_block = words(t->count * BLOCK, t->bf16), .b = page.k, .b_panel = page.k_panel, .c = t->scores, .ldc = PLUMB_PAGE, .c_panel = BLOCK,
+                       .rows = t->count, .lanes = plumb_round_up(places, HALF), .reduction = words(D, t->bf16), .bf16 = t->bf16, .next = values});
+    for (int64_t i = 0; i < t->count; i++) softmax_row(t, i, t->query[i].position + 1 - p * PLUMB_PAGE, places);
+    strip_run(&(strip){.a = t->probabilities, .a_block = words(t->count * BLOCK, t->bf16), .b = page.v, .b_panel = page.v_panel, .c = t->o, .ldc = stride, .c_panel = BLOCK,
+                       .rows = t->count, .lanes = plumb_round_up(D, HALF), .reduction = words(places, t->bf16), .add = true, .bf16 = t->bf16, .next = keys});
+}
+static void attend_tile(attend *t, plumb_tensor o, plumb_tensor lse) {
+    int64_t D = t->a->head_dim, stride = plumb_round_up(D, BLOCK);
+    for (int64_t i = 0; i < t->count; i++) {
+        t->maximum[i] = -1e30f; /* finite, so that old - new is never inf - inf */
+        v_store(t->sums[i], v_set(0));
+    }
+    memset(t->o, 0, (size_t)(t->count * stride) * sizeof(float));
+    for (int64_t p = 0; p * PLUMB_PAGE <= t->last_position; p++) attend_page(t, p);
+    for (int64_t i = 0; i < t->count; i++) {
+        const query *q = &t->query[i];
+        float sum = v_sum(v_load(t->sums[i])), *out = plumb_cpu_at(o, q->row) + q->head * D;
+        v16 inverse = v_set(1.0f / sum);
+        EACH_16(d, D) set_part(out, d, D, v_load(t->o + i * stride + d) * inverse);
+        if (lse.buffer) plumb_cpu_at(lse, q->row)[q->head] = t->maximum[i] + logf(sum);
+    }
 }
 
 static void op_attention_forward(plumb_backend *be, const plumb_attention *a, plumb_tensor o, plumb_tensor lse, plumb_tensor q, plumb_tensor k, plumb_tensor v,
                                  plumb_kv *kv, int64_t layer, const plumb_batch *b) {
     const plumb_forest *f = &b->forest;
-    int64_t group = a->heads / a->kv_heads, work = plumb_round_up(a->head_dim, 16) * LANES * 2 + PLUMB_PAGE * LANES;
+    bool bf16 = is_bf16(be);
+    int64_t D = a->head_dim, group = a->heads / a->kv_heads, work = attend_floats(D), scores = 0, next = 0;
     float *memory = plumb_cpu_scratch(be, SCRATCH_ATTENTION, (size_t)(work * be->threads) * sizeof(float));
     if (!memory) return;
-    int64_t scores = 0;
     for (int32_t s = 0; s < f->n_segments; s++) scores += (f->segments[s].start + f->segments[s].count) * f->segments[s].count;
-#pragma omp parallel num_threads(team_for(be, scores * a->heads * a->head_dim))
+#pragma omp parallel num_threads(team_for(be, scores * a->heads * D))
     {
-        write_pages(a, k, v, kv, layer, f, is_bf16(be));
+#pragma omp for schedule(static)
+        for (int64_t job = 0; job < f->n_pages * a->kv_heads; job++) {
+            const plumb_page *p = &f->pages[job / a->kv_heads];
+            int64_t h = job % a->kv_heads;
+            kv_page page = page_at(kv, layer, p->slot, h, bf16);
+            put_page(&page, k, v, h * D, p->rows, D, bf16);
+        }
         float *mine = memory + work * omp_get_thread_num();
-        for (int32_t s = 0; s < f->n_segments; s++) {
-            const plumb_segment *segment = &f->segments[s];
-            int64_t n_tiles = (segment->count * group + LANES - 1) / LANES;
-#pragma omp for schedule(dynamic, 1) nowait
-            for (int64_t job = 0; job < n_tiles * a->kv_heads; job++) {
-                query_tile t = make_tile(segment, job / a->kv_heads * LANES, group, job % a->kv_heads);
-                attend_tile(a, o, lse, q, kv, layer, job % a->kv_heads, f->paths + segment->first_page, &t, mine, is_bf16(be));
-            }
+        attend t = {.a = a, .q = q, .kv = kv, .layer = layer, .bf16 = bf16, .queries = mine};
+        t.scores = t.queries + QUERIES * plumb_round_up(D, BLOCK), t.probabilities = t.scores + QUERIES * PLUMB_PAGE, t.o = t.probabilities + QUERIES * PLUMB_PAGE;
+        int64_t job, before = 0; /* jobs of the segments before s */
+        for (int32_t s = 0; s < f->n_segments;) { /* the next tile of all for the thread that comes first */
+#pragma omp atomic capture
+            job = next++;
+            int64_t jobs;
+            while (s < f->n_segments && job >= before + (jobs = (f->segments[s].count * group + QUERIES - 1) / QUERIES * a->kv_heads)) before += jobs, s++;
+            if (s == f->n_segments) break;
+            t.kv_head = (job - before) % a->kv_heads, t.path = f->paths + f->segments[s].first_page;
+            take_queries(&t, &f->segments[s], (job - before) / a->kv_heads * QUERIES, group);
+            attend_tile(&t, o, lse);
         }
-    }
-}
-
-/* --- backward: one key/value head at a time ----------------------------------------------------------------------------------------- */
-typedef struct backward_head {
-    const plumb_attention *a;
-    plumb_tensor dq, d_o, o, lse, q;
-    int64_t kv_head, page_floats;
-    float *pages;  /* per slot: K and V as [D/32][64][32], K transposed [2][D][32], all as the products take them; then dK and dV, floats [64][Dp] */
-    float *work;
-    bool bf16;
-} backward_head;
-typedef struct page_view { float *k, *v, *kt, *dk, *dv; } page_view;
-INLINE page_view view_page(const backward_head *h, int64_t slot) {
-    int64_t D = h->a->head_dim, sums = PLUMB_PAGE * plumb_round_up(D, BLOCK), blocked = words(sums, h->bf16), transposed = words(PLUMB_PAGE * D, h->bf16);
-    float *p = h->pages + slot * h->page_floats;
-    return (page_view){p, p + blocked, p + 2 * blocked, p + 2 * blocked + transposed, p + 2 * blocked + transposed + sums};
-}
-static int64_t backward_page_floats(int64_t D, bool bf16) {
-    int64_t sums = PLUMB_PAGE * plumb_round_up(D, BLOCK);
-    return 2 * words(sums, bf16) + words(PLUMB_PAGE * D, bf16) + 2 * sums;
-}
-
-/* dk or dv of a page += (P or dS)^T of the tile x its rows of q or do; rows = keys, lanes = channels, the reduction runs over the tile's queries. */
-static void add_page_gradient(float *to, const float *probabilities, int64_t places, const float *rows, int64_t D, bool bf16) {
-    int64_t stride = plumb_round_up(D, BLOCK), reduction = words(LANES, bf16);
-    strip_run(&(strip){.a = probabilities, .b = rows, .b_panel = BLOCK * reduction, .c = to, .ldc = stride, .c_panel = BLOCK, .rows = places, .lanes = stride,
-                       .reduction = reduction, .add = true, .bf16 = bf16});
-}
-/* The tile's rows, times factor, as vectors [D/32][lane][32] for add_page_gradient; idle lanes are zeros. */
-static void gather_rows(float *to, plumb_tensor x, const query_tile *t, int64_t D, float factor, bool bf16) {
-    for (int64_t l = 0; l < LANES; l += 2)
-        for (int64_t d = 0; d < plumb_round_up(D, BLOCK); d += 16) {
-            v16 v[2];
-            for (int i = 0; i < 2; i++) v[i] = l + i < t->lanes ? part(plumb_cpu_at(x, t->row[l + i]) + t->head[l + i] * D, d, D) * v_set(factor) : v_set(0);
-            put_vectors(to + d / BLOCK * words(BLOCK * LANES, bf16), l, d % BLOCK, v[0], v[1], bf16);
-        }
-}
-/* P and dS = P (dP - delta) of two keys; `rows` and `vectors` may be one place for floats, since [key][lane] serves both. */
-typedef struct backward_products { float *p_rows, *ds_rows, *ds_vectors; } backward_products;
-static void soft_max_backward(const float *scores, const float *dscores, int64_t places, const float *lse, const float *delta, backward_products to, bool bf16) {
-    for (int64_t l = 0; l < LANES; l += 16)
-        for (int64_t key = 0; key < places; key += 2) {
-            v16 p[2], ds[2];
-            for (int i = 0; i < 2; i++) {
-                int64_t at = (key + i) * LANES + l;
-                p[i] = v_exp(v_load(scores + at) - v_load(lse + l));
-                ds[i] = p[i] * (v_load(dscores + at) - v_load(delta + l));
-                store_16(to.p_rows, at, p[i], bf16);
-                store_16(to.ds_rows, at, ds[i], bf16);
-            }
-            if (bf16) put_vectors(to.ds_vectors, key, l, ds[0], ds[1], true);
-        }
-}
-static int64_t backward_work_floats(int64_t D) { return 3 * plumb_round_up(D, 16) * LANES + 5 * PLUMB_PAGE * LANES + 2 * plumb_round_up(D, BLOCK) * LANES; }
-static void backward_tile(const backward_head *h, const int32_t *path, const query_tile *t) {
-    int64_t D = h->a->head_dim, tile_floats = plumb_round_up(D, 16) * LANES, page_floats = PLUMB_PAGE * LANES;
-    bool bf16 = h->bf16;
-    float *queries = h->work, *grads = queries + tile_floats, *dq = grads + tile_floats, *scores = dq + tile_floats, *dscores = scores + page_floats;
-    float *more = dscores + page_floats, *query_rows = more + 3 * page_floats, *grad_rows = query_rows + plumb_round_up(D, BLOCK) * LANES;
-    backward_products products = bf16 ? (backward_products){more, more + page_floats, more + 2 * page_floats} : (backward_products){scores, dscores, dscores};
-    float scale = (float)h->a->scale, delta[LANES] __attribute__((aligned(64))), lse[LANES] __attribute__((aligned(64))), factor[LANES] __attribute__((aligned(64)));
-    gather_lanes(queries, h->q, t, LANES, D, scale, bf16);
-    gather_lanes(grads, h->d_o, t, LANES, D, 1, bf16);
-    gather_rows(query_rows, h->q, t, D, scale, bf16);
-    gather_rows(grad_rows, h->d_o, t, D, 1, bf16);
-    memset(dq, 0, (size_t)(D * LANES) * sizeof(float));
-    for (int64_t l = 0; l < LANES; l++) { /* delta = sum_d do o of each lane, do as the products see it: where one key has all of P, P (dP - delta) must vanish */
-        const float *o = plumb_cpu_at(h->o, t->row[l]) + t->head[l] * D, *d_o = plumb_cpu_at(h->d_o, t->row[l]) + t->head[l] * D;
-        v16 sum = v_set(0);
-        EACH_16(d, D) sum = v_fma(part(o, d, D), rounded_as(part(d_o, d, D), bf16), sum);
-        delta[l] = v_sum(sum);
-        lse[l] = plumb_cpu_at(h->lse, t->row[l])[t->head[l]];
-        factor[l] = scale;
-    }
-    for (int64_t p = 0; p * PLUMB_PAGE <= t->last_position; p++) {
-        page_view page = view_page(h, path[p]);
-        int64_t places = places_of(t, p);
-        rows_by_lanes(scores, page.k, PLUMB_PAGE, places, LANES, D, queries, false, bf16);
-        mask_scores(scores, t, LANES, p * PLUMB_PAGE, places);
-        rows_by_lanes(dscores, page.v, PLUMB_PAGE, places, LANES, D, grads, false, bf16);
-        soft_max_backward(scores, dscores, places, lse, delta, products, bf16);
-        rows_by_lanes(dq, page.kt, D, D, LANES, places, products.ds_vectors, true, bf16);
-        add_page_gradient(page.dv, products.p_rows, places, grad_rows, D, bf16);
-        add_page_gradient(page.dk, products.ds_rows, places, query_rows, D, bf16);
-    }
-    scatter_lanes(h->dq, dq, t, D, factor);
-}
-static void collect_pages(const backward_head *h, plumb_tensor dk, plumb_tensor dv, const plumb_forest *f) {
-    int64_t D = h->a->head_dim, stride = plumb_round_up(D, BLOCK);
-    for (int64_t p = 0; p < f->n_pages; p++) {
-        page_view page = view_page(h, f->pages[p].slot);
-        for (int64_t i = 0; i < PLUMB_PAGE; i++) {
-            int32_t row = f->pages[p].rows[i];
-            if (row < 0) continue;
-            add_row(plumb_cpu_at(dk, row) + h->kv_head * D, page.dk + i * stride, D);
-            add_row(plumb_cpu_at(dv, row) + h->kv_head * D, page.dv + i * stride, D);
-        }
-    }
-}
-static void op_attention_backward(plumb_backend *be, const plumb_attention *a, plumb_tensor dq, plumb_tensor dk, plumb_tensor dv, plumb_tensor d_o, plumb_tensor o,
-                                  plumb_tensor lse, plumb_tensor q, plumb_tensor k, plumb_tensor v, plumb_kv *kv, const plumb_batch *b) {
-    (void)kv;
-    const plumb_forest *f = &b->forest;
-    bool bf16 = is_bf16(be);
-    int64_t D = a->head_dim, group = a->heads / a->kv_heads, page_floats = backward_page_floats(D, bf16), work = backward_work_floats(D);
-    float *memory = plumb_cpu_scratch(be, SCRATCH_ATTENTION, (size_t)(work * be->threads) * sizeof(float));
-    float *pages = plumb_cpu_scratch(be, SCRATCH_PAGES, (size_t)(page_floats * f->n_slots * be->threads) * sizeof(float));
-    if (!memory || !pages) return;
-    plumb_cpu_zero(be, dk);
-    plumb_cpu_zero(be, dv);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(be->threads)
-    for (int64_t kv_head = 0; kv_head < a->kv_heads; kv_head++) {
-        int thread = omp_get_thread_num();
-        backward_head h = {a, dq, d_o, o, lse, q, kv_head, page_floats, pages + page_floats * f->n_slots * thread, memory + work * thread, bf16};
-        memset(h.pages, 0, (size_t)(page_floats * f->n_slots) * sizeof(float));
-        for (int64_t p = 0; p < f->n_pages; p++) {
-            page_view page = view_page(&h, f->pages[p].slot);
-            put_page_blocked(page.k, k, kv_head * D, &f->pages[p], D, bf16);
-            put_page_blocked(page.v, v, kv_head * D, &f->pages[p], D, bf16);
-            put_page_transposed(page.kt, k, kv_head * D, &f->pages[p], D, bf16);
-        }
-        for (int32_t s = 0; s < f->n_segments; s++)
-            for (int64_t first = 0; first < f->segments[s].count * group; first += LANES) {
-                query_tile t = make_tile(&f->segments[s], first, group, kv_head);
-                backward_tile(&h, f->paths + f->segments[s].first_page, &t);
-            }
-        collect_pages(&h, dk, dv, f);
     }
 }
 #endif

@@ -6,7 +6,7 @@
  * blocks in order. */
 #ifndef PLUMB_HEAD_H
 #define PLUMB_HEAD_H
-#include "attention.h"
+#include "attention_backward.h"
 
 enum { VOCABULARY_BLOCK = 512 };
 

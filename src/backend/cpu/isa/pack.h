@@ -30,15 +30,17 @@ INLINE v16 rounded_as(v16 v, bool bf16) {
 /* Rows [first, last) of the operand; `scale` NULL or one factor per row (stride 1). */
 static void pack_by_columns(void *to, const float *x, int64_t rows, int64_t cols, int64_t stride, const float *scale, int64_t scale_stride, bool bf16,
                             int64_t first, int64_t last) {
+    enum { ROWS = 64 }; /* at a time, so that both sides are short runs: one row's blocks lie a power of two apart */
     int64_t blocks = (cols + BLOCK - 1) / BLOCK;
-    for (int64_t m = first; m < last; m++) {
-        v16 s = v_set(scale ? scale[m * scale_stride] : 1.0f);
+    for (int64_t m0 = first; m0 < last; m0 += ROWS)
         for (int64_t b = 0; b < blocks; b++)
-            for (int half = 0; half < BLOCK; half += 16) {
-                v16 v = load_row_part(x + m * stride, b * BLOCK + half, cols);
-                store_16(to, (b * rows + m) * BLOCK + half, scale ? v * s : v, bf16);
+            for (int64_t m = m0; m < plumb_min64(m0 + ROWS, last); m++) {
+                v16 s = v_set(scale ? scale[m * scale_stride] : 1.0f);
+                for (int half = 0; half < BLOCK; half += 16) {
+                    v16 v = load_row_part(x + m * stride, b * BLOCK + half, cols);
+                    store_16(to, (b * rows + m) * BLOCK + half, scale ? v * s : v, bf16);
+                }
             }
-    }
 }
 
 /* Transposes x[rows][cols] into blocks [rows/32][cols][32], blocks [first, last). */

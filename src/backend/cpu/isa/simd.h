@@ -64,11 +64,15 @@ INLINE float v_sum(v16 v) { /* fixed tree: 8, 4, 2, 1 apart */
     return x[0];
 }
 INLINE float v_max_lane(v16 v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)v);
+#else
     float x[16];
     v_store(x, v);
     for (int d = 8; d; d /= 2)
         for (int i = 0; i < d; i++) x[i] = x[i] > x[i + d] ? x[i] : x[i + d];
     return x[0];
+#endif
 }
 /* e^x: 2^n e^f with |f| <= ln2/2 and a degree-6 polynomial (error under 2 ulp); 0 below -87.3, NaN stays NaN. */
 INLINE v16 v_exp(v16 x) {
