@@ -33,7 +33,7 @@ typedef struct plumb_online {
     double weights[PLUMB_SCORE_PARTS];     /* of the parts of a score: the model's first */
     plumb_adapter reward_adapter, value_adapter;
     const plumb_lora_config *value_config; /* of the value model's adapter; borrowed */
-    plumb_source *reward_source; plumb_model *reward_model; /* where the reward model has a base of its own */
+    plumb_source *reward_source; plumb_model *reward_model; /* where the reward model is one of its own */
     plumb_trajectories t;                  /* of this iteration, the same on every rank */
     int64_t n_groups, group_size, mine, n_mine; /* sequences [mine, mine+n_mine) are this rank's */
     int64_t *prompt_of;                    /* [n_groups] sample of the data set */

@@ -95,7 +95,7 @@ plumb_status plumb_online_score(plumb_online *o) {
     if (s->interrupted) return PLUMB_OK;
     plumb_trajectories *t = &o->t;
     double since = plumb_clock();
-    int model = s->o->reward_adapter != NULL;
+    int model = s->o->reward_adapter || s->o->reward_model;
     plumb_comm_doing("rewards of iteration", s->step + 1);
     t->n_parts = model + o->n_sources;
     if (model) strcpy(t->part_names[0], "model");

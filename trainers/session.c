@@ -125,9 +125,20 @@ static plumb_status identify(plumb_session *s) {
     return status;
 }
 
-/* A reward model's adapter is no policy, and the other way round. */
+/* A reward model is no policy, and the other way round: its layers have learned to score, also where tied embeddings would give it an LM head. A model that scores needs none. */
+static plumb_status check_kind(plumb_session *s) {
+    bool may_score = s->command & (PLUMB_FOR_SCORE | PLUMB_FOR_REWARD);
+    if (plumb_source_has_score(s->source) && !may_score)
+        return plumb_error(PLUMB_E_CONFIG, "model: %s is a reward model (a sequence classifier: a score in place of an LM head); plumb %s needs a language model, such as the one it was made from", s->o->model, s->name);
+    if (may_score) plumb_source_as_classifier(s->source);
+    return PLUMB_OK;
+}
 static plumb_status check_head(const plumb_session *s) {
     bool scores = s->command == PLUMB_FOR_SCORE, may = scores || s->command == PLUMB_FOR_REWARD;
+    if (!s->has_adapter) {
+        if (!scores || plumb_source_has_score(s->source)) return PLUMB_OK;
+        return plumb_error(PLUMB_E_CONFIG, "model: %s has no score head; expected a sequence classifier (plumb reward with lora: false writes one), or a reward model's adapter with it", s->o->model);
+    }
     if (s->adapter.score && !may) return plumb_error(PLUMB_E_CONFIG, "adapter: %s is a reward model (task_type SEQ_CLS); plumb %s goes on from a language model's adapter", s->o->adapter, s->name);
     if (!s->adapter.score && scores) return plumb_error(PLUMB_E_CONFIG, "adapter: %s has no score head; expected a reward model, as plumb reward writes it", s->o->adapter);
     return PLUMB_OK;
@@ -141,12 +152,13 @@ static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
     PLUMB_TRY(plumb_backend_create(&s->be, &(plumb_backend_options){.backend = o->backend, .isa = o->isa, .precision = o->precision, .threads = threads_of(o)}, &note));
     if (note) say(s, "%s", note);
     PLUMB_TRY(plumb_source_open(&s->source, o->model));
+    PLUMB_TRY(check_kind(s));
     PLUMB_TRY(plumb_tokenizer_load(&s->tokenizer, o->tokenizer ? o->tokenizer : o->model));
     if (o->adapter) {
         PLUMB_TRY(plumb_adapter_load(&s->adapter, o->adapter, plumb_source_params(s->source)));
         s->has_adapter = true;
-        PLUMB_TRY(check_head(s));
     }
+    PLUMB_TRY(check_head(s));
     if (s->command != PLUMB_FOR_GENERATE) PLUMB_TRY(load_data(s, kind));
     int64_t longest = plumb_source_arch(s->source)->max_positions;
     if (s->command != PLUMB_FOR_GENERATE && kind != PLUMB_DATA_PROMPTS && o->max_length > longest) return plumb_error(PLUMB_E_CONFIG, "max_length: %lld is more than the model's %lld positions", (long long)o->max_length, (long long)longest);
@@ -397,7 +409,11 @@ void plumb_session_close(plumb_session *s) {
 typedef struct product { plumb_session *s; plumb_adapter adapter; } product;
 static plumb_status fetch(void *user, int param, float *out) {
     product *p = user;
-    return plumb_model_param(p->s->model, p->s->source, param, p->adapter.n_params ? &p->adapter : NULL, PLUMB_FT_F32, out);
+    if (param < 0) { /* of a classifier */
+        memcpy(out, p->adapter.score, (size_t)p->adapter.n_score * sizeof *out);
+        return PLUMB_OK;
+    }
+    return plumb_model_param(p->s->model, p->s->source, param, &p->adapter, PLUMB_FT_F32, out);
 }
 const plumb_lora_config *plumb_session_lora(const plumb_session *s) { return s->has_adapter ? &s->adapter.config : &s->lora; }
 /* A view's adapter as trained, with the settings it was made or loaded with; its head too, or not. */
@@ -432,7 +448,7 @@ static plumb_status write_product(plumb_session *s, bool full) {
     product p = {.s = s};
     if (!full) return plumb_session_write_adapter(s, PLUMB_VIEW_POLICY, plumb_session_lora(s), head, "adapter");
     plumb_status status = plumb_path_join(&path, s->dir, "model");
-    if (status == PLUMB_OK && (s->has_adapter || s->o->lora)) status = trained_adapter(s, PLUMB_VIEW_POLICY, plumb_session_lora(s), head, &p.adapter);
+    if (status == PLUMB_OK) status = trained_adapter(s, PLUMB_VIEW_POLICY, plumb_session_lora(s), head, &p.adapter);
     if (status == PLUMB_OK) status = plumb_model_export(path, plumb_model_arch(s->model), plumb_source_params(s->source), PLUMB_FT_F32, fetch, &p);
     if (status == PLUMB_OK) status = plumb_tokenizer_save(s->tokenizer, path);
     if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "model written to %s", path);

@@ -31,7 +31,7 @@ typedef struct plumb_model_options {
     const plumb_adapter *adapter;   /* initial values of LoRA (NULL: A Kaiming-uniform(sqrt 5) by seed, B zero), and of the policy's scalar head if it has one */
     bool freeze_adapter;            /* load the adapter for inference only */
     bool reference;                 /* keep what PLUMB_VIEW_REFERENCE needs */
-    plumb_head_start head;          /* a scalar head on the policy, trained unless freeze_adapter; an adapter's own head comes first */
+    plumb_head_start head;          /* a scalar head on the policy, trained unless freeze_adapter; an adapter's own head comes first, then a sequence classifier's */
     const plumb_adapter *reward;    /* frozen, with a head: PLUMB_VIEW_REWARD */
     const plumb_lora_config *value_lora; /* PLUMB_VIEW_VALUE, trained: a fresh adapter, */
     const plumb_adapter *value;     /* or one that starts here, with its head; without one the head starts at zero */

@@ -99,7 +99,14 @@ static plumb_status attach_one(plumb_model *m, plumb_view view, const plumb_adap
 static void random_head(float *w, int64_t n, uint64_t seed, plumb_view view) {
     for (int64_t i = 0; i < n; i++) w[i] = (float)(plumb_rng_normal(&(plumb_rng_key){seed, 1, (uint32_t)i, (uint32_t)view, 0, PLUMB_SITE_LORA_INIT}) / sqrt((double)n + 1.0));
 }
-static plumb_status attach_head(plumb_model *m, plumb_view view, const plumb_adapter *from, plumb_head_start start, uint64_t seed) {
+/* The adapter's head, or the model's own, or one that starts here. */
+static plumb_status head_values(const plumb_adapter *from, const plumb_source *own, plumb_head_start start, uint64_t seed, plumb_view view, int64_t n, float *w) {
+    if (from && from->score) memcpy(w, from->score, (size_t)n * sizeof *w);
+    else if (own && plumb_source_has_score(own)) return plumb_source_score(own, w);
+    else if (start == PLUMB_HEAD_RANDOM) random_head(w, n, seed, view);
+    return PLUMB_OK;
+}
+static plumb_status attach_head(plumb_model *m, plumb_view view, const plumb_adapter *from, const plumb_source *own, plumb_head_start start, uint64_t seed) {
     int64_t n = m->arch.hidden;
     scalar_head *head = &m->heads[view];
     const plumb_trainable *trained = NULL;
@@ -112,22 +119,22 @@ static plumb_status attach_head(plumb_model *m, plumb_view view, const plumb_ada
     if (trained) head->grad = place_of(m->flat_grads, trained);
     float *w;
     PLUMB_TRY(plumb_alloc(&w, (size_t)n, sizeof *w, "a scalar head"));
-    if (from && from->score) memcpy(w, from->score, (size_t)n * sizeof *w);
-    else if (start == PLUMB_HEAD_RANDOM) random_head(w, n, seed, view);
-    PLUMB_RUN(m->be, write, head->weight, w);
+    plumb_status status = head_values(from, own, start, seed, view, n, w);
+    if (status == PLUMB_OK) PLUMB_RUN(m->be, write, head->weight, w);
     free(w);
-    return PLUMB_OK;
+    return status;
 }
+bool plumb_model_plans_head(const plumb_model *m, const plumb_model_options *o) { return m->arch.classifier || o->head != PLUMB_HEAD_NONE || (o->adapter && o->adapter->score); }
 bool plumb_model_has_head(const plumb_model *m, plumb_view view) { return m->heads[view].weight.buffer != NULL; }
 
-plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_model_options *o) {
+plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_source *s, const plumb_model_options *o) {
     const plumb_adapter *from[PLUMB_VIEW_COUNT] = {o->adapter, o->adapter, o->reward, o->value};
     for (int view = 0; view < PLUMB_VIEW_COUNT; view++)
         for (int i = 0; m->adapters[view].present && i < m->params.count; i++)
             if (m->adapters[view].chosen[i]) PLUMB_TRY(attach_one(m, (plumb_view)view, from[view], o->seed, i));
-    if (o->head != PLUMB_HEAD_NONE || (o->adapter && o->adapter->score)) PLUMB_TRY(attach_head(m, PLUMB_VIEW_POLICY, o->adapter, o->head, o->seed));
-    if (o->reward) PLUMB_TRY(attach_head(m, PLUMB_VIEW_REWARD, o->reward, PLUMB_HEAD_NONE, o->seed));
-    if (m->adapters[PLUMB_VIEW_VALUE].present) PLUMB_TRY(attach_head(m, PLUMB_VIEW_VALUE, o->value, PLUMB_HEAD_ZERO, o->seed));
+    if (plumb_model_plans_head(m, o)) PLUMB_TRY(attach_head(m, PLUMB_VIEW_POLICY, o->adapter, s, o->head, o->seed));
+    if (o->reward) PLUMB_TRY(attach_head(m, PLUMB_VIEW_REWARD, o->reward, NULL, PLUMB_HEAD_NONE, o->seed));
+    if (m->adapters[PLUMB_VIEW_VALUE].present) PLUMB_TRY(attach_head(m, PLUMB_VIEW_VALUE, o->value, NULL, PLUMB_HEAD_ZERO, o->seed));
     plumb_model_refresh(m);
     return PLUMB_OK;
 }
