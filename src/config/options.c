@@ -245,10 +245,11 @@ const plumb_option plumb_option_table[] = {
     {"gamma", "PPO", FLOAT, AT(gamma), "1", NULL, 0, 1, NULL, PPO, 0, "discount of later rewards"},
     {"lam", "PPO", FLOAT, AT(lam), "0.95", NULL, 0, 1, NULL, PPO, 0, "lambda of generalised advantage estimation"},
     {"whiten_rewards", "PPO", BOOL, AT(whiten_rewards), "false", NULL, 0, 0, NULL, PPO, 0, "scale the rewards of an iteration to variance 1 before advantages are estimated"},
-    {"value_model", "PPO", CHOICE, AT(value_model), "adapter", NULL, 0, 0, "adapter|trunk", PPO, 0,
-     "adapter = the value model is an adapter of its own on the base; trunk = a second head on the policy: faster"},
+    {"value_model", "PPO", STRING, AT(value_model), "adapter", NULL, PATH, PPO, 0,
+     "adapter = the value model is an adapter of its own on the base; trunk = a second head on the policy: faster; a path = a model of its own (a reward model with its head, or a language model), "
+     "trained as the policy is: by an adapter of its own, or in full where lora is false"},
     {"value_adapter", "PPO", STRING, AT(value_adapter), "null", NULL, PATH, PPO, 0,
-     "adapter with a score head that the value model starts from; null = reward_adapter, or a fresh one with a zero head"},
+     "adapter with a score head that the value model starts from; null = reward_adapter (value_model: adapter), or a fresh one, with the model's own head or a zero one"},
 
     {"num_iterations", "GRPO and RLOO", INT, AT(num_iterations), "1", NULL, 1, 1000, NULL, GRPO | RLOO, 0, "passes over the completions of an iteration"},
     {"loss_type", "GRPO and RLOO", CHOICE, AT(loss_type), "dapo", NULL, 0, 0, "grpo|bnpo|dr_grpo|dapo|cispo", GRPO, 0,

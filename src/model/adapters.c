@@ -4,7 +4,7 @@
  *   policy      trained (or loaded for inference)         optional: a reward model in training, a value head on the policy's trunk
  *   reference   frozen copy of the policy's start,        none
  *               absent when that was zero
- *   reward      frozen                                    frozen
+ *   reward      frozen, or none                           frozen
  *   value       trained                                   trained
  *
  * A view's adapter has the view's number in the segments of a forest, so that one batch may hold rows of several views. */
@@ -39,6 +39,7 @@ plumb_status plumb_model_plan_adapters(plumb_model *m, const plumb_model_options
     if (policy && o->reference && !starts_at_zero(m, o->adapter)) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_REFERENCE, policy, false));
     if (o->reward && !o->reward->score) return plumb_error(PLUMB_E_CONFIG, "the reward model's adapter has no score head; `plumb reward` makes one");
     if (o->reward) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_REWARD, &o->reward->config, false));
+    m->judges = o->reward || o->reward_base;
     if (critic) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_VALUE, critic, true));
     return PLUMB_OK;
 }
@@ -81,14 +82,14 @@ static plumb_status create_lora(plumb_model *m, plumb_view view, int param, cons
     return PLUMB_OK;
 }
 
-static plumb_status attach_one(plumb_model *m, plumb_view view, const plumb_adapter *from, uint64_t seed, int param) {
+static plumb_status attach_one(plumb_model *m, plumb_view view, const plumb_adapter *from, const plumb_model_options *o, int param) {
     const plumb_param *p = &m->params.items[param];
     int64_t r = m->adapters[view].r;
     if (from) return create_lora(m, view, param, from->a[param], from->b[param]);
     float *a = NULL, *b = NULL;
     plumb_status status = plumb_alloc(&a, (size_t)(r * p->cols), sizeof *a, "an adapter");
     if (status == PLUMB_OK) status = plumb_alloc(&b, (size_t)(r * p->rows), sizeof *b, "an adapter");
-    if (status == PLUMB_OK) initial_a(a, r, p->cols, seed, view, param);
+    if (status == PLUMB_OK) initial_a(a, r, p->cols, o->seed, view == PLUMB_VIEW_POLICY ? (plumb_view)o->random_as : view, param);
     if (status == PLUMB_OK) status = create_lora(m, view, param, a, b);
     free(a);
     free(b);
@@ -131,9 +132,9 @@ plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_source *s, 
     const plumb_adapter *from[PLUMB_VIEW_COUNT] = {o->adapter, o->adapter, o->reward, o->value};
     for (int view = 0; view < PLUMB_VIEW_COUNT; view++)
         for (int i = 0; m->adapters[view].present && i < m->params.count; i++)
-            if (m->adapters[view].chosen[i]) PLUMB_TRY(attach_one(m, (plumb_view)view, from[view], o->seed, i));
+            if (m->adapters[view].chosen[i]) PLUMB_TRY(attach_one(m, (plumb_view)view, from[view], o, i));
     if (plumb_model_plans_head(m, o)) PLUMB_TRY(attach_head(m, PLUMB_VIEW_POLICY, o->adapter, s, o->head, o->seed));
-    if (o->reward) PLUMB_TRY(attach_head(m, PLUMB_VIEW_REWARD, o->reward, NULL, PLUMB_HEAD_NONE, o->seed));
+    if (m->judges) PLUMB_TRY(attach_head(m, PLUMB_VIEW_REWARD, o->reward, s, PLUMB_HEAD_NONE, o->seed));
     if (m->adapters[PLUMB_VIEW_VALUE].present) PLUMB_TRY(attach_head(m, PLUMB_VIEW_VALUE, o->value, NULL, PLUMB_HEAD_ZERO, o->seed));
     plumb_model_refresh(m);
     return PLUMB_OK;

@@ -44,7 +44,7 @@ struct plumb_model {
     plumb_arch arch;
     plumb_params params;
     plumb_attention attention;
-    bool checkpointing, wants_reference, trains_full;
+    bool checkpointing, wants_reference, trains_full, judges; /* judges: there is a reward view */
     size_t logits_budget;
     int64_t usual_tokens;
     adapter_slot adapters[PLUMB_VIEW_COUNT]; /* one for each view; a view's adapter has the view's number */
