@@ -1,8 +1,8 @@
 /* plumb merge: a model as one Hugging Face directory, with an adapter folded into its weights.
  *
- * Without an adapter it is a conversion: GGUF to Hugging Face, or a change of type. Nothing existing is overwritten:
- * the output must not hold a model yet. The tokenizer comes first and config.json last, so that a directory with a
- * config.json is complete. */
+ * A reward model's adapter makes a sequence classifier of the two, with its head. Without an adapter it is a conversion:
+ * GGUF to Hugging Face, or a change of type. Nothing existing is overwritten: the output must not hold a model yet. The
+ * tokenizer comes first and config.json last, so that a directory with a config.json is complete. */
 #include "cmd.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,8 @@
 static const char help[] =
     "usage: plumb merge --model MODEL [--adapter DIR] --output DIR [--dtype TYPE] [--no-tokenizer]\n"
     "\n"
-    "Writes MODEL as a Hugging Face directory; with an adapter, its LoRA matrices are added to the weights.\n"
+    "Writes MODEL as a Hugging Face directory; with an adapter, its LoRA matrices are added to the weights. A reward\n"
+    "model's adapter has a score head: the result is a sequence classifier.\n"
     "\n"
     "  --model MODEL    a Hugging Face directory or a .gguf file\n"
     "  --adapter DIR    a PEFT LoRA adapter (adapter_config.json, adapter_model.safetensors)\n"
@@ -51,6 +52,11 @@ static const char *dtype_name(plumb_file_type type) {
 static plumb_status fetch_merged(void *user, int param, float *out) {
     const merge *m = user;
     const plumb_params *p = plumb_source_params(m->source);
+    if (param < 0) { /* the scalar head of a classifier */
+        if (!m->adapter || !m->adapter->score) return plumb_source_score(m->source, out);
+        memcpy(out, m->adapter->score, (size_t)m->adapter->n_score * sizeof *out);
+        return PLUMB_OK;
+    }
     PLUMB_TRY(plumb_source_read(m->source, param, 0, p->items[param].rows, out));
     return m->adapter ? plumb_adapter_merge(m->adapter, p, param, m->type, out) : PLUMB_OK;
 }
@@ -113,6 +119,7 @@ static plumb_status run(const options *o, const plumb_file_type *type) {
     const plumb_params *p = plumb_source_params(source);
     merge m = {source, o->adapter ? &adapter : NULL, type ? *type : plumb_source_type(source)};
     if (o->adapter) status = plumb_adapter_load(&adapter, o->adapter, p);
+    if (adapter.score) plumb_source_as_classifier(source);
     if (status == PLUMB_OK && !o->no_tokenizer) status = load_tokenizer(&tokenizer, o->model);
     if (status == PLUMB_OK) status = plumb_make_dirs(o->output);
     if (status == PLUMB_OK && tokenizer) status = plumb_tokenizer_save(tokenizer, o->output);

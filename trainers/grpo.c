@@ -86,7 +86,7 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     const plumb_trajectories *t = &o->t;
     plumb_grpo_total total = {completions_of(o, p), p->targets};
     plumb_pass policy = {.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .temperature = s->o->temperature};
-    PLUMB_TRY(plumb_online_pack(o, p, b, PLUMB_VIEW_POLICY));
+    PLUMB_TRY(plumb_online_pack(o, p, b, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY)));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &policy, &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, 2 * s->policy.count));
     for (int64_t at = 0, first, n, i = b->first; i < b->first + b->count; i++, at += n) {

@@ -177,9 +177,8 @@ plumb_status plumb_online_sample(plumb_online *o) {
 }
 
 /* --- passes ------------------------------------------------------------------------------------------------------------------------------------------ */
-plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, plumb_view view) {
+plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, int32_t adapter) {
     plumb_forest *f = &o->s->forest;
-    int32_t adapter = plumb_model_adapter_of(o->s->model, view);
     plumb_forest_reset(f);
     for (int32_t i = b->first; i < b->first + b->count; i++) {
         const plumb_sample *x = plumb_plan_sample(p, &o->data, p->members[i]);
@@ -207,9 +206,10 @@ void plumb_online_note(plumb_online *o, double *stats, int64_t first, int64_t at
 
 static plumb_status pass_micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     plumb_online *o = s->user;
+    plumb_scorer who = o->passing;
     (void)training;
-    PLUMB_TRY(plumb_online_pack(o, p, b, o->pass_view));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = o->pass_view, .logprobs = !o->pass_values, .values = o->pass_values, .temperature = s->o->temperature}, &s->reference));
+    PLUMB_TRY(plumb_online_pack(o, p, b, plumb_model_adapter_of(who.model, who.view)));
+    PLUMB_TRY(plumb_model_forward(who.model, &s->forest, &(plumb_pass){.view = who.view, .logprobs = !o->pass_values, .values = o->pass_values, .temperature = s->o->temperature}, &s->reference));
     const double *from = o->pass_values ? s->reference.values : s->reference.logp;
     for (int32_t i = b->first; i < b->first + b->count; i++) {
         int64_t first, n = plumb_online_tokens(o, p, p->members[i], &first);
@@ -223,19 +223,19 @@ static void bring_home(plumb_online *o, double *out) {
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, o->passed, o->t.n_tokens);
     memcpy(out, o->passed, (size_t)o->t.n_tokens * sizeof *out);
 }
-static plumb_status pass(plumb_online *o, plumb_view view, bool values, double *out) {
+static plumb_status pass(plumb_online *o, plumb_scorer who, bool values, double *out) {
     double since = plumb_clock();
     if (o->s->interrupted) return PLUMB_OK;
     plumb_comm_doing("scoring tokens of iteration", o->s->step + 1);
-    o->pass_view = view, o->pass_values = values;
+    o->passing = who, o->pass_values = values;
     memset(o->passed, 0, (size_t)o->t.n_tokens * sizeof *o->passed);
     PLUMB_TRY(plumb_session_pass(o->s, &o->plan, pass_micro_batch));
     bring_home(o, out);
     plumb_online_phase(o, PHASE_PASS, since);
     return PLUMB_OK;
 }
-plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) { return pass(o, view, false, out); }
-plumb_status plumb_online_values(plumb_online *o, plumb_view view, double *out) { return pass(o, view, true, out); }
+plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) { return pass(o, (plumb_scorer){o->s->model, view}, false, out); }
+plumb_status plumb_online_values(plumb_online *o, double *out) { return pass(o, o->critic, true, out); }
 
 /* --- learning --------------------------------------------------------------------------------------------------------------------------------------- */
 /* The k-th mini-batch of a pass, into s->plan: whole groups, in an order by seed, iteration and pass. */

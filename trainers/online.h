@@ -23,6 +23,9 @@ typedef struct plumb_tree { int64_t first, count, group; } plumb_tree; /* sequen
 /* What every recipe notes of a tree, before its own statistics. */
 enum { STAT_TOKENS, STAT_LOG_RATIO, STAT_ENTROPY, STAT_OWN }; /* of the policy as it learns: sum of |log-ratio| to the sampler, of entropies */
 
+/* Who scores: a model, seen in one of its views. */
+typedef struct plumb_scorer { plumb_model *model; plumb_view view; } plumb_scorer;
+
 typedef struct plumb_online {
     plumb_session *s;
     void *recipe;                          /* of the recipe that runs */
@@ -33,7 +36,8 @@ typedef struct plumb_online {
     double weights[PLUMB_SCORE_PARTS];     /* of the parts of a score: the model's first */
     plumb_adapter reward_adapter, value_adapter;
     const plumb_lora_config *value_config; /* of the value model's adapter; borrowed */
-    plumb_source *reward_source; plumb_model *reward_model; /* where the reward model has a base of its own */
+    plumb_source *reward_source; plumb_model *reward_model; /* where the reward model is one of its own that no other holds */
+    plumb_scorer judge, critic;            /* the reward model (of completions), the value model (of tokens); model NULL: none */
     plumb_trajectories t;                  /* of this iteration, the same on every rank */
     int64_t n_groups, group_size, mine, n_mine; /* sequences [mine, mine+n_mine) are this rank's */
     int64_t *prompt_of;                    /* [n_groups] sample of the data set */
@@ -41,7 +45,7 @@ typedef struct plumb_online {
     plumb_tree *trees; int64_t n_trees; size_t cap_trees;
     plumb_dataset data;                    /* the trees as samples */
     plumb_plan plan;                       /* of passes over all trees */
-    plumb_view pass_view; bool pass_values; /* what the pass under way computes */
+    plumb_scorer passing; bool pass_values; /* what the pass under way computes, and who */
     double *passed; size_t cap_passed;     /* [tokens] what a pass brings home */
     /* learning, of this iteration */
     int64_t learning_pass, updates;        /* pass over the completions, from 0; updates so far */
@@ -59,9 +63,9 @@ int64_t plumb_online_chunk(const plumb_options *o);
 /* The functions below are collective. TERM sets s->interrupted, alike on every rank; what follows is then left out. */
 plumb_status plumb_online_sample(plumb_online *o) PLUMB_CHECKED;
 plumb_status plumb_online_score(plumb_online *o) PLUMB_CHECKED;
-/* out [n_tokens]: log-probabilities of all completion tokens under a view, or its values at the states before them. */
+/* out [n_tokens]: log-probabilities of all completion tokens under a view of the policy, or what the value model expects at the states before them. */
 plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) PLUMB_CHECKED;
-plumb_status plumb_online_values(plumb_online *o, plumb_view view, double *out) PLUMB_CHECKED;
+plumb_status plumb_online_values(plumb_online *o, double *out) PLUMB_CHECKED;
 /* `passes` passes over the completions, each in num_mini_batches updates: `work` computes a micro-batch of trees, notes statistics and runs backward. Leaves sums, first_log_ratio,
  * last, and the policy's log-probabilities as the first pass found them in t.policy_logp. */
 plumb_status plumb_online_learn(plumb_online *o, int64_t passes, plumb_micro_batch_work work) PLUMB_CHECKED;
@@ -71,8 +75,8 @@ plumb_status plumb_online_log(plumb_online *o) PLUMB_CHECKED;
 plumb_status plumb_online_after(plumb_online *o) PLUMB_CHECKED;
 
 /* The functions below are local. */
-/* A micro-batch's forest: every tree's prompt with its completions, all completion tokens as targets, in the order of tree and token. */
-plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, plumb_view view) PLUMB_CHECKED;
+/* A micro-batch's forest: every tree's prompt with its completions, all completion tokens as targets, in the order of tree and token. adapter: as plumb_model_adapter_of says. */
+plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, int32_t adapter) PLUMB_CHECKED;
 static inline const plumb_tree *plumb_online_tree(const plumb_online *o, const plumb_plan *p, int32_t member) { return &o->trees[p->samples[member]]; }
 /* Where a tree's completion tokens begin in the batch's flat arrays; returns their number. */
 static inline int64_t plumb_online_tokens(const plumb_online *o, const plumb_plan *p, int32_t member, int64_t *first) {

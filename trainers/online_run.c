@@ -8,8 +8,8 @@
 
 /* --- open and close -------------------------------------------------------------------------------------------------------------------------------- */
 /* A reward model that was trained anew is another judge. */
-static uint64_t identity_of(const plumb_adapter *a, const plumb_params *p) {
-    uint64_t h = plumb_session_mix(PLUMB_MIX_START, a->score, (size_t)a->n_score * sizeof *a->score);
+static uint64_t identity_of(uint64_t h, const plumb_adapter *a, const plumb_params *p) {
+    h = plumb_session_mix(h, a->score, (size_t)a->n_score * sizeof *a->score);
     for (int i = 0; i < a->n_params; i++)
         if (a->a[i]) {
             h = plumb_session_mix(h, a->a[i], (size_t)(a->config.r * p->items[i].cols) * sizeof **a->a);
@@ -22,41 +22,107 @@ static plumb_status load_scored(plumb_adapter *a, const char *key, const char *p
     return a->score ? PLUMB_OK : plumb_error(PLUMB_E_CONFIG, "%s: %s has no score head; expected a reward model, as plumb reward writes it", key, path);
 }
 
-/* What the model needs beyond the policy. Local. */
-static plumb_status more_model(plumb_session *s, plumb_model_options *m) {
-    plumb_online *o = s->user;
-    const plumb_options *options = s->o;
-    bool ppo = s->command == PLUMB_FOR_PPO, trunk = ppo && !strcmp(options->value_model, "trunk");
-    const plumb_params *params = plumb_source_params(s->source);
-    m->reference = s->command != PLUMB_FOR_BESTOFN && (ppo || options->beta > 0);
-    if (options->reward_adapter && !options->reward_model) {
-        PLUMB_TRY(load_scored(&o->reward_adapter, "reward_adapter", options->reward_adapter, params));
-        m->reward = &o->reward_adapter;
-        s->judge = identity_of(&o->reward_adapter, params);
-    }
-    o->value_config = m->adapter ? &m->adapter->config : m->lora;
-    if (options->value_adapter && trunk) return plumb_error(PLUMB_E_CONFIG, "value_adapter: found it with value_model: trunk, which has no adapter of its own");
-    if (trunk) m->head = PLUMB_HEAD_ZERO;
-    if (!ppo || trunk) return PLUMB_OK;
-    if (options->value_adapter) PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", options->value_adapter, params));
-    m->value = options->value_adapter ? &o->value_adapter : m->reward;
-    if (m->value) o->value_config = &m->value->config;
-    else m->value_lora = o->value_config;
-    if (!o->value_config) return plumb_error(PLUMB_E_CONFIG, "value_model: adapter needs lora: true, a value_adapter or a reward_adapter to start from; or value_model: trunk");
+/* A model beside the policy that reads its tokens and scores them. */
+static plumb_status open_beside(const plumb_session *s, plumb_source **out, const char *key, const char *path) {
+    const plumb_options *o = s->o;
+    plumb_status status = plumb_source_open(out, path);
+    if (status != PLUMB_OK) return plumb_error_prefix(status, "%s", key);
+    const plumb_arch *a = plumb_source_arch(*out), *policy = plumb_source_arch(s->source);
+    int64_t longest = plumb_min64(policy->max_positions, o->max_prompt_length + o->max_completion_length);
+    if (a->vocab != policy->vocab)
+        return plumb_error(PLUMB_E_CONFIG, "%s: %s has a vocabulary of %lld, the policy of %lld; expected a model that reads the policy's tokens", key, path, (long long)a->vocab,
+                           (long long)policy->vocab);
+    if (a->max_positions < longest)
+        return plumb_error(PLUMB_E_CONFIG, "%s: %s has %lld positions, a prompt with its completion up to %lld; expected smaller max_prompt_length and max_completion_length", key, path,
+                           (long long)a->max_positions, (long long)longest);
+    plumb_source_as_classifier(*out);
     return PLUMB_OK;
 }
 
-static plumb_status open_reward_model(plumb_online *o) {
+static plumb_status open_judge(plumb_online *o, plumb_session *s, plumb_model_options *m) {
+    const plumb_options *options = s->o;
+    const plumb_params *params = plumb_source_params(s->source);
+    s->judge = PLUMB_MIX_START;
+    if (options->reward_model) {
+        PLUMB_TRY(open_beside(s, &o->reward_source, "reward_model", options->reward_model));
+        uint64_t identity = plumb_source_identity(o->reward_source);
+        params = plumb_source_params(o->reward_source);
+        s->judge = plumb_session_mix(s->judge, &identity, sizeof identity);
+    }
+    if (options->reward_adapter) {
+        PLUMB_TRY(load_scored(&o->reward_adapter, "reward_adapter", options->reward_adapter, params));
+        s->judge = identity_of(s->judge, &o->reward_adapter, params);
+        if (!options->reward_model) m->reward = &o->reward_adapter;
+    } else if (!plumb_source_has_score(o->reward_source)) {
+        return plumb_error(PLUMB_E_CONFIG, "reward_model: %s has no score head; expected a sequence classifier (plumb reward with lora: false writes one), or a reward_adapter with it",
+                           options->reward_model);
+    }
+    return PLUMB_OK;
+}
+
+static bool on_trunk(const plumb_options *o) { return !strcmp(o->value_model, "trunk"); }
+static bool on_base(const plumb_options *o) { return !strcmp(o->value_model, "adapter"); }
+
+/* A value model of its own is trained as the policy is. One that began as the reward model holds that too, as it was: one base in memory. */
+static plumb_status open_value_model(plumb_online *o, plumb_session *s, const plumb_model_options *policy, plumb_model_options *value) {
+    const plumb_options *options = s->o;
+    const plumb_adapter *start = options->value_adapter ? &o->value_adapter : NULL;
+    if (!plumb_path_exists(options->value_model))
+        return plumb_error(PLUMB_E_CONFIG, "value_model: found %s, where there is nothing; expected adapter, trunk, or the path of a model (a Hugging Face directory or a GGUF file)",
+                           options->value_model);
+    if (start && !options->lora)
+        return plumb_error(PLUMB_E_CONFIG, "value_adapter: found it with lora: false, by which value_model %s trains in full; expected lora: true, or a value_model that plumb merge has made "
+                           "of the two", options->value_model);
+    PLUMB_TRY(open_beside(s, &s->value_source, "value_model", options->value_model));
+    if (start) PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", options->value_adapter, plumb_source_params(s->value_source)));
+    if (start) o->value_config = &start->config;
+    *value = (plumb_model_options){.adapter = start, .lora = options->lora && !start ? o->value_config : NULL, .random_as = PLUMB_VIEW_VALUE, .head = PLUMB_HEAD_ZERO,
+                                   .train_modules = policy->train_modules, .n_train_modules = policy->n_train_modules, .seed = policy->seed, .checkpointing = policy->checkpointing,
+                                   .tokens = policy->tokens, .frozen = policy->frozen};
+    if (!o->reward_source || strcmp(plumb_source_path(o->reward_source), plumb_source_path(s->value_source))) return PLUMB_OK;
+    if (options->reward_adapter) value->reward = &o->reward_adapter;
+    else value->reward_base = true;
+    return PLUMB_OK;
+}
+static plumb_status open_critic(plumb_online *o, plumb_session *s, plumb_model_options *m, plumb_model_options *value) {
+    const plumb_options *options = s->o;
+    o->value_config = plumb_session_lora(s);
+    if (options->value_adapter && on_trunk(options)) return plumb_error(PLUMB_E_CONFIG, "value_adapter: found it with value_model: trunk, which has no adapter of its own");
+    if (on_trunk(options)) m->head = PLUMB_HEAD_ZERO;
+    if (on_trunk(options)) return PLUMB_OK;
+    if (!on_base(options)) return open_value_model(o, s, m, value);
+    if (options->value_adapter) PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", options->value_adapter, plumb_source_params(s->source)));
+    m->value = options->value_adapter ? &o->value_adapter : m->reward;
+    if (m->value) o->value_config = &m->value->config;
+    else if (m->adapter || m->lora) m->value_lora = o->value_config;
+    else return plumb_error(PLUMB_E_CONFIG, "value_model: adapter needs lora: true, a value_adapter or a reward_adapter to start from; or take trunk, or a model of its own");
+    return PLUMB_OK;
+}
+
+/* What the model needs beyond the policy. Local. */
+static plumb_status more_model(plumb_session *s, plumb_model_options *m, plumb_model_options *value) {
+    plumb_online *o = s->user;
+    const plumb_options *options = s->o;
+    m->reference = s->command != PLUMB_FOR_BESTOFN && (s->command == PLUMB_FOR_PPO || options->beta > 0);
+    if (options->reward_adapter || options->reward_model) PLUMB_TRY(open_judge(o, s, m));
+    return s->command == PLUMB_FOR_PPO ? open_critic(o, s, m, value) : PLUMB_OK;
+}
+
+/* Who judges, and who says what to expect; the reward model, where nobody else holds it. Collective. */
+static plumb_status seat_scorers(plumb_online *o) {
     plumb_session *s = o->s;
     const plumb_options *options = s->o;
-    if (!options->reward_model) return PLUMB_OK;
-    plumb_status local = plumb_source_open(&o->reward_source, options->reward_model);
-    if (local == PLUMB_OK && plumb_source_arch(o->reward_source)->vocab != plumb_source_arch(s->source)->vocab)
-        local = plumb_error(PLUMB_E_CONFIG, "reward_model: %s has a vocabulary of %lld, the policy of %lld; a reward model must read the policy's tokens", options->reward_model,
-                            (long long)plumb_source_arch(o->reward_source)->vocab, (long long)plumb_source_arch(s->source)->vocab);
-    if (local == PLUMB_OK) local = load_scored(&o->reward_adapter, "reward_adapter", options->reward_adapter, plumb_source_params(o->reward_source));
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
-    return plumb_model_create(&o->reward_model, s->be, o->reward_source, &(plumb_model_options){.adapter = &o->reward_adapter, .freeze_adapter = true, .frozen = plumb_session_storage(options)});
+    if (s->command == PLUMB_FOR_PPO)
+        o->critic = s->value_model ? (plumb_scorer){s->value_model, PLUMB_VIEW_POLICY} : (plumb_scorer){s->model, on_trunk(options) ? PLUMB_VIEW_POLICY : PLUMB_VIEW_VALUE};
+    if (plumb_model_has_head(s->model, PLUMB_VIEW_REWARD)) o->judge = (plumb_scorer){s->model, PLUMB_VIEW_REWARD};
+    else if (s->value_model && plumb_model_has_head(s->value_model, PLUMB_VIEW_REWARD)) o->judge = (plumb_scorer){s->value_model, PLUMB_VIEW_REWARD};
+    if (o->judge.model || !o->reward_source) return PLUMB_OK;
+    const plumb_adapter *adapter = options->reward_adapter ? &o->reward_adapter : NULL;
+    plumb_model_options m = {.adapter = adapter, .freeze_adapter = true, .frozen = plumb_session_storage(options)};
+    PLUMB_TRY(plumb_model_create(&o->reward_model, s->be, o->reward_source, &m));
+    plumb_source_release(o->reward_source);
+    o->judge = (plumb_scorer){o->reward_model, PLUMB_VIEW_POLICY};
+    return PLUMB_OK;
 }
 
 /* Every answer must be one that the function can compare with: better known now than when its prompt is drawn. */
@@ -103,7 +169,7 @@ static plumb_status open_local(plumb_online *o) {
 /* After the session is open. Collective. */
 static plumb_status open_online(plumb_online *o, plumb_session *s) {
     o->s = s;
-    PLUMB_TRY(open_reward_model(o));
+    PLUMB_TRY(seat_scorers(o));
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, open_local(o)));
     if (!s->dir || !s->o->log_trajectories) return PLUMB_OK;
     plumb_status local = plumb_path_join(&o->trajectories, s->dir, "trajectories");
@@ -226,12 +292,12 @@ plumb_status plumb_online_after(plumb_online *o) {
     return plumb_comm_agree(PLUMB_AXIS_DATA, compact ? plumb_trajectories_compact(o->trajectories) : PLUMB_OK);
 }
 
-/* The value model beside the policy, as an adapter with a head: what a further run starts from. */
+/* The value model beside the policy, with its head: what a further run starts from. */
 static plumb_status write_value_model(plumb_online *o) {
     plumb_session *s = o->s;
-    plumb_view view = plumb_model_has_head(s->model, PLUMB_VIEW_VALUE) ? PLUMB_VIEW_VALUE : PLUMB_VIEW_POLICY;
-    if (!plumb_model_has_head(s->model, view)) return PLUMB_OK;
-    if (plumb_model_adapter_of(s->model, view) != PLUMB_NO_ADAPTER) return plumb_session_write_adapter(s, view, o->value_config, true, "value");
+    plumb_product p = {o->critic.model, s->value_model ? s->value_source : s->source, o->critic.view, o->value_config, true};
+    if (!p.model) return PLUMB_OK;
+    if (s->value_model || plumb_model_adapter_of(p.model, p.view) != PLUMB_NO_ADAPTER) return plumb_session_write(s, &p, "value", s->value_model ? "value_model" : NULL);
     if (s->log) plumb_log_line(s->log, "the value head is not saved: there is no adapter to save it with");
     return PLUMB_OK;
 }

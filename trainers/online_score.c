@@ -52,11 +52,10 @@ static plumb_status score_functions(plumb_online *o, int first_part) {
 
 static plumb_status model_micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     plumb_online *o = s->user;
-    plumb_model *m = o->reward_model ? o->reward_model : s->model;
-    plumb_view view = o->reward_model ? PLUMB_VIEW_POLICY : PLUMB_VIEW_REWARD;
+    plumb_scorer judge = o->judge;
     (void)training;
-    PLUMB_TRY(plumb_reward_pack(&s->forest, p, b, &o->data, plumb_model_adapter_of(m, view)));
-    PLUMB_TRY(plumb_model_forward(m, &s->forest, &(plumb_pass){.view = view, .values = true}, &s->reference));
+    PLUMB_TRY(plumb_reward_pack(&s->forest, p, b, &o->data, plumb_model_adapter_of(judge.model, judge.view)));
+    PLUMB_TRY(plumb_model_forward(judge.model, &s->forest, &(plumb_pass){.view = judge.view, .values = true}, &s->reference));
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
         const plumb_tree *tree = plumb_online_tree(o, p, p->members[i]);
         for (int64_t k = 0; k < tree->count; k++) o->t.parts[(tree->first + k) * o->t.n_parts] = s->reference.values[at++];
@@ -95,7 +94,7 @@ plumb_status plumb_online_score(plumb_online *o) {
     if (s->interrupted) return PLUMB_OK;
     plumb_trajectories *t = &o->t;
     double since = plumb_clock();
-    int model = s->o->reward_adapter != NULL;
+    int model = o->judge.model != NULL;
     plumb_comm_doing("rewards of iteration", s->step + 1);
     t->n_parts = model + o->n_sources;
     if (model) strcpy(t->part_names[0], "model");

@@ -22,8 +22,7 @@ enum { POLICY_LOSS = STAT_OWN, VALUE_LOSS, CLIPPED, VALUE_CLIPPED, RATIO, APPROX
 typedef struct ppo { plumb_ppo_estimates e; double explained; } ppo;
 
 plumb_ppo_options plumb_ppo_clipping(const plumb_options *o) { return (plumb_ppo_options){.clip_range = o->cliprange, .clip_range_value = o->cliprange_value, .dual_clip = o->dual_clip}; }
-static bool on_trunk(const plumb_options *o) { return !strcmp(o->value_model, "trunk"); }
-static plumb_view value_view(const plumb_options *o) { return on_trunk(o) ? PLUMB_VIEW_POLICY : PLUMB_VIEW_VALUE; }
+static bool on_trunk(const plumb_online *o) { return o->critic.model == o->s->model && o->critic.view == PLUMB_VIEW_POLICY; }
 
 /* --- 5, 6: every rank computes the same from the whole batch ---------------------------------------------------------------------------------------- */
 void plumb_ppo_estimate(const plumb_options *o, double kl_coef, plumb_trajectories *t, plumb_ppo_estimates *e) {
@@ -84,9 +83,10 @@ static void value_loss(plumb_online *o, const plumb_plan *p, const plumb_micro_b
 }
 static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     plumb_online *o = s->user;
-    bool trunk = on_trunk(s->o);
+    bool trunk = on_trunk(o);
+    plumb_model *critic = o->critic.model;
     plumb_pass policy = {.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .values = trunk, .temperature = s->o->temperature};
-    PLUMB_TRY(plumb_online_pack(o, p, b, PLUMB_VIEW_POLICY));
+    PLUMB_TRY(plumb_online_pack(o, p, b, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY)));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &policy, &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, 3 * s->policy.count));
     double *dvalues = s->derivatives + 2 * s->policy.count;
@@ -95,10 +95,10 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     if (trunk) value_loss(o, p, b, s->policy.values, dvalues);
     PLUMB_TRY(plumb_model_backward(s->model, &d));
     if (trunk) return PLUMB_OK;
-    PLUMB_TRY(plumb_online_pack(o, p, b, PLUMB_VIEW_VALUE));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_VALUE, .training = training, .values = true}, &s->reference));
+    PLUMB_TRY(plumb_online_pack(o, p, b, plumb_model_adapter_of(critic, o->critic.view)));
+    PLUMB_TRY(plumb_model_forward(critic, &s->forest, &(plumb_pass){.view = o->critic.view, .training = training, .values = true}, &s->reference));
     value_loss(o, p, b, s->reference.values, dvalues);
-    return plumb_model_backward(s->model, &(plumb_gradients){.values = dvalues});
+    return plumb_model_backward(critic, &(plumb_gradients){.values = dvalues});
 }
 
 /* --- 8 ------------------------------------------------------------------------------------------------------------------------------------------------ */
@@ -122,7 +122,7 @@ static plumb_status iterate(plumb_online *o) {
     PLUMB_TRY(plumb_online_sample(o));
     PLUMB_TRY(plumb_online_score(o));
     PLUMB_TRY(plumb_online_logprobs(o, PLUMB_VIEW_REFERENCE, o->t.ref_logp));
-    PLUMB_TRY(plumb_online_values(o, value_view(s->o), o->t.values));
+    PLUMB_TRY(plumb_online_values(o, o->t.values));
     if (s->interrupted) return plumb_online_after(o);
     plumb_ppo_estimate(s->o, s->kl_coef, &o->t, &x->e);
     x->explained = explained_variance(&o->t);

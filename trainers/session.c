@@ -103,18 +103,20 @@ static uint64_t data_hash(const plumb_dataset *d) {
 }
 static uint64_t values_hash(plumb_session *s) {
     uint64_t h = PLUMB_MIX_START;
-    return plumb_session_mix(h, s->gradient, (size_t)plumb_model_trainable_count(s->model) * sizeof *s->gradient);
+    return plumb_session_mix(h, s->gradient, (size_t)plumb_trained_count(s) * sizeof *s->gradient);
 }
 enum { NUMERICS = 4 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
 static plumb_status identify(plumb_session *s) {
     const plumb_options *o = s->o;
     plumb_str text = {0};
+    char value[32] = "";
+    if (s->value_source) snprintf(value, sizeof value, "value=%016llx\n", (unsigned long long)plumb_source_identity(s->value_source));
     plumb_status status = plumb_str_printf(
         &text,
-        "trainer=%s\nnumerics=%d\nmodel=%016llx\nstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\nbatch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
+        "trainer=%s\nnumerics=%d\nmodel=%016llx\n%sstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\nbatch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
         "learning_rate=%.17g\nlr_scheduler_type=%s\nwarmup_steps=%lld\nweight_decay=%.17g\nadam=%.17g,%.17g,%.17g\nmax_grad_norm=%.17g\nprecision=%s,%s\ndeterminism=%s\n"
         "loss=%s,%.17g,%.17g,%.17g\ndropout=%.17g\nlogits_budget_mb=%lld\n",
-        s->name, NUMERICS, (unsigned long long)plumb_source_identity(s->source), (unsigned long long)values_hash(s), (long long)plumb_model_trainable_count(s->model),
+        s->name, NUMERICS, (unsigned long long)plumb_source_identity(s->source), value, (unsigned long long)values_hash(s), (long long)plumb_trained_count(s),
         (unsigned long long)data_hash(&s->train), (long long)o->seed, o->shuffle, (long long)o->batch_size, (long long)o->micro_batch_tokens, (long long)s->total_steps,
         s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
         s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", o->base_weights, s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient,
@@ -125,9 +127,22 @@ static plumb_status identify(plumb_session *s) {
     return status;
 }
 
-/* A reward model's adapter is no policy, and the other way round. */
+/* A reward model is no policy, and the other way round: its layers have learned to score, also where tied embeddings would give it an LM head. A model that scores needs none. */
+static plumb_status check_kind(plumb_session *s) {
+    bool may_score = s->command & (PLUMB_FOR_SCORE | PLUMB_FOR_REWARD);
+    if (plumb_source_has_score(s->source) && !may_score)
+        return plumb_error(PLUMB_E_CONFIG, "model: %s is a reward model (a sequence classifier: a score in place of an LM head); plumb %s needs a language model, such as the one it was made from",
+                           s->o->model, s->name);
+    if (may_score) plumb_source_as_classifier(s->source);
+    return PLUMB_OK;
+}
 static plumb_status check_head(const plumb_session *s) {
     bool scores = s->command == PLUMB_FOR_SCORE, may = scores || s->command == PLUMB_FOR_REWARD;
+    if (!s->has_adapter) {
+        if (!scores || plumb_source_has_score(s->source)) return PLUMB_OK;
+        return plumb_error(PLUMB_E_CONFIG, "model: %s has no score head; expected a sequence classifier (plumb reward with lora: false writes one), or a reward model's adapter with it",
+                           s->o->model);
+    }
     if (s->adapter.score && !may) return plumb_error(PLUMB_E_CONFIG, "adapter: %s is a reward model (task_type SEQ_CLS); plumb %s goes on from a language model's adapter", s->o->adapter, s->name);
     if (!s->adapter.score && scores) return plumb_error(PLUMB_E_CONFIG, "adapter: %s has no score head; expected a reward model, as plumb reward writes it", s->o->adapter);
     return PLUMB_OK;
@@ -141,12 +156,13 @@ static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
     PLUMB_TRY(plumb_backend_create(&s->be, &(plumb_backend_options){.backend = o->backend, .isa = o->isa, .precision = o->precision, .threads = threads_of(o)}, &note));
     if (note) say(s, "%s", note);
     PLUMB_TRY(plumb_source_open(&s->source, o->model));
+    PLUMB_TRY(check_kind(s));
     PLUMB_TRY(plumb_tokenizer_load(&s->tokenizer, o->tokenizer ? o->tokenizer : o->model));
     if (o->adapter) {
         PLUMB_TRY(plumb_adapter_load(&s->adapter, o->adapter, plumb_source_params(s->source)));
         s->has_adapter = true;
-        PLUMB_TRY(check_head(s));
     }
+    PLUMB_TRY(check_head(s));
     if (s->command != PLUMB_FOR_GENERATE) PLUMB_TRY(load_data(s, kind));
     int64_t longest = plumb_source_arch(s->source)->max_positions;
     if (s->command != PLUMB_FOR_GENERATE && kind != PLUMB_DATA_PROMPTS && o->max_length > longest) return plumb_error(PLUMB_E_CONFIG, "max_length: %lld is more than the model's %lld positions", (long long)o->max_length, (long long)longest);
@@ -187,15 +203,13 @@ static plumb_model_options model_options(plumb_session *s) {
 
 static plumb_status create_optimizer(plumb_session *s) {
     int n;
-    const plumb_trainable *t = plumb_model_trainables(s->model, &n);
     plumb_zero_part *parts;
-    int64_t total = plumb_model_trainable_count(s->model);
-    PLUMB_TRY(plumb_alloc(&parts, (size_t)n, sizeof *parts, "the optimizer"));
-    for (int i = 0; i < n; i++) parts[i] = (plumb_zero_part){t[i].offset, t[i].rows * t[i].cols, t[i].unit, t[i].decay};
+    int64_t total = plumb_trained_count(s);
+    PLUMB_TRY(plumb_trained_parts(s, &parts, &n));
     plumb_status status = plumb_alloc(&s->gradient, (size_t)total, sizeof *s->gradient, "gradients");
     if (status == PLUMB_OK) {
-        plumb_model_values_read(s->model, 0, total, s->gradient);
-        plumb_zero_options o = {PLUMB_AXIS_DATA, s->elastic, parts, n, plumb_model_units(s->model), total};
+        plumb_trained_read(s);
+        plumb_zero_options o = {PLUMB_AXIS_DATA, s->elastic, parts, n, plumb_trained_units(s), total};
         status = plumb_zero_create(&s->zero, &o, s->gradient);
     }
     free(parts);
@@ -251,7 +265,7 @@ static plumb_status describe_state(plumb_session *s, saved_state *state) {
     }
     for (int i = 0; i < PLUMB_ZERO_ARRAYS; i++) {
         plumb_ckpt_array *a = &state->arrays[i];
-        *a = (plumb_ckpt_array){.name = arrays[i], .total = plumb_model_trainable_count(s->model), .element_size = sizeof(float)};
+        *a = (plumb_ckpt_array){.name = arrays[i], .total = plumb_trained_count(s), .element_size = sizeof(float)};
         a->data = plumb_zero_shard(s->zero, (plumb_zero_array)i, &a->first, &a->count);
     }
     state->counters[0] = (plumb_ckpt_counter){"step", s->step};
@@ -300,8 +314,7 @@ static plumb_status resume(plumb_session *s) {
             memcpy(&s->kl_coef, &state.counters[3].value, sizeof s->kl_coef);
             for (int u = 0; u < state.n - COUNTERS; u++) plumb_zero_set_scale(s->zero, u, state.counters[COUNTERS + u].value);
             plumb_zero_gather(s->zero, s->gradient);
-            plumb_model_values_write(s->model, 0, plumb_model_trainable_count(s->model), s->gradient);
-            plumb_model_refresh(s->model);
+            plumb_trained_write(s);
             say(s, "resumed from %s (step %lld)", path, (long long)s->step);
         }
         free_state(&state);
@@ -324,29 +337,45 @@ plumb_status plumb_session_after_step(plumb_session *s) {
 }
 
 /* --- open and close ------------------------------------------------------------------------------------------------------------------------------ */
-static void say_plan(const plumb_session *s) {
-    const plumb_arch *a = plumb_model_arch(s->model);
+static void say_model(const plumb_session *s, const char *what, const plumb_model *m, const plumb_source *source, const char *more) {
     int64_t parameters = 0;
-    const plumb_params *p = plumb_source_params(s->source);
+    const plumb_arch *a = plumb_model_arch(m);
+    const plumb_params *p = plumb_source_params(source);
     for (int i = 0; i < p->count; i++) parameters += p->items[i].rows * p->items[i].cols;
-    say(s, "model: %s, %.1fM parameters, %lld layers; training %.2fM; %d rank%s x %d thread%s, %s %s; base weights %s", a->family, (double)parameters / 1e6, (long long)a->layers,
-        (double)plumb_model_trainable_count(s->model) / 1e6, plumb_comm_size(PLUMB_AXIS_WORLD), plumb_comm_size(PLUMB_AXIS_WORLD) > 1 ? "s" : "", s->be->threads,
-        s->be->threads > 1 ? "s" : "", s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", s->be->isa, plumb_model_shared(s->model) ? "shared on each node" : "private");
+    say(s, "%s: %s, %.1fM parameters, %lld layers; training %.2fM%s; base weights %s", what, a->family, (double)parameters / 1e6, (long long)a->layers,
+        (double)plumb_model_trainable_count(m) / 1e6, more, plumb_model_shared(m) ? "shared on each node" : "private");
+}
+static void say_plan(const plumb_session *s) {
+    char ranks[96];
+    int n = plumb_comm_size(PLUMB_AXIS_WORLD);
+    snprintf(ranks, sizeof ranks, "; %d rank%s x %d thread%s, %s %s", n, n > 1 ? "s" : "", s->be->threads, s->be->threads > 1 ? "s" : "",
+             s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", s->be->isa);
+    say_model(s, "model", s->model, s->source, ranks);
+    if (s->value_model) say_model(s, "value model", s->value_model, s->value_source, "");
     say(s, "run: %lld steps of %lld samples; output %s", (long long)s->total_steps, (long long)s->o->batch_size, s->dir);
+}
+
+/* Collective. */
+static plumb_status create_models(plumb_session *s, const plumb_model_options *m, const plumb_model_options *value) {
+    PLUMB_TRY(plumb_model_create(&s->model, s->be, s->source, m));
+    if (!s->value_source) return PLUMB_OK;
+    plumb_status status = plumb_model_create(&s->value_model, s->be, s->value_source, value);
+    return status == PLUMB_OK ? status : plumb_error_prefix(status, "value_model");
 }
 
 static plumb_status open_session(plumb_session *s, plumb_data_kind kind, plumb_more_model more) {
     plumb_status inputs = open_inputs(s, kind);
-    plumb_model_options m = model_options(s);
-    if (inputs == PLUMB_OK && more) inputs = more(s, &m);
+    plumb_model_options m = model_options(s), value = {0};
+    if (inputs == PLUMB_OK && more) inputs = more(s, &m, &value);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, inputs));
     s->target_tokens = s->command == PLUMB_FOR_REWARD || s->command == PLUMB_FOR_SCORE ? 0 : target_tokens(s->source);
-    PLUMB_TRY(plumb_model_create(&s->model, s->be, s->source, &m));
+    PLUMB_TRY(create_models(s, &m, &value));
     if (!(s->command & PLUMB_FOR_TRAINING)) return PLUMB_OK;
     plumb_status local = set_schedule(s);
     if (local == PLUMB_OK) local = create_optimizer(s);
     if (local == PLUMB_OK) local = identify(s);
     plumb_source_release(s->source);
+    if (s->value_source) plumb_source_release(s->value_source);
     if (local == PLUMB_OK && s->o->stop_after) local = plumb_duration_parse(s->o->stop_after, &s->stop_after);
     if (local == PLUMB_OK && !s->o->dry_run) local = open_folder(s);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
@@ -370,6 +399,7 @@ plumb_status plumb_session_open_with(plumb_session *s, const plumb_options *o, i
 void plumb_session_close(plumb_session *s) {
     plumb_log_close(s->log);
     plumb_zero_free(s->zero);
+    plumb_model_free(s->value_model);
     plumb_model_free(s->model);
     plumb_forest_free(&s->forest);
     plumb_plan_free(&s->plan);
@@ -380,6 +410,7 @@ void plumb_session_close(plumb_session *s) {
     plumb_dataset_free(&s->eval);
     plumb_adapter_free(&s->adapter);
     plumb_tokenizer_free(s->tokenizer);
+    plumb_source_close(s->value_source);
     plumb_source_close(s->source);
     plumb_backend_free(s->be);
     free(s->order);
@@ -394,18 +425,20 @@ void plumb_session_close(plumb_session *s) {
 }
 
 /* --- the product ------------------------------------------------------------------------------------------------------------------------------------ */
-typedef struct product { plumb_session *s; plumb_adapter adapter; } product;
+typedef struct fetched { const plumb_product *p; plumb_adapter adapter; } fetched;
 static plumb_status fetch(void *user, int param, float *out) {
-    product *p = user;
-    return plumb_model_param(p->s->model, p->s->source, param, p->adapter.n_params ? &p->adapter : NULL, PLUMB_FT_F32, out);
+    fetched *f = user;
+    if (param >= 0) return plumb_model_param(f->p->model, f->p->source, param, &f->adapter, PLUMB_FT_F32, out);
+    memcpy(out, f->adapter.score, (size_t)f->adapter.n_score * sizeof *out); /* of a classifier */
+    return PLUMB_OK;
 }
 const plumb_lora_config *plumb_session_lora(const plumb_session *s) { return s->has_adapter ? &s->adapter.config : &s->lora; }
-/* A view's adapter as trained, with the settings it was made or loaded with; its head too, or not. */
-static plumb_status trained_adapter(plumb_session *s, plumb_view view, const plumb_lora_config *c, bool head, plumb_adapter *a) {
-    PLUMB_TRY(plumb_model_adapter(s->model, view, a));
-    a->config.target_modules = c->target_modules, a->config.n_target_modules = c->n_target_modules, a->config.target_regex = c->target_regex;
-    a->config.base_model = s->o->model;
-    if (head) return PLUMB_OK;
+/* The adapter as trained, with the settings it was made or loaded with; its head too, or not. */
+static plumb_status trained_adapter(const plumb_product *p, plumb_adapter *a) {
+    PLUMB_TRY(plumb_model_adapter(p->model, p->view, a));
+    a->config.target_modules = p->lora->target_modules, a->config.n_target_modules = p->lora->n_target_modules, a->config.target_regex = p->lora->target_regex;
+    a->config.base_model = (char *)(uintptr_t)plumb_source_path(p->source);
+    if (p->head) return PLUMB_OK;
     free(a->score);
     a->score = NULL;
     return PLUMB_OK;
@@ -414,29 +447,25 @@ static void free_trained(plumb_adapter *a) {
     a->config = (plumb_lora_config){0}; /* the strings are borrowed */
     plumb_adapter_free(a);
 }
-plumb_status plumb_session_write_adapter(plumb_session *s, plumb_view view, const plumb_lora_config *c, bool head, const char *name) {
-    char *path = NULL;
-    plumb_adapter a = {0};
-    plumb_status status = plumb_path_join(&path, s->dir, name);
-    if (status == PLUMB_OK) status = trained_adapter(s, view, c, head, &a);
-    if (status == PLUMB_OK) status = plumb_adapter_save(&a, path, plumb_source_params(s->source));
-    if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "%s written to %s", name, path);
-    free_trained(&a);
-    free(path);
-    return status;
+static bool trained_in_full(const plumb_model *m) {
+    int n;
+    const plumb_trainable *t = plumb_model_trainables(m, &n);
+    bool full = false;
+    for (int i = 0; i < n; i++) full = full || t[i].part == PLUMB_PART_FULL;
+    return full;
 }
-/* adapter/ when only an adapter was trained; model/ when parameters were trained in full, with the adapter merged in where there is one too. A value head on PPO's policy is no part of it. */
-static plumb_status write_product(plumb_session *s, bool full) {
-    bool head = s->command != PLUMB_FOR_PPO;
+plumb_status plumb_session_write(plumb_session *s, const plumb_product *p, const char *name, const char *full_name) {
+    bool full = full_name && trained_in_full(p->model);
     char *path = NULL;
-    product p = {.s = s};
-    if (!full) return plumb_session_write_adapter(s, PLUMB_VIEW_POLICY, plumb_session_lora(s), head, "adapter");
-    plumb_status status = plumb_path_join(&path, s->dir, "model");
-    if (status == PLUMB_OK && (s->has_adapter || s->o->lora)) status = trained_adapter(s, PLUMB_VIEW_POLICY, plumb_session_lora(s), head, &p.adapter);
-    if (status == PLUMB_OK) status = plumb_model_export(path, plumb_model_arch(s->model), plumb_source_params(s->source), PLUMB_FT_F32, fetch, &p);
-    if (status == PLUMB_OK) status = plumb_tokenizer_save(s->tokenizer, path);
-    if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "model written to %s", path);
-    free_trained(&p.adapter);
+    fetched f = {.p = p};
+    if (full) name = full_name;
+    plumb_status status = plumb_path_join(&path, s->dir, name);
+    if (status == PLUMB_OK) status = trained_adapter(p, &f.adapter);
+    if (status == PLUMB_OK && !full) status = plumb_adapter_save(&f.adapter, path, plumb_source_params(p->source));
+    if (status == PLUMB_OK && full) status = plumb_model_export(path, plumb_model_arch(p->model), plumb_source_params(p->source), PLUMB_FT_F32, fetch, &f);
+    if (status == PLUMB_OK && full) status = plumb_tokenizer_save(s->tokenizer, path);
+    if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "%s written to %s", name, path);
+    free_trained(&f.adapter);
     free(path);
     return status;
 }
@@ -447,12 +476,9 @@ static void write_report(plumb_session *s) {
     else if (s->o->report && s->log) plumb_log_line(s->log, "report written to %s/report.html", s->dir);
 }
 plumb_status plumb_session_finish(plumb_session *s) {
-    int n;
-    const plumb_trainable *t = plumb_model_trainables(s->model, &n);
-    bool full = false;
-    for (int i = 0; i < n; i++) full = full || t[i].part == PLUMB_PART_FULL;
+    plumb_product p = {s->model, s->source, PLUMB_VIEW_POLICY, plumb_session_lora(s), s->command != PLUMB_FOR_PPO}; /* a value head on PPO's policy is no part of it */
     plumb_comm_doing("writing the result after step", s->step);
-    plumb_status status = plumb_is_root() ? write_product(s, full) : PLUMB_OK;
+    plumb_status status = plumb_is_root() ? plumb_session_write(s, &p, "adapter", "model") : PLUMB_OK;
     if (status == PLUMB_OK && plumb_is_root()) write_report(s);
     return plumb_comm_agree(PLUMB_AXIS_WORLD, status);
 }

@@ -41,6 +41,7 @@ typedef struct plumb_session {
     plumb_adapter adapter; bool has_adapter;
     plumb_lora_config lora;                 /* borrows the options' strings */
     plumb_model *model;
+    plumb_source *value_source; plumb_model *value_model; /* PPO's value model where it is one of its own; NULL otherwise */
     plumb_dataset train, eval;
     plumb_zero *zero;
     plumb_schedule schedule;
@@ -59,7 +60,7 @@ typedef struct plumb_session {
     plumb_status pending;                   /* a local failure between agreement points, kept for the next one */
     char pending_message[512];
     plumb_signal signal;                    /* agreed on in the last step */
-    float *gradient;                        /* [trainable]: gradients on their way out, new values on their way in */
+    float *gradient;                        /* [plumb_trained_count]: gradients on their way out, new values on their way in */
     int64_t *order; int64_t order_epoch;
     plumb_plan plan, eval_plan;
     float *kept; int64_t kept_updates, kept_tokens, *kept_scales; /* values and moments of this rank's shard at the last mark, and the scales of all units */
@@ -70,8 +71,9 @@ typedef struct plumb_session {
 
 /* Loads everything, prints what was found (rank 0), resumes from a checkpoint where there is one. Collective. On error nothing is left to close. */
 plumb_status plumb_session_open(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind) PLUMB_CHECKED;
-/* The same for a recipe whose model has further parts: `more` adds to the model's options (local; source and tokenizer are open). */
-typedef plumb_status (*plumb_more_model)(plumb_session *s, plumb_model_options *m);
+/* The same for a recipe whose model has further parts: `more` adds to the model's options (local; source and tokenizer are open), and where it opens s->value_source says in
+ * `value` what is made of it. */
+typedef plumb_status (*plumb_more_model)(plumb_session *s, plumb_model_options *m, plumb_model_options *value);
 plumb_status plumb_session_open_with(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind, void *user, plumb_more_model more) PLUMB_CHECKED;
 void plumb_session_close(plumb_session *s);
 
@@ -101,10 +103,20 @@ plumb_status plumb_session_pending(const plumb_session *s) PLUMB_CHECKED;
 plumb_status plumb_session_after_step(plumb_session *s) PLUMB_CHECKED;
 /* The run's product: adapter/ or model/, and report.html when asked for, written by rank 0. That the page was not written is kept (plumb_session_pending). Collective. */
 plumb_status plumb_session_finish(plumb_session *s) PLUMB_CHECKED;
+/* What a run trains, as one flat array: trained.c. Local; values and gradients pass through s->gradient. */
+int64_t plumb_trained_count(const plumb_session *s);
+int plumb_trained_units(const plumb_session *s);
+plumb_status plumb_trained_parts(const plumb_session *s, plumb_zero_part **parts, int *n_parts) PLUMB_CHECKED; /* *parts: owned by the caller */
+void plumb_trained_read(plumb_session *s);           /* values */
+void plumb_trained_write(plumb_session *s);          /* values, and the packed copies that products read */
+void plumb_trained_gradient(plumb_session *s);
+void plumb_trained_clear_gradient(plumb_session *s);
 /* The settings of the policy's adapter. Local. */
 const plumb_lora_config *plumb_session_lora(const plumb_session *s);
-/* Writes a view's adapter, with or without its head, to NAME in the run's folder. Local: rank 0. */
-plumb_status plumb_session_write_adapter(plumb_session *s, plumb_view view, const plumb_lora_config *c, bool head, const char *name) PLUMB_CHECKED;
+/* A trained model for the run's folder: a view's adapter, with or without its head, to NAME; or the whole model, where parameters were trained in full (an adapter beside them
+ * merged in), to FULL_NAME (NULL: the adapter in any case). Local: rank 0. */
+typedef struct plumb_product { plumb_model *model; const plumb_source *source; plumb_view view; const plumb_lora_config *lora; bool head; } plumb_product;
+plumb_status plumb_session_write(plumb_session *s, const plumb_product *p, const char *name, const char *full_name) PLUMB_CHECKED;
 /* FNV-1a (Fowler, Noll, Vo): what tells runs apart. Local. */
 #define PLUMB_MIX_START 0xcbf29ce484222325ull
 uint64_t plumb_session_mix(uint64_t h, const void *bytes, size_t n);

@@ -33,11 +33,10 @@ plumb_status plumb_session_pending(const plumb_session *s) { return s->pending =
 
 /* This rank's micro-batches; in elastic mode each one's gradient is added in fixed point. */
 static plumb_status compute(plumb_session *s, plumb_micro_batch_work work, bool *overflow) {
-    int64_t n = plumb_model_trainable_count(s->model);
     int rank = plumb_comm_rank(PLUMB_AXIS_DATA);
     *overflow = false;
     PLUMB_TRY(plumb_session_pending(s));
-    plumb_model_grads_zero(s->model);
+    plumb_trained_clear_gradient(s);
     if (s->elastic) plumb_zero_clear(s->zero);
     memset(s->plan.stats, 0, (size_t)(s->plan.count * PLUMB_STATS) * sizeof *s->plan.stats);
     for (int32_t b = 0; b < s->plan.n_batches; b++) {
@@ -45,9 +44,9 @@ static plumb_status compute(plumb_session *s, plumb_micro_batch_work work, bool 
         if (plumb_comm_signal() == PLUMB_SIGNAL_TERM) break; /* the step will be dropped */
         PLUMB_TRY(work(s, &s->plan, &s->plan.batches[b], true));
         if (!s->elastic) continue;
-        plumb_model_grads_read(s->model, 0, n, s->gradient);
+        plumb_trained_gradient(s);
         if (!plumb_zero_add(s->zero, s->gradient)) *overflow = true;
-        plumb_model_grads_zero(s->model);
+        plumb_trained_clear_gradient(s);
     }
     return plumb_backend_fault(s->be);
 }
@@ -70,13 +69,11 @@ plumb_status plumb_update_run(plumb_session *s, plumb_micro_batch_work work, plu
         plumb_zero_lower(s->zero);
     }
     const plumb_options *o = s->o;
-    int64_t n = plumb_model_trainable_count(s->model);
     plumb_adamw rule = {r->learning_rate, o->adam_beta1, o->adam_beta2, o->adam_eps, o->weight_decay, s->updates + 1};
-    if (!s->elastic) plumb_model_grads_read(s->model, 0, n, s->gradient);
+    if (!s->elastic) plumb_trained_gradient(s);
     plumb_status status = plumb_zero_step(s->zero, &rule, o->max_grad_norm, s->gradient, s->gradient, &r->grad_norm);
     if (status != PLUMB_OK) return plumb_error_prefix(status, "step %lld", (long long)s->step + 1);
-    plumb_model_values_write(s->model, 0, n, s->gradient); /* the array has become the new values */
-    plumb_model_refresh(s->model);
+    plumb_trained_write(s); /* the array has become the new values */
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, s->plan.stats, s->plan.count * PLUMB_STATS); /* one rank's numbers plus zeros: exact */
     r->updated = true;
     s->updates++;
@@ -100,7 +97,7 @@ plumb_status plumb_session_mark(plumb_session *s) {
     return PLUMB_OK;
 }
 void plumb_session_back(plumb_session *s) {
-    int64_t first, count, n = plumb_model_trainable_count(s->model);
+    int64_t first, count;
     if (!s->kept || s->kept_updates == s->updates) return;
     for (int i = 0; i < PLUMB_ZERO_ARRAYS; i++) {
         float *shard = plumb_zero_shard(s->zero, (plumb_zero_array)i, &first, &count);
@@ -109,8 +106,7 @@ void plumb_session_back(plumb_session *s) {
     for (int u = 0; u < plumb_zero_units(s->zero); u++) plumb_zero_set_scale(s->zero, u, s->kept_scales[u]);
     s->updates = s->kept_updates, s->tokens_seen = s->kept_tokens;
     plumb_zero_gather(s->zero, s->gradient);
-    plumb_model_values_write(s->model, 0, n, s->gradient);
-    plumb_model_refresh(s->model);
+    plumb_trained_write(s);
 }
 
 void plumb_session_check_term(plumb_session *s) {

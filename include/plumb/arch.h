@@ -12,6 +12,7 @@ typedef struct plumb_arch {
     int64_t vocab, hidden, intermediate, layers, heads, kv_heads, head_dim, max_positions;
     double norm_eps;
     bool attention_bias, mlp_bias, tied; /* attention_bias: q, k, v and o, as transformers' LlamaConfig */
+    bool classifier;           /* a scalar head in place of the LM head, as in transformers' LlamaForSequenceClassification with one label */
     plumb_rope_kind rope;
     double rope_theta, rope_factor, rope_low, rope_high; /* factor; llama3: low_freq_factor, high_freq_factor */
     int64_t rope_original;     /* llama3: original_max_position_embeddings */
@@ -34,7 +35,8 @@ typedef struct plumb_param {
     bool linear;               /* a target of LoRA's all-linear: the seven projections (not the head) */
 } plumb_param;
 typedef struct plumb_params { plumb_param *items; int count; } plumb_params;
-/* In the order embed, layers (norm, q, k, v, o, norm, gate, up, down; a bias follows its weight), final norm, head (absent when tied). */
+/* In the order embed, layers (norm, q, k, v, o, norm, gate, up, down; a bias follows its weight), final norm, head (absent when tied, and in a classifier, whose scalar
+ * head is no row). */
 plumb_status plumb_params_build(plumb_params *p, const plumb_arch *a) PLUMB_CHECKED;
 void plumb_params_free(plumb_params *p);
 int plumb_params_find(const plumb_params *p, plumb_role role, int32_t layer, bool bias); /* index, -1 when absent */
@@ -56,6 +58,11 @@ plumb_status plumb_source_read(const plumb_source *s, int param, int64_t first, 
 /* Gives back the memory of mapped pages until they are read again (after loading). */
 void plumb_source_release(const plumb_source *s);
 uint64_t plumb_source_identity(const plumb_source *s); /* hash of shapes and a sample of the bytes: tells models apart in checkpoints */
+/* A sequence classifier of one label brings its scalar head [hidden]; plumb_source_score reads it (PLUMB_E_FORMAT where there is none). */
+bool plumb_source_has_score(const plumb_source *s);
+plumb_status plumb_source_score(const plumb_source *s, float *out) PLUMB_CHECKED;
+/* For a model that is to score: what is built from the source from now on has no LM head. */
+void plumb_source_as_classifier(plumb_source *s);
 
 /* --- PEFT LoRA adapters ------------------------------------------------------------------------------------------------------------- */
 typedef struct plumb_lora_config {
@@ -86,7 +93,8 @@ plumb_status plumb_adapter_save(const plumb_adapter *a, const char *dir, const p
  * rounds to what one rounding gives). Nothing happens where the adapter has no matrices. */
 plumb_status plumb_adapter_merge(const plumb_adapter *a, const plumb_params *p, int param, plumb_file_type type, float *weight) PLUMB_CHECKED;
 
-/* Writes a full Hugging Face directory: config.json, generation_config.json, model.safetensors (sharded above 5 GB), from values produced by fetch(user, param, out). */
+/* Writes a full Hugging Face directory: config.json, generation_config.json, model.safetensors (sharded above 5 GB), from values produced by fetch(user, param, out);
+ * of a classifier param -1 is the scalar head [hidden]. */
 typedef plumb_status (*plumb_param_fetch)(void *user, int param, float *out);
 plumb_status plumb_model_export(const char *dir, const plumb_arch *a, const plumb_params *p, plumb_file_type type, plumb_param_fetch fetch, void *user) PLUMB_CHECKED;
 /* The same with another size of shards in bytes. */

@@ -80,7 +80,7 @@ typedef struct plumb_options {
     bool adap_kl_ctrl;
     double kl_target, kl_horizon, cliprange, cliprange_value, dual_clip, vf_coef, gamma, lam, entropy_coef;
     bool whiten_rewards;
-    char *value_model; /* adapter | trunk */
+    char *value_model; /* adapter | trunk | PATH */
     char *value_adapter;
     double epsilon, epsilon_high, delta;
     char *importance_sampling_level, *scale_rewards;

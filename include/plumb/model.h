@@ -29,10 +29,12 @@ typedef enum plumb_head_start { PLUMB_HEAD_NONE, PLUMB_HEAD_ZERO, PLUMB_HEAD_RAN
 typedef struct plumb_model_options {
     const plumb_lora_config *lora;  /* NULL = none */
     const plumb_adapter *adapter;   /* initial values of LoRA (NULL: A Kaiming-uniform(sqrt 5) by seed, B zero), and of the policy's scalar head if it has one */
+    int32_t random_as;              /* plumb_view whose random numbers the first view's adapter starts from: PLUMB_VIEW_VALUE for a value model of its own */
     bool freeze_adapter;            /* load the adapter for inference only */
     bool reference;                 /* keep what PLUMB_VIEW_REFERENCE needs */
-    plumb_head_start head;          /* a scalar head on the policy, trained unless freeze_adapter; an adapter's own head comes first */
+    plumb_head_start head;          /* a scalar head on the policy, trained unless freeze_adapter; an adapter's own head comes first, then a sequence classifier's */
     const plumb_adapter *reward;    /* frozen, with a head: PLUMB_VIEW_REWARD */
+    bool reward_base;               /* PLUMB_VIEW_REWARD is the base as it is: a sequence classifier with its own head */
     const plumb_lora_config *value_lora; /* PLUMB_VIEW_VALUE, trained: a fresh adapter, */
     const plumb_adapter *value;     /* or one that starts here, with its head; without one the head starts at zero */
     char **train_modules; int n_train_modules; /* patterns (fnmatch) of parameter names trained in full; "all" = every parameter */

@@ -72,10 +72,7 @@ static plumb_status check_training(const plumb_binding *b) {
 
 static plumb_status check_rewards(const plumb_binding *b) {
     const plumb_options *o = b->options;
-    int parts = o->n_reward_funcs + (o->reward_adapter != NULL);
-    if (o->reward_model && !o->reward_adapter)
-        return plumb_config_fault(b, plumb_config_place(b, "reward_model"), "reward_model",
-                                  "found it without reward_adapter; expected the adapter with the score head too");
+    int parts = o->n_reward_funcs + (o->reward_adapter || o->reward_model);
     if (o->n_reward_weights && o->n_reward_weights != parts)
         return plumb_config_fault(b, plumb_config_place(b, "reward_weights"), "reward_weights",
                                   "found %d; expected %d: one for each source of rewards", o->n_reward_weights, parts);
@@ -147,8 +144,8 @@ plumb_status plumb_config_check_required(const plumb_options *o, int command, co
                            "%s is missing: %s. Write %s=… or name a configuration file; see plumb %s --help", row->key,
                            row->help, row->key, name);
     }
-    if ((command & (PLUMB_FOR_ONLINE | PLUMB_FOR_BESTOFN)) && !o->reward_adapter && o->n_reward_funcs == 0)
-        return plumb_error(PLUMB_E_CONFIG, "%.400s%sreward_adapter is missing: expected a reward model, or reward_funcs",
+    if ((command & (PLUMB_FOR_ONLINE | PLUMB_FOR_BESTOFN)) && !o->reward_adapter && !o->reward_model && o->n_reward_funcs == 0)
+        return plumb_error(PLUMB_E_CONFIG, "%.400s%sreward_adapter is missing: expected a reward model (reward_adapter, reward_model), or reward_funcs",
                            path ? path : "", path ? ": " : "");
     if (command == PLUMB_FOR_EVAL && !o->eval_file && !(o->train_file && o->eval_last > 0))
         return plumb_error(

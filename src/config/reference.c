@@ -23,9 +23,12 @@ static bool makes(const plumb_stage *s, const char *product) {
     if (!strcmp(product, "output_file")) return s->command & PLUMB_FOR_FILE;
     if (!strcmp(product, "adapter")) return trains_adapter_alone(s);
     if (!strcmp(product, "model")) return (s->command & PLUMB_FOR_TRAINING) && !trains_adapter_alone(s);
-    return !strcmp(product, "value") && s->command == PLUMB_FOR_PPO && (o->lora || !strcmp(o->value_model, "adapter"));
+    if (s->command != PLUMB_FOR_PPO) return false;
+    bool adapter = !strcmp(o->value_model, "adapter"), trunk = !strcmp(o->value_model, "trunk"), own = !adapter && !trunk;
+    if (!strcmp(product, "value_model")) return own && !trains_adapter_alone(s);
+    return !strcmp(product, "value") && (own ? trains_adapter_alone(s) : adapter || o->lora);
 }
-static const char *const products[] = {"output_dir", "adapter", "model", "value", "output_file"};
+static const char *const products[] = {"output_dir", "adapter", "model", "value", "value_model", "output_file"};
 enum { PRODUCTS = sizeof products / sizeof *products };
 
 static plumb_status append_product(plumb_str *out, const plumb_stage *s, const char *product) {

@@ -4,7 +4,7 @@
  *   policy      trained (or loaded for inference)         optional: a reward model in training, a value head on the policy's trunk
  *   reference   frozen copy of the policy's start,        none
  *               absent when that was zero
- *   reward      frozen                                    frozen
+ *   reward      frozen, or none                           frozen
  *   value       trained                                   trained
  *
  * A view's adapter has the view's number in the segments of a forest, so that one batch may hold rows of several views. */
@@ -39,6 +39,7 @@ plumb_status plumb_model_plan_adapters(plumb_model *m, const plumb_model_options
     if (policy && o->reference && !starts_at_zero(m, o->adapter)) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_REFERENCE, policy, false));
     if (o->reward && !o->reward->score) return plumb_error(PLUMB_E_CONFIG, "the reward model's adapter has no score head; `plumb reward` makes one");
     if (o->reward) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_REWARD, &o->reward->config, false));
+    m->judges = o->reward || o->reward_base;
     if (critic) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_VALUE, critic, true));
     return PLUMB_OK;
 }
@@ -81,14 +82,14 @@ static plumb_status create_lora(plumb_model *m, plumb_view view, int param, cons
     return PLUMB_OK;
 }
 
-static plumb_status attach_one(plumb_model *m, plumb_view view, const plumb_adapter *from, uint64_t seed, int param) {
+static plumb_status attach_one(plumb_model *m, plumb_view view, const plumb_adapter *from, const plumb_model_options *o, int param) {
     const plumb_param *p = &m->params.items[param];
     int64_t r = m->adapters[view].r;
     if (from) return create_lora(m, view, param, from->a[param], from->b[param]);
     float *a = NULL, *b = NULL;
     plumb_status status = plumb_alloc(&a, (size_t)(r * p->cols), sizeof *a, "an adapter");
     if (status == PLUMB_OK) status = plumb_alloc(&b, (size_t)(r * p->rows), sizeof *b, "an adapter");
-    if (status == PLUMB_OK) initial_a(a, r, p->cols, seed, view, param);
+    if (status == PLUMB_OK) initial_a(a, r, p->cols, o->seed, view == PLUMB_VIEW_POLICY ? (plumb_view)o->random_as : view, param);
     if (status == PLUMB_OK) status = create_lora(m, view, param, a, b);
     free(a);
     free(b);
@@ -99,7 +100,14 @@ static plumb_status attach_one(plumb_model *m, plumb_view view, const plumb_adap
 static void random_head(float *w, int64_t n, uint64_t seed, plumb_view view) {
     for (int64_t i = 0; i < n; i++) w[i] = (float)(plumb_rng_normal(&(plumb_rng_key){seed, 1, (uint32_t)i, (uint32_t)view, 0, PLUMB_SITE_LORA_INIT}) / sqrt((double)n + 1.0));
 }
-static plumb_status attach_head(plumb_model *m, plumb_view view, const plumb_adapter *from, plumb_head_start start, uint64_t seed) {
+/* The adapter's head, or the model's own, or one that starts here. */
+static plumb_status head_values(const plumb_adapter *from, const plumb_source *own, plumb_head_start start, uint64_t seed, plumb_view view, int64_t n, float *w) {
+    if (from && from->score) memcpy(w, from->score, (size_t)n * sizeof *w);
+    else if (own && plumb_source_has_score(own)) return plumb_source_score(own, w);
+    else if (start == PLUMB_HEAD_RANDOM) random_head(w, n, seed, view);
+    return PLUMB_OK;
+}
+static plumb_status attach_head(plumb_model *m, plumb_view view, const plumb_adapter *from, const plumb_source *own, plumb_head_start start, uint64_t seed) {
     int64_t n = m->arch.hidden;
     scalar_head *head = &m->heads[view];
     const plumb_trainable *trained = NULL;
@@ -112,22 +120,22 @@ static plumb_status attach_head(plumb_model *m, plumb_view view, const plumb_ada
     if (trained) head->grad = place_of(m->flat_grads, trained);
     float *w;
     PLUMB_TRY(plumb_alloc(&w, (size_t)n, sizeof *w, "a scalar head"));
-    if (from && from->score) memcpy(w, from->score, (size_t)n * sizeof *w);
-    else if (start == PLUMB_HEAD_RANDOM) random_head(w, n, seed, view);
-    PLUMB_RUN(m->be, write, head->weight, w);
+    plumb_status status = head_values(from, own, start, seed, view, n, w);
+    if (status == PLUMB_OK) PLUMB_RUN(m->be, write, head->weight, w);
     free(w);
-    return PLUMB_OK;
+    return status;
 }
+bool plumb_model_plans_head(const plumb_model *m, const plumb_model_options *o) { return m->arch.classifier || o->head != PLUMB_HEAD_NONE || (o->adapter && o->adapter->score); }
 bool plumb_model_has_head(const plumb_model *m, plumb_view view) { return m->heads[view].weight.buffer != NULL; }
 
-plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_model_options *o) {
+plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_source *s, const plumb_model_options *o) {
     const plumb_adapter *from[PLUMB_VIEW_COUNT] = {o->adapter, o->adapter, o->reward, o->value};
     for (int view = 0; view < PLUMB_VIEW_COUNT; view++)
         for (int i = 0; m->adapters[view].present && i < m->params.count; i++)
-            if (m->adapters[view].chosen[i]) PLUMB_TRY(attach_one(m, (plumb_view)view, from[view], o->seed, i));
-    if (o->head != PLUMB_HEAD_NONE || (o->adapter && o->adapter->score)) PLUMB_TRY(attach_head(m, PLUMB_VIEW_POLICY, o->adapter, o->head, o->seed));
-    if (o->reward) PLUMB_TRY(attach_head(m, PLUMB_VIEW_REWARD, o->reward, PLUMB_HEAD_NONE, o->seed));
-    if (m->adapters[PLUMB_VIEW_VALUE].present) PLUMB_TRY(attach_head(m, PLUMB_VIEW_VALUE, o->value, PLUMB_HEAD_ZERO, o->seed));
+            if (m->adapters[view].chosen[i]) PLUMB_TRY(attach_one(m, (plumb_view)view, from[view], o, i));
+    if (plumb_model_plans_head(m, o)) PLUMB_TRY(attach_head(m, PLUMB_VIEW_POLICY, o->adapter, s, o->head, o->seed));
+    if (m->judges) PLUMB_TRY(attach_head(m, PLUMB_VIEW_REWARD, o->reward, s, PLUMB_HEAD_NONE, o->seed));
+    if (m->adapters[PLUMB_VIEW_VALUE].present) PLUMB_TRY(attach_head(m, PLUMB_VIEW_VALUE, o->value, NULL, PLUMB_HEAD_ZERO, o->seed));
     plumb_model_refresh(m);
     return PLUMB_OK;
 }

@@ -20,7 +20,8 @@ enum { LAYER = PLUMB_ROW_LAYER, NORM = PLUMB_ROW_NORM, LINEAR = PLUMB_ROW_LINEAR
 
 /* clang-format off */
 static const plumb_family families[] = {
-  {.name = "llama", .model_type = "llama", .architecture = "LlamaForCausalLM", .gguf = "llama", .roles = {
+  {.name = "llama", .model_type = "llama", .architecture = "LlamaForCausalLM", .classifier = "LlamaForSequenceClassification",
+   .gguf = "llama", .roles = {
     /*                         Hugging Face                GGUF           rows   cols   bias  flags */
     [PLUMB_ROLE_EMBED]      = {"model.embed_tokens",       "token_embd",  VOCAB, WIDTH, NONE, 0},
     [PLUMB_ROLE_ATTN_NORM]  = {"input_layernorm",          "attn_norm",   ONE,   WIDTH, NONE, LAYER | NORM},

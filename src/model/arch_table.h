@@ -37,7 +37,8 @@ typedef struct plumb_role_row {
 typedef struct plumb_family {
     const char *name;         /* plumb_arch.family */
     const char *model_type;   /* config.json */
-    const char *architecture; /* config.json's architectures */
+    const char *architecture; /* config.json's architectures, */
+    const char *classifier;   /* and of a sequence classifier */
     const char *gguf;         /* general.architecture, and the prefix of its keys */
     plumb_role_row roles[PLUMB_ROLE_COUNT];
 } plumb_family;

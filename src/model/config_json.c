@@ -160,6 +160,35 @@ static plumb_status check_refused(const config_file *f) {
     return check_layer_types(f);
 }
 
+/* --- a scalar head ------------------------------------------------------------------------------------------------ */
+
+/* transformers writes the number of labels as the length of id2label, and nothing where it is two. */
+static plumb_status check_labels(const config_file *f, const plumb_family *family) {
+    int64_t labels = 2, named;
+    const json_t *names = value_of(f->root, "id2label");
+    if (names && !json_is_object(names)) return wrong_kind(f, "id2label", names, "an object");
+    PLUMB_TRY(read_int(f, "num_labels", &labels));
+    named = names ? (int64_t)json_object_size(names) : labels;
+    if (names && value_of(f->root, "num_labels") && named != labels)
+        return plumb_error(PLUMB_E_FORMAT, "%s: num_labels is %lld, but id2label has %lld", f->path, (long long)labels,
+                           (long long)named);
+    if (named == 1) return PLUMB_OK;
+    return plumb_error(PLUMB_E_UNSUPPORTED, "%s: num_labels is %lld%s; supported: a %s with one label", f->path,
+                       (long long)named,
+                       names || value_of(f->root, "num_labels") ? "" : " (where neither it nor id2label is there)",
+                       family->classifier);
+}
+
+static plumb_status read_architecture(const config_file *f, plumb_arch *a) {
+    const plumb_family *family = plumb_family_by_name(a->family);
+    const json_t *v = value_of(f->root, "architectures");
+    if (!v) return PLUMB_OK;
+    if (!json_is_array(v)) return wrong_kind(f, "architectures", v, "an array of strings");
+    const char *name = json_string_value(json_array_get(v, 0));
+    a->classifier = name && !strcmp(name, family->classifier);
+    return a->classifier ? check_labels(f, family) : PLUMB_OK;
+}
+
 /* --- rotary positions --------------------------------------------------------------------------------------------- */
 
 static plumb_status rope_kind(const config_file *f, const json_t *rope, const char *where, plumb_rope_kind *kind) {
@@ -222,6 +251,7 @@ static plumb_status read_config(const config_file *f, plumb_arch *a) {
         return plumb_error(PLUMB_E_FORMAT, "%s: expected an object, found %s", f->path, kind_of(f->root));
     PLUMB_TRY(check_model_type(f, a));
     PLUMB_TRY(check_refused(f));
+    PLUMB_TRY(read_architecture(f, a));
     PLUMB_TRY(read_size(f, "vocab_size", &a->vocab));
     PLUMB_TRY(read_size(f, "hidden_size", &a->hidden));
     PLUMB_TRY(read_size(f, "intermediate_size", &a->intermediate));

@@ -94,9 +94,9 @@ static const char *dtype_name(plumb_file_type type) {
 
 static json_t *config_json(const plumb_arch *a, plumb_file_type type) {
     const plumb_family *family = plumb_family_by_name(a->family);
-    return json_pack("{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:b, s:b, s:f, s:b, s:o, s:o, "
+    json_t *root = json_pack("{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:b, s:b, s:f, s:b, s:o, s:o, "
                      "s:o, s:o, s:o, s:s, s:b}",
-                     "architectures", family->architecture, "model_type", family->model_type, "vocab_size",
+                     "architectures", a->classifier ? family->classifier : family->architecture, "model_type", family->model_type, "vocab_size",
                      (json_int_t)a->vocab, "hidden_size", (json_int_t)a->hidden, "intermediate_size",
                      (json_int_t)a->intermediate, "num_hidden_layers", (json_int_t)a->layers, "num_attention_heads",
                      (json_int_t)a->heads, "num_key_value_heads", (json_int_t)a->kv_heads, "head_dim",
@@ -106,6 +106,9 @@ static json_t *config_json(const plumb_arch *a, plumb_file_type type) {
                      "rope_theta", number_json(a->rope_theta), "rope_scaling", rope_json(a), "bos_token_id",
                      token_json(a->bos), "eos_token_id", eos_json(a), "pad_token_id", token_json(a->pad), "torch_dtype",
                      dtype_name(type), "use_cache", 1);
+    if (root && a->classifier) /* one label, as transformers says it: readers take two where nothing is said */
+        json_object_update_new(root, json_pack("{s:{s:s}, s:{s:i}}", "id2label", "0", "LABEL_0", "label2id", "LABEL_0", 0));
+    return root;
 }
 
 static json_t *generation_json(const plumb_arch *a) {
@@ -131,33 +134,41 @@ static plumb_status write_json(const char *dir, const char *name, json_t *root) 
 
 typedef struct shard {
     const char *dir;
+    const plumb_arch *arch;
     const plumb_params *params;
     plumb_file_type type;
-    int first, end; /* parameters */
+    int first, end; /* parameters; the scalar head of a classifier follows the last one */
     plumb_param_fetch fetch;
     void *user;
 } shard;
 
 static plumb_status fetch_item(void *user, int64_t item, float *out) {
     const shard *s = user;
-    return s->fetch(s->user, s->first + (int)item, out);
+    int param = s->first + (int)item;
+    return s->fetch(s->user, param < s->params->count ? param : -1, out);
 }
 
 static int64_t stored_bytes(const plumb_param *p, plumb_file_type type) {
     return p->rows * p->cols * (type == PLUMB_FT_F32 ? 4 : 2);
 }
 
+static const char score_name[] = "score.weight";
+static bool has_score(const shard *s) {
+    return s->arch->classifier && s->end == s->params->count;
+}
+
 static plumb_status write_shard(const shard *s, const char *name) {
     plumb_st_item *items;
     char *path = NULL;
     int count = s->end - s->first;
-    PLUMB_TRY(plumb_alloc(&items, (size_t)count, sizeof *items, "the list of tensors"));
+    PLUMB_TRY(plumb_alloc(&items, (size_t)count + 1, sizeof *items, "the list of tensors"));
     for (int i = 0; i < count; i++) {
         const plumb_param *p = &s->params->items[s->first + i];
         items[i] = (plumb_st_item){.name = p->name, .n_dims = p->rows == 1 ? 1 : 2, .type = s->type};
         items[i].shape[0] = p->rows == 1 ? p->cols : p->rows;
         items[i].shape[1] = p->rows == 1 ? 0 : p->cols;
     }
+    if (has_score(s)) items[count++] = (plumb_st_item){.name = score_name, .n_dims = 2, .shape = {1, s->arch->hidden}, .type = s->type};
     plumb_status status = plumb_path_join(&path, s->dir, name);
     if (status == PLUMB_OK) status = plumb_safetensors_write(path, items, count, fetch_item, (void *)s);
     free(path);
@@ -190,6 +201,10 @@ static plumb_status write_shards(shard s, int shards, int64_t limit) {
             if (json_object_set_new(map, s.params->items[i].name, json_string(name)))
                 status = plumb_error(PLUMB_E_MEMORY, "%s: out of memory for the index", s.dir);
         }
+        if (status != PLUMB_OK || !has_score(&s)) continue;
+        total += s.arch->hidden * (s.type == PLUMB_FT_F32 ? 4 : 2);
+        if (json_object_set_new(map, score_name, json_string(name)))
+            status = plumb_error(PLUMB_E_MEMORY, "%s: out of memory for the index", s.dir);
     }
     if (status != PLUMB_OK) {
         json_decref(map);
@@ -215,7 +230,7 @@ plumb_status plumb_model_export_sharded(const char *dir, const plumb_arch *a, co
                                         int64_t shard_bytes) {
     PLUMB_CHECK(p->count > 0 && shard_bytes > 0 &&
                 (type == PLUMB_FT_F32 || type == PLUMB_FT_BF16 || type == PLUMB_FT_F16));
-    shard s = {dir, p, type, 0, p->count, fetch, user};
+    shard s = {dir, a, p, type, 0, p->count, fetch, user};
     int shards = 0;
     for (int first = 0; first < p->count; shards++) first = shard_end(p, type, first, shard_bytes);
     PLUMB_TRY(plumb_make_dirs(dir));

@@ -151,7 +151,7 @@ static plumb_status create(plumb_model *m, const plumb_source *s, const plumb_mo
     if (local == PLUMB_OK) local = plumb_model_attach_trainables(m, s);
     if (local == PLUMB_OK) local = build_linears(m, PLUMB_VIEW_POLICY);
     if (local == PLUMB_OK) local = build_linears(m, PLUMB_VIEW_REFERENCE);
-    if (local == PLUMB_OK) local = plumb_model_attach_adapters(m, o);
+    if (local == PLUMB_OK) local = plumb_model_attach_adapters(m, s, o);
     if (local == PLUMB_OK) local = plumb_backend_fault(m->be);
     plumb_source_release(s);
     if (m->shared) plumb_shared_barrier(m->shared);

@@ -44,7 +44,7 @@ struct plumb_model {
     plumb_arch arch;
     plumb_params params;
     plumb_attention attention;
-    bool checkpointing, wants_reference, trains_full;
+    bool checkpointing, wants_reference, trains_full, judges; /* judges: there is a reward view */
     size_t logits_budget;
     int64_t usual_tokens;
     adapter_slot adapters[PLUMB_VIEW_COUNT]; /* one for each view; a view's adapter has the view's number */
@@ -84,7 +84,8 @@ plumb_status plumb_model_plan_trainables(plumb_model *m, const plumb_model_optio
 plumb_status plumb_model_attach_trainables(plumb_model *m, const plumb_source *s) PLUMB_CHECKED;
 /* adapters.c: gives the linears of each view their LoRA matrices and heads their values, from adapters or by seed. */
 plumb_status plumb_model_plan_adapters(plumb_model *m, const plumb_model_options *o) PLUMB_CHECKED;
-plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_model_options *o) PLUMB_CHECKED;
+plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_source *s, const plumb_model_options *o) PLUMB_CHECKED;
+bool plumb_model_plans_head(const plumb_model *m, const plumb_model_options *o); /* on the policy */
 void plumb_model_refresh_lora(plumb_model *m, const plumb_trainable *t);
 /* workspace.c */
 /* cached: keys and values lie elsewhere. */

@@ -33,7 +33,7 @@ static void add_one(plumb_params *p, const plumb_arch *a, const plumb_role_row *
 
 static void add_role(plumb_params *p, const plumb_arch *a, const plumb_family *family, plumb_role role, int32_t layer) {
     const plumb_role_row *row = &family->roles[role];
-    if (role == PLUMB_ROLE_HEAD && a->tied) return;
+    if (role == PLUMB_ROLE_HEAD && (a->tied || a->classifier)) return;
     add_one(p, a, row, role, layer, false);
     if (has_bias(a, row->bias)) add_one(p, a, row, role, layer, true);
 }

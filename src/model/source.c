@@ -10,6 +10,7 @@
  * permuted order, at the same speed as a straight read. Values are checked for NaN and infinities in the pieces just
  * converted, while they are in the nearest cache. */
 #include "arch_table.h"
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@ struct plumb_source {
     plumb_safetensors safetensors;
     plumb_gguf gguf;
     const plumb_file_tensor **tensors; /* by parameter; borrowed from the containers */
+    const plumb_file_tensor *score;    /* a classifier's scalar head; NULL: none */
 };
 
 static const char *param_name(const plumb_source *s, int param) {
@@ -37,14 +39,21 @@ static const plumb_file_tensor *find_tensor(const plumb_source *s, const char *n
 
 /* --- opening ------------------------------------------------------------------------------------------------------ */
 
+enum { SHAPE_SIZE = 96 };
+static const char *shape_text(char found[SHAPE_SIZE], const plumb_file_tensor *t) {
+    found[0] = 0;
+    for (int i = 0; i < t->n_dims && strlen(found) < SHAPE_SIZE - 24; i++) {
+        size_t used = strlen(found);
+        snprintf(found + used, SHAPE_SIZE - used, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
+    }
+    return found;
+}
+
 static plumb_status wrong_shape(const plumb_source *s, const plumb_param *p, const plumb_file_tensor *t) {
     const plumb_size_names *names = s->is_gguf ? &plumb_size_names_gguf : &plumb_size_names_hf;
     const plumb_role_row *row = &s->family->roles[p->role];
-    char found[96] = "";
-    for (int i = 0; i < t->n_dims && strlen(found) < sizeof found - 24; i++) {
-        size_t used = strlen(found);
-        snprintf(found + used, sizeof found - used, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
-    }
+    char found[SHAPE_SIZE];
+    shape_text(found, t);
     if (p->rows == 1)
         return plumb_error(PLUMB_E_FORMAT, "%s: tensor %s has shape [%s], expected [%lld] (%s)", s->path, t->name,
                            found, (long long)p->cols, names->axis[p->bias ? row->rows : row->cols]);
@@ -87,6 +96,22 @@ static plumb_status match_param(plumb_source *s, int param) {
     return check_type(s, t);
 }
 
+/* The head of a sequence classifier, which is no row of the parameter table. */
+static plumb_status match_score(plumb_source *s) {
+    if (!s->arch.classifier) return PLUMB_OK;
+    const plumb_file_tensor *t = find_tensor(s, "score.weight");
+    if (!t)
+        return plumb_error(PLUMB_E_FORMAT, "%s: tensor score.weight is missing; a %s needs it", s->path,
+                           s->family->classifier);
+    char found[SHAPE_SIZE];
+    if (t->n_dims != 2 || t->shape[0] != 1 || t->shape[1] != s->arch.hidden)
+        return plumb_error(PLUMB_E_FORMAT,
+                           "%s: tensor score.weight has shape [%s], expected [1, %lld] (num_labels, hidden_size)",
+                           s->path, shape_text(found, t), (long long)s->arch.hidden);
+    s->score = t;
+    return check_type(s, t);
+}
+
 static bool ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && !strcmp(text + n - m, end);
@@ -111,6 +136,8 @@ static plumb_status explain_extra(const plumb_source *s, const char *name) {
         return plumb_error(PLUMB_E_FORMAT, "%s: tensor %.200s belongs to layer %lld, but %s says %lld layers", s->path,
                            name, layer, s->is_gguf ? "block_count" : "num_hidden_layers", (long long)s->arch.layers);
     const char *hint = "";
+    if (!strcmp(name, "score.weight")) hint = " (of a sequence classifier; architectures says which class this is)";
+    if (s->arch.classifier && !strcmp(name, "lm_head.weight")) hint = " with a score: one head of the two is too many";
     if (ends_with(name, ".bias"))
         hint = s->is_gguf ? "; biases must be on all of q, k, v, o or on all of gate, up, down"
                           : " (attention_bias and mlp_bias say which biases exist)";
@@ -132,7 +159,7 @@ static plumb_status check_extras(const plumb_source *s) {
     plumb_status status = PLUMB_OK;
     for (int64_t i = 0; i < count && status == PLUMB_OK; i++) {
         const plumb_file_tensor *t = &all[i];
-        if (bsearch(&t, used, (size_t)s->params.count, sizeof *used, by_address)) continue;
+        if (t == s->score || bsearch(&t, used, (size_t)s->params.count, sizeof *used, by_address)) continue;
         if (s->is_gguf && !strcmp(t->name, "rope_freqs.weight")) continue; /* read with the metadata */
         if (!s->is_gguf && ends_with(t->name, "rotary_emb.inv_freq"))
             continue; /* computed from rope_theta; old files store it */
@@ -173,6 +200,7 @@ static plumb_status open_files(plumb_source *s, const char *path) {
     PLUMB_TRY(plumb_params_build(&s->params, &s->arch));
     PLUMB_TRY(plumb_alloc(&s->tensors, (size_t)s->params.count, sizeof *s->tensors, "the list of tensors"));
     for (int i = 0; i < s->params.count; i++) PLUMB_TRY(match_param(s, i));
+    PLUMB_TRY(match_score(s));
     return check_extras(s);
 }
 
@@ -218,6 +246,7 @@ plumb_file_type plumb_source_type(const plumb_source *s) {
     plumb_file_type type = s->tensors[0]->type;
     for (int i = 1; i < s->params.count; i++)
         if (s->tensors[i]->type != type) return PLUMB_FT_F32;
+    if (s->score && s->score->type != type) return PLUMB_FT_F32;
     return type == PLUMB_FT_BF16 || type == PLUMB_FT_F16 ? type : PLUMB_FT_F32;
 }
 
@@ -296,6 +325,27 @@ plumb_status plumb_source_read(const plumb_source *s, int param, int64_t first, 
     return PLUMB_OK;
 }
 
+/* --- a scalar head ------------------------------------------------------------------------------------------------ */
+
+bool plumb_source_has_score(const plumb_source *s) {
+    return s->score != NULL;
+}
+
+plumb_status plumb_source_score(const plumb_source *s, float *out) {
+    if (!s->score) return plumb_error(PLUMB_E_FORMAT, "%s: the model has no score head", s->path);
+    PLUMB_TRY(plumb_tensor_to_float(s->score, 0, s->arch.hidden, out));
+    for (int64_t i = 0; i < s->arch.hidden; i++)
+        if (!isfinite(out[i]))
+            return plumb_error(PLUMB_E_NUMERIC, "%s: tensor score.weight has the value %g in row 0, column %lld",
+                               s->path, (double)out[i], (long long)i);
+    return PLUMB_OK;
+}
+
+void plumb_source_as_classifier(plumb_source *s) {
+    s->arch.classifier = true;
+    if (s->params.items[s->params.count - 1].role == PLUMB_ROLE_HEAD) s->params.count--; /* it is the last */
+}
+
 /* --- identity ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t hash(uint64_t h, const void *bytes, size_t n) { /* FNV-1a */
@@ -320,5 +370,6 @@ uint64_t plumb_source_identity(const plumb_source *s) {
         else
             for (size_t k = 0; k < SAMPLES; k++) h = hash(h, t->data + (t->bytes - SAMPLE) / (SAMPLES - 1) * k, SAMPLE);
     }
+    if (s->score) h = hash(h, s->score->data, s->score->bytes);
     return h;
 }

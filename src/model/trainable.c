@@ -54,11 +54,10 @@ plumb_status plumb_model_plan_trainables(plumb_model *m, const plumb_model_optio
         }
         add_lora(m, PLUMB_VIEW_POLICY, i);
     }
-    bool policy_head = o->head != PLUMB_HEAD_NONE || (o->adapter && o->adapter->score);
-    if (policy_head && !o->freeze_adapter) add(m, -1, PLUMB_PART_SCORE, PLUMB_VIEW_POLICY, 1, m->arch.hidden);
+    if (plumb_model_plans_head(m, o) && !o->freeze_adapter) add(m, -1, PLUMB_PART_SCORE, PLUMB_VIEW_POLICY, 1, m->arch.hidden);
     for (int i = 0; i < m->params.count; i++) add_lora(m, PLUMB_VIEW_VALUE, i);
     if (m->adapters[PLUMB_VIEW_VALUE].present) add(m, -1, PLUMB_PART_SCORE, PLUMB_VIEW_VALUE, 1, m->arch.hidden);
-    if (m->trains_full && (m->adapters[PLUMB_VIEW_REWARD].present || m->adapters[PLUMB_VIEW_VALUE].present)) m->wants_reference = true; /* they stand on the base as it was */
+    if (m->trains_full && (m->judges || m->adapters[PLUMB_VIEW_VALUE].present)) m->wants_reference = true; /* they stand on the base as it was */
     return PLUMB_OK;
 }
 int plumb_model_units(const plumb_model *m) { return (int)(m->arch.layers + 2) * (m->adapters[PLUMB_VIEW_VALUE].present ? 2 : 1); }

@@ -136,8 +136,8 @@ static void layer_backward(const pass *p, int32_t layer, plumb_tensor d, plumb_t
 }
 
 /* --- passes ----------------------------------------------------------------------------------------------------------------------------------- */
-static const value *head_value(const plumb_model *m) {
-    return &m->values[plumb_params_find(&m->params, m->arch.tied ? PLUMB_ROLE_EMBED : PLUMB_ROLE_HEAD, -1, false)];
+static const value *head_value(const plumb_model *m) { /* NULL: a classifier has none */
+    return m->arch.classifier ? NULL : &m->values[plumb_params_find(&m->params, m->arch.tied ? PLUMB_ROLE_EMBED : PLUMB_ROLE_HEAD, -1, false)];
 }
 
 /* Which rows go through which adapter, and with what factor. */
@@ -223,11 +223,14 @@ void plumb_forward_result_free(plumb_forward_result *r) {
     *r = (plumb_forward_result){0};
 }
 
+static plumb_status no_lm_head(void) { return plumb_error(PLUMB_E_CONFIG, "a sequence classifier has no LM head: it gives scores, no probabilities of tokens"); }
+
 plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const plumb_pass *o, plumb_forward_result *r) {
     pass p;
     workspace *s = &m->space;
     plumb_tensor none = {0};
     if (o->values && !plumb_model_has_head(m, o->view)) return plumb_error(PLUMB_E_CONFIG, "this model has no scalar head");
+    if ((o->logprobs || o->entropy) && !head_value(m)) return no_lm_head();
     if (o->entropy && head_value(m)->grad.buffer) return plumb_error(PLUMB_E_UNSUPPORTED, "an entropy bonus needs a frozen head and embedding; leave them out of train_modules");
     PLUMB_TRY(begin(m, &p, f, o->view, o->training, o->dropout, NULL));
     run_layers(&p);
@@ -328,6 +331,7 @@ static plumb_status reserve_logits(plumb_model *m) {
 plumb_status plumb_model_decode(plumb_model *m, const plumb_forest *f, plumb_view view, plumb_kv *kv, float *out) {
     pass p;
     plumb_tensor none = {0};
+    if (!head_value(m)) return no_lm_head();
     PLUMB_TRY(begin(m, &p, f, view, false, NULL, kv));
     run_layers(&p);
     PLUMB_TRY(reserve_logits(m));

@@ -8,12 +8,16 @@ python hf_load.py --merged DIR --model DIR [--adapter DIR] [--dtype float32|bflo
     --tokenizer: the merged model's tokenizer gives the model's ids.
 python hf_load.py --adapter DIR --same-as DIR --model DIR
     both adapters open with PeftModel on the model and give the same logits, bit for bit.
+python hf_load.py --classifier DIR --scores FILE
+    DIR opens with AutoModelForSequenceClassification, without missing or unexpected weights, and gives the scores that
+    plumb score --output_file FILE has for the first pairs (fp32, an end token behind every answer).
 python hf_load.py --jobs FILE
     each line of FILE is the arguments of one of the above: one start of Python for all.
 
 Exit status 0: equal; 1: not; 77: a Python package is missing (tests count it as skipped).
 """
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -153,6 +157,23 @@ def check_adapters(arguments):
     check(not torch.equal(logits[0], plain), "the adapter changes the logits")
 
 
+def check_classifier(arguments):
+    path, few = arguments.classifier, 8
+    model, info = transformers.AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        check(not info[kind], f"{path}: {kind}: {sorted(info[kind])[:3]}")
+    check(model.config.num_labels == 1, f"{model.config.num_labels} labels")
+    tokenizer, worst = transformers.AutoTokenizer.from_pretrained(path), 0.0
+    with open(arguments.scores) as lines:
+        records = [json.loads(next(lines)) for _ in range(few)]
+    for record in records:
+        for answer in ("chosen", "rejected"):
+            ids = tokenizer(record["prompt"] + record[answer]).input_ids + [tokenizer.eos_token_id]
+            with torch.no_grad():
+                worst = max(worst, abs(model.eval()(input_ids=torch.tensor([ids])).logits[0, 0].item() - record[f"score_{answer}"]))
+    check(worst <= 1e-4, f"scores within 1e-4 ({worst:.2g})")
+
+
 def check_tokenizers(arguments):
     a, b = (transformers.AutoTokenizer.from_pretrained(path) for path in (arguments.model, arguments.merged))
     text = "Convert 15 feet to meters.\n<|im_end|>"
@@ -172,11 +193,13 @@ def run(parser, words):
         check_tokenizers(arguments)
     if arguments.same_as:
         check_adapters(arguments)
+    if arguments.classifier:
+        check_classifier(arguments)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("--merged", "--adapter", "--model", "--dtype", "--logits", "--same-as", "--jobs"):
+    for name in ("--merged", "--adapter", "--model", "--dtype", "--logits", "--same-as", "--jobs", "--classifier", "--scores"):
         parser.add_argument(name)
     parser.add_argument("--tokenizer", action="store_true", help="the merged model's tokenizer is the model's")
     run(parser, sys.argv[1:])

@@ -43,4 +43,15 @@ if "$python" -c 'import gguf' 2>/dev/null; then
 else
     echo "GGUF left out: $python lacks gguf"
 fi
+# A reward model with all its weights, and one merged from a base and an adapter, score as transformers' class does.
+root=$(cd "$here/../.." && pwd)
+stories=$root/tests/data/models/stories260K
+pairs=$root/configs/quickstart/data/instruction-pairs.json
+"$plumb" reward model="$stories" train_file="$pairs" lora=false max_length=300 max_steps=3 learning_rate=1e-3 output_dir="$work/full" 2>/dev/null
+"$plumb" reward model="$stories" train_file="$pairs" max_length=300 max_steps=3 learning_rate=1e-3 output_dir="$work/lora" 2>/dev/null
+"$plumb" merge --model "$stories" --adapter "$work/lora/adapter" --output "$work/lora/model"
+for kind in full lora; do
+    "$plumb" score model="$work/$kind/model" input_file="$pairs" max_length=300 precision=fp32 output_file="$work/$kind.jsonl" >/dev/null 2>&1
+    echo "--classifier '$work/$kind/model' --scores '$work/$kind.jsonl'" >>"$work/jobs"
+done
 "$python" "$here/hf_load.py" --jobs "$work/jobs"

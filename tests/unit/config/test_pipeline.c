@@ -68,6 +68,33 @@ static void binds_stages_and_references(void **state) {
     plumb_stages_free(&p);
 }
 
+/* What a value model leaves depends on what it is and how it is trained. */
+static void knows_what_a_value_model_leaves(void **state) {
+    static const struct { const char *settings, *product; bool made; } cases[] = {
+        {"reward_funcs: [json]", "value", true}, {"reward_funcs: [json]", "value_model", false},
+        {"reward_funcs: [json], value_model: trunk", "value", true}, {"reward_funcs: [json], value_model: trunk, lora: false", "value", false},
+        {"value_model: '${judge.model}', reward_model: '${judge.model}'", "value", true}, {"value_model: '${judge.model}', reward_model: '${judge.model}'", "value_model", false},
+        {"reward_funcs: [json], value_model: '${judge.model}', lora: false", "value_model", true}, {"reward_funcs: [json], value_model: '${judge.model}', lora: false", "value", false},
+        {"reward_funcs: [json], value_model: other, train_modules: ['*norm*']", "value_model", true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        plumb_stages p;
+        char text[1024];
+        snprintf(text, sizeof text, "output_dir: runs/a\nstages:\n  - {command: reward, name: judge, lora: false, model: base, train_file: a.jsonl}\n  - {command: ppo, model: base, train_file: b.jsonl, %s}\n"
+                 "  - {command: score, model: '${ppo.%s}', input_file: c.jsonl}\n", cases[i].settings, cases[i].product);
+        if (!cases[i].made) {
+            assert_refused(text, NULL, 0, "which stage ppo (plumb ppo) does not make");
+            continue;
+        }
+        assert_ok(load(&p, text, NULL, 0));
+        snprintf(text, sizeof text, "runs/a/ppo/%s", cases[i].product);
+        assert_string_equal(p.stages[2].options.model, text);
+        if (strstr(cases[i].settings, "judge")) assert_string_equal(p.stages[1].options.value_model, "runs/a/judge/model");
+        plumb_stages_free(&p);
+    }
+}
+
 static void arguments_come_last(void **state) {
     (void)state;
     plumb_stages p;
@@ -282,7 +309,8 @@ static void survives_failed_allocations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(binds_stages_and_references), cmocka_unit_test(arguments_come_last), cmocka_unit_test(refuses_bad_files),
+        cmocka_unit_test(binds_stages_and_references), cmocka_unit_test(knows_what_a_value_model_leaves),
+        cmocka_unit_test(arguments_come_last), cmocka_unit_test(refuses_bad_files),
         cmocka_unit_test(refuses_bad_references), cmocka_unit_test(fingerprints_follow_what_decides), cmocka_unit_test(finds_stages_by_name),
         cmocka_unit_test(reads_the_command_line), cmocka_unit_test(shipped_files_load), cmocka_unit_test(survives_failed_allocations),
     };

@@ -47,6 +47,23 @@ static void fills_defaults(void **state) {
     assert_true(a.rope_theta == 10000.0 && a.norm_eps == 1e-6 && !a.tied && a.bos == -1 && a.n_eos == 0);
 }
 
+static void reads_labels(void **state) {
+    static const char *const one[] = {"\"id2label\":{\"0\":\"LABEL_0\"}", "\"num_labels\":1", "\"num_labels\":1,\"id2label\":{\"0\":\"good\"}"};
+    plumb_arch a;
+    plumb_params p;
+    char changes[256];
+    for (int i = 0; i < 3; i++) {
+        snprintf(changes, sizeof changes, "{\"architectures\":[\"LlamaForSequenceClassification\"],%s}", one[i]);
+        assert_ok(read_changed(*state, llama, changes, &a));
+        assert_true(a.classifier);
+        assert_ok(plumb_params_build(&p, &a));
+        assert_int_equal(plumb_params_find(&p, PLUMB_ROLE_HEAD, -1, false), -1);
+        plumb_params_free(&p);
+    }
+    assert_ok(read_changed(*state, llama, "{\"id2label\":{\"0\":\"a\"}}", &a)); /* of no interest to a language model */
+    assert_false(a.classifier);
+}
+
 static void merges_ends(void **state) {
     plumb_arch a;
     put_text(*state, "generation_config.json", "{\"eos_token_id\":[5,2,7],\"pad_token_id\":9,\"bos_token_id\":4}");
@@ -157,6 +174,15 @@ static void refuses(void **state) {
         {"{\"pad_token_id\":-2}", PLUMB_E_FORMAT, "pad_token_id"},
         {"{\"bos_token_id\":4294967296}", PLUMB_E_FORMAT, "bos_token_id"},
         {"{\"max_position_embeddings\":0}", PLUMB_E_FORMAT, "max_position_embeddings"},
+        {"{\"architectures\":\"LlamaForCausalLM\"}", PLUMB_E_FORMAT, "architectures is a string"},
+        {"{\"architectures\":[\"LlamaForSequenceClassification\"]}", PLUMB_E_UNSUPPORTED,
+         "num_labels is 2 (where neither it nor id2label is there); supported: a LlamaForSequenceClassification with one"},
+        {"{\"architectures\":[\"LlamaForSequenceClassification\"],\"num_labels\":3}", PLUMB_E_UNSUPPORTED, "num_labels is 3;"},
+        {"{\"architectures\":[\"LlamaForSequenceClassification\"],\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}",
+         PLUMB_E_UNSUPPORTED, "num_labels is 2;"},
+        {"{\"architectures\":[\"LlamaForSequenceClassification\"],\"num_labels\":1,\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}",
+         PLUMB_E_FORMAT, "num_labels is 1, but id2label has 2"},
+        {"{\"architectures\":[\"LlamaForSequenceClassification\"],\"id2label\":[\"a\"]}", PLUMB_E_FORMAT, "id2label is an array"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         plumb_arch a;
@@ -232,6 +258,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_both_styles),
         cmocka_unit_test_setup_teardown(fills_defaults, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(reads_labels, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(merges_ends, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(reads_rope, make_folder, remove_folder),
         cmocka_unit_test(frequencies),

@@ -62,6 +62,32 @@ static void writes_what_it_reads(void **state) {
         }
 }
 
+static plumb_status fetch_scored(void *user, int param, float *out) {
+    if (param >= 0) return fetch_source(user, param, out);
+    for (int i = 0; i < 48; i++) out[i] = (float)(i * i) - 7;
+    return PLUMB_OK;
+}
+static void writes_sequence_classifiers(void **state) {
+    static const char *const models[] = {GOLDEN "/models/llama", GOLDEN "/models/llama3-tied"};
+    for (int m = 0; m < 2; m++)
+        for (int shards = 0; shards < 2; shards++) {
+            plumb_source *s, *again;
+            float expected[48], found[48];
+            assert_ok(plumb_source_open(&s, models[m]));
+            plumb_source_as_classifier(s);
+            assert_ok(plumb_model_export_sharded(*state, plumb_source_arch(s), plumb_source_params(s), PLUMB_FT_F32, fetch_scored, s, shards ? 100000 : 1 << 30));
+            assert_ok(plumb_source_open(&again, *state));
+            assert_true(plumb_source_arch(again)->classifier && plumb_source_has_score(again));
+            compare_archs(plumb_source_arch(s), plumb_source_arch(again));
+            compare_sources(s, again);
+            assert_ok(fetch_scored(s, -1, expected));
+            assert_ok(plumb_source_score(again, found));
+            assert_memory_equal(found, expected, sizeof found);
+            plumb_source_close(again);
+            plumb_source_close(s);
+        }
+}
+
 static void writes_a_plain_configuration(void **state) {
     plumb_source *s;
     json_t *root;
@@ -178,6 +204,7 @@ static void does_not_round_twice(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(writes_what_it_reads, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(writes_sequence_classifiers, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(writes_a_plain_configuration, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(leaves_nothing_half_written, make_folder, remove_folder),
         cmocka_unit_test(merges_with_one_rounding),

@@ -194,6 +194,54 @@ static void handles_tied_heads(void **state) {
     free_weights(&w);
 }
 
+static void reads_sequence_classifiers(void **state) {
+    const char *llama = GOLDEN "/models/llama", *classifier = "{\"architectures\":[\"LlamaForSequenceClassification\"],\"num_labels\":1}";
+    plumb_source *s;
+    float found[48];
+    weights w = load_weights(llama);
+    add_weight(&w, "score.weight", 1, 48);
+    float *score = (float *)(uintptr_t)item_of(&w, "score.weight")->data;
+    for (int i = 0; i < 48; i++) score[i] = (float)i - 20.5f;
+    put_model(*state, &w, llama, "{}");
+    assert_refused(plumb_source_open(&s, *state), PLUMB_E_FORMAT, "score.weight is not part of a llama model (of a sequence classifier;");
+    put_model(*state, &w, llama, classifier);
+    assert_refused(plumb_source_open(&s, *state), PLUMB_E_FORMAT, "lm_head.weight is not part of a llama model with a score");
+    plumb_st_item *head = item_of(&w, "lm_head.weight");
+    free((void *)(uintptr_t)head->name);
+    head->name = strdup("model.rotary_emb.inv_freq");
+    put_model(*state, &w, llama, classifier);
+    s = must_open(*state);
+    assert_true(plumb_source_has_score(s) && plumb_source_arch(s)->classifier);
+    assert_ok(plumb_source_score(s, found));
+    assert_memory_equal(found, score, sizeof found);
+    uint64_t original = plumb_source_identity(s);
+    plumb_source_close(s);
+    score[47] = NAN;
+    put_model(*state, &w, llama, classifier);
+    s = must_open(*state);
+    assert_int_not_equal(plumb_source_identity(s), original);
+    assert_refused(plumb_source_score(s, found), PLUMB_E_NUMERIC, "score.weight has the value nan in row 0, column 47");
+    plumb_source_close(s);
+    item_of(&w, "score.weight")->shape[0] = 2, item_of(&w, "score.weight")->shape[1] = 24;
+    put_model(*state, &w, llama, classifier);
+    assert_refused(plumb_source_open(&s, *state), PLUMB_E_FORMAT, "score.weight has shape [2, 24], expected [1, 48] (num_labels, hidden_size)");
+    w.count--;
+    free((void *)(uintptr_t)w.items[w.count].name);
+    free(score);
+    put_model(*state, &w, llama, classifier);
+    assert_refused(plumb_source_open(&s, *state), PLUMB_E_FORMAT, "score.weight is missing; a LlamaForSequenceClassification needs it");
+    free_weights(&w);
+    s = must_open(llama); /* a language model that is to score leaves its head out */
+    int count = plumb_source_params(s)->count;
+    assert_false(plumb_source_has_score(s));
+    assert_refused(plumb_source_score(s, found), PLUMB_E_FORMAT, "no score head");
+    plumb_source_as_classifier(s);
+    assert_int_equal(plumb_source_params(s)->count, count - 1);
+    plumb_source_as_classifier(s);
+    assert_int_equal(plumb_source_params(s)->count, count - 1);
+    plumb_source_close(s);
+}
+
 static void finds_bad_values(void **state) {
     const char *llama = GOLDEN "/models/llama";
     const float bad[] = {NAN, INFINITY, -INFINITY};
@@ -266,6 +314,7 @@ int main(void) {
         cmocka_unit_test(refuses_bad_ranges),
         cmocka_unit_test_setup_teardown(refuses_wrong_tensors, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(handles_tied_heads, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(reads_sequence_classifiers, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(finds_bad_values, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(tells_models_apart, make_folder, remove_folder),
         cmocka_unit_test(survives_lost_memory),
