@@ -72,7 +72,7 @@ int main(int argc, char **argv) {
                     begin = plumb_clock();
                     if (op == 0) {
                         PLUMB_RUN(be, operand_pack, ox, tx, PLUMB_BY_COLUMNS, none);
-                        PLUMB_RUN(be, linear_forward, ty, &(plumb_term){ox, W}, 1, none);
+                        PLUMB_RUN(be, linear_forward, &(plumb_product){ty, &(plumb_term){ox, W}, 1, none}, 1);
                     } else if (op == 1) {
                         PLUMB_RUN(be, operand_pack, oy, ty, PLUMB_BY_ROWS, none);
                         PLUMB_RUN(be, linear_backward, tdx, &(plumb_term){oy, W}, 1);

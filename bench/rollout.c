@@ -91,7 +91,7 @@ static void sweep(model *m, int64_t M, double best[PER_LAYER + 1]) {
     plumb_tensor none = {0};
     for (int i = 0; i < MATRICES; i++) {
         double start = plumb_clock();
-        PLUMB_RUN(m->be, linear_forward, plumb_tensor_of(m->b, 0, M, rows_of(i)), &(plumb_term){m->x[cols_of(i) == 1536], m->w[i]}, 1, none);
+        PLUMB_RUN(m->be, linear_forward, &(plumb_product){plumb_tensor_of(m->b, 0, M, rows_of(i)), &(plumb_term){m->x[cols_of(i) == 1536], m->w[i]}, 1, none}, 1);
         best[kind_of(i)] = fmin(best[kind_of(i)], plumb_clock() - start);
     }
 }
@@ -110,7 +110,7 @@ static void prepare(model *m, int64_t M, double allowed) {
         int64_t n = rows_of(i), k = cols_of(i);
         float *y = malloc((size_t)(M * n) * sizeof *y), *w = malloc((size_t)(32 * k) * sizeof *w);
         plumb_tensor ty = plumb_tensor_of(m->b, 0, M, n);
-        PLUMB_RUN(m->be, linear_forward, ty, &(plumb_term){m->x[k == 1536], m->w[i]}, 1, none);
+        PLUMB_RUN(m->be, linear_forward, &(plumb_product){ty, &(plumb_term){m->x[k == 1536], m->w[i]}, 1, none}, 1);
         PLUMB_RUN(m->be, read, ty, y);
         for (int64_t s = 0; s < SAMPLES; s++) {
             int64_t c = s * 104729 % n, r = s % M;

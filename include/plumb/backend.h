@@ -64,6 +64,9 @@ static inline plumb_tensor plumb_tensor_cols(plumb_tensor t, int64_t first, int6
 typedef enum plumb_packing { PLUMB_BY_COLUMNS, PLUMB_BY_ROWS } plumb_packing;
 typedef struct plumb_term { const plumb_operand *x; const plumb_weight *w; } plumb_term; /* one summand of a product */
 
+typedef struct plumb_product { plumb_tensor y; const plumb_term *terms; int n_terms; plumb_tensor bias; } plumb_product; /* y = sum_t x_t w_t^T + bias */
+enum { PLUMB_MAX_PRODUCTS = 16 };
+
 typedef struct plumb_attention { /* sizes; scale is applied to q */
     int64_t heads, kv_heads, head_dim;
     double scale;
@@ -103,8 +106,9 @@ typedef struct plumb_backend_ops {
     void (*operand_pack)(plumb_backend *be, plumb_operand *o, plumb_tensor x, plumb_packing packing, plumb_tensor row_scale);
 
     /* --- products -------------------------------------------------------------------------------------------------------- */
-    /* y[T,n] = sum_t x_t w_t^T + bias; x_t packed by columns [T, k_t], w_t [n, k_t]; bias [1,n] or absent. */
-    void (*linear_forward)(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms, plumb_tensor bias);
+    /* y[T,n] = sum_t x_t w_t^T + bias for each of `count` products (at most 16) with the same T; x_t packed by columns [T, k_t], w_t [n, k_t]; bias [1,n] or absent.
+     * Together they are one piece of work: decoding's products are so short that it matters. */
+    void (*linear_forward)(plumb_backend *be, const plumb_product *products, int count);
     /* dx[T,k] = sum_t dy_t w_t; dy_t packed by rows [T, n_t], w_t [n_t, k]. */
     void (*linear_backward)(plumb_backend *be, plumb_tensor dx, const plumb_term *terms, int n_terms);
     /* The same, leaving the result packed by rows in `dx` ([T,k]), rows scaled by row_scale (or not, when absent). */

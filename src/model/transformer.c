@@ -337,7 +337,7 @@ plumb_status plumb_model_decode(plumb_model *m, const plumb_forest *f, plumb_vie
     PLUMB_TRY(reserve_logits(m));
     plumb_tensor z = plumb_tensor_of(m->logits, 0, m->targets, m->arch.vocab);
     PLUMB_RUN(m->be, operand_pack, m->logits_operand, first_rows(m->space.rows_normed, m->targets), PLUMB_BY_COLUMNS, none);
-    PLUMB_RUN(m->be, linear_forward, z, &(plumb_term){m->logits_operand, plumb_value_weight(head_value(m), view)}, 1, none);
+    PLUMB_RUN(m->be, linear_forward, &(plumb_product){z, &(plumb_term){m->logits_operand, plumb_value_weight(head_value(m), view)}, 1, none}, 1);
     PLUMB_RUN(m->be, read, z, out);
     return plumb_backend_fault(m->be);
 }

@@ -38,7 +38,7 @@ static void linear_forward(device *d) {
         PLUMB_RUN(d->be, operand_pack, o, d->t[LX + t], PLUMB_BY_COLUMNS, d->t[LS + t]);
         terms[t] = (plumb_term){o, d->w[LW + t]};
     }
-    PLUMB_RUN(d->be, linear_forward, d->t[LY], terms, n, d->t[LB]);
+    PLUMB_RUN(d->be, linear_forward, &(plumb_product){d->t[LY], terms, n, d->t[LB]}, 1);
 }
 static void linear_backward(device *d) {
     plumb_operand *plain = operand(d, 3, d->x->T, d->x->c->n), *scaled = operand(d, 4, d->x->T, d->x->c->n);
@@ -75,10 +75,13 @@ static void fan_describe(context *x) {
 static void fan_forward(device *d) {
     plumb_operand *o = operand(d, 0, d->x->T, d->x->c->k);
     PLUMB_RUN(d->be, operand_pack, o, d->t[FX], PLUMB_BY_COLUMNS, absent());
+    plumb_term terms[MAX_TERMS];
+    plumb_product products[MAX_TERMS];
     for (int t = 0; t < d->x->c->terms; t++) {
-        plumb_term term = {o, d->w[FW + t]};
-        PLUMB_RUN(d->be, linear_forward, d->t[FY + t], &term, 1, absent());
+        terms[t] = (plumb_term){o, d->w[FW + t]};
+        products[t] = (plumb_product){d->t[FY + t], &terms[t], 1, absent()};
     }
+    PLUMB_RUN(d->be, linear_forward, products, (int)d->x->c->terms);
 }
 static void fan_backward(device *d) {
     plumb_term terms[MAX_TERMS];
@@ -111,9 +114,9 @@ static void lora_forward(device *d) {
     plumb_operand *px = operand(d, 0, d->x->T, c->k), *pxa = operand(d, 1, d->x->T, c->rank);
     plumb_term down = {px, d->w[AA]}, both[2] = {{px, d->w[AW]}, {pxa, d->w[AB]}};
     PLUMB_RUN(d->be, operand_pack, px, d->t[AX], PLUMB_BY_COLUMNS, absent());
-    PLUMB_RUN(d->be, linear_forward, d->t[AXA], &down, 1, absent());
+    PLUMB_RUN(d->be, linear_forward, &(plumb_product){d->t[AXA], &down, 1, absent()}, 1);
     PLUMB_RUN(d->be, operand_pack, pxa, d->t[AXA], PLUMB_BY_COLUMNS, d->t[AS]);
-    PLUMB_RUN(d->be, linear_forward, d->t[AY], both, 2, absent());
+    PLUMB_RUN(d->be, linear_forward, &(plumb_product){d->t[AY], both, 2, absent()}, 1);
 }
 static void lora_backward(device *d) {
     const op_case *c = d->x->c;

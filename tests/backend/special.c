@@ -176,7 +176,7 @@ static void check_token_stats(const char *where, plumb_backend *be, verify_funct
     PLUMB_RUN(be, write, h, values + 3);
     PLUMB_RUN(be, head_forward, given, none, none, h, w, 0.7, (size_t)1 << 20, batch);
     PLUMB_RUN(be, operand_pack, x, h, PLUMB_BY_COLUMNS, none);
-    PLUMB_RUN(be, linear_forward, z, &(plumb_term){x, w}, 1, none);
+    PLUMB_RUN(be, linear_forward, &(plumb_product){z, &(plumb_term){x, w}, 1, none}, 1);
     PLUMB_RUN(be, token_stats, drawn, z, tokens, 0.7);
     float a[R * 4], b[R * 4];
     PLUMB_RUN(be, read, drawn, a);
@@ -337,7 +337,7 @@ static void check_packing(const char *where, plumb_backend *be, verify_function 
         if (rows)
             PLUMB_RUN(be, linear_backward, ty, &term, 1);
         else
-            PLUMB_RUN(be, linear_forward, ty, &term, 1, absent());
+            PLUMB_RUN(be, linear_forward, &(plumb_product){ty, &term, 1, absent()}, 1);
         PLUMB_RUN(be, read, ty, y);
         for (int i = 0; i < T * K; i++)
             good &= y[i] == as_stored(be, scaled ? (float)((double)x[i] * (double)scale[i / K]) : x[i]);

@@ -71,20 +71,25 @@ static bool check_terms(plumb_backend *be, const plumb_term *terms, int n_terms,
 }
 
 /* y[i][j] = bias[j] + sum_t sum_c x_t[i][c] w_t[j][c] */
-void plumb_ref_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms,
-                              plumb_tensor bias) {
-    if (!plumb_ref_shaped(be, y, y.rows, y.cols, "linear_forward", "y")) return;
-    if (!absent_or_shaped(be, bias, 1, y.cols, "linear_forward", "bias")) return;
-    if (!check_terms(be, terms, n_terms, PLUMB_BY_COLUMNS, y.rows, y.cols, "linear_forward")) return;
-    for (int64_t i = 0; i < y.rows; i++)
-        for (int64_t j = 0; j < y.cols; j++) {
-            double sum = bias.buffer ? row_of(bias, 0)[j] : 0;
-            for (int t = 0; t < n_terms; t++) {
-                const double *x = terms[t].x->data + i * terms[t].w->k, *w = terms[t].w->data + j * terms[t].w->k;
-                for (int64_t c = 0; c < terms[t].w->k; c++) sum += x[c] * w[c];
-            }
-            row_of(y, i)[j] = sum;
+static void forward_row(const plumb_product *p, int64_t i) {
+    for (int64_t j = 0; j < p->y.cols; j++) {
+        double sum = p->bias.buffer ? row_of(p->bias, 0)[j] : 0;
+        for (int t = 0; t < p->n_terms; t++) {
+            int64_t k = p->terms[t].w->k;
+            const double *x = p->terms[t].x->data + i * k, *w = p->terms[t].w->data + j * k;
+            for (int64_t c = 0; c < k; c++) sum += x[c] * w[c];
         }
+        row_of(p->y, i)[j] = sum;
+    }
+}
+void plumb_ref_linear_forward(plumb_backend *be, const plumb_product *products, int count) {
+    if (!plumb_ref_check(be, count <= PLUMB_MAX_PRODUCTS, "linear_forward", "there are more products than a call may have")) return;
+    for (const plumb_product *p = products; p < products + count; p++) {
+        if (!plumb_ref_shaped(be, p->y, products->y.rows, p->y.cols, "linear_forward", "y")) return;
+        if (!absent_or_shaped(be, p->bias, 1, p->y.cols, "linear_forward", "bias")) return;
+        if (!check_terms(be, p->terms, p->n_terms, PLUMB_BY_COLUMNS, p->y.rows, p->y.cols, "linear_forward")) return;
+        for (int64_t i = 0; i < p->y.rows; i++) forward_row(p, i);
+    }
 }
 
 /* One row of the product backward: out[j] = sum_t sum_c dy_t[i][c] w_t[c][j] */

@@ -81,8 +81,7 @@ plumb_status plumb_ref_operand_create(plumb_backend *be, int64_t rows, int64_t c
 void plumb_ref_operand_free(plumb_backend *be, plumb_operand *o);
 void plumb_ref_operand_pack(plumb_backend *be, plumb_operand *o, plumb_tensor x, plumb_packing packing,
                             plumb_tensor row_scale);
-void plumb_ref_linear_forward(plumb_backend *be, plumb_tensor y, const plumb_term *terms, int n_terms,
-                              plumb_tensor bias);
+void plumb_ref_linear_forward(plumb_backend *be, const plumb_product *products, int count);
 void plumb_ref_linear_backward(plumb_backend *be, plumb_tensor dx, const plumb_term *terms, int n_terms);
 void plumb_ref_linear_backward_packed(plumb_backend *be, plumb_operand *dx, const plumb_term *terms, int n_terms,
                                       plumb_tensor row_scale);

@@ -93,7 +93,7 @@ static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor 
         int64_t rows = plumb_min64(chunk, h.rows - first);
         plumb_tensor z = plumb_tensor_of(&view, 0, rows, V), none = {0};
         op_operand_pack(be, state->head_operand, plumb_tensor_rows(h, first, rows), PLUMB_BY_COLUMNS, none);
-        op_linear_forward(be, z, &(plumb_term){state->head_operand, w}, 1, none);
+        op_linear_forward(be, &(plumb_product){z, &(plumb_term){state->head_operand, w}, 1, none}, 1);
 #pragma omp parallel for schedule(static) num_threads(be->threads)
         for (int64_t j = 0; j < rows; j++) {
             if (second) memcpy(second + j * V, plumb_cpu_at(z, j), (size_t)V * sizeof(float));
@@ -133,7 +133,7 @@ static void op_head_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dl
         int64_t rows = plumb_min64(chunk, h.rows - first);
         plumb_tensor z = plumb_tensor_of(&view, 0, rows, V), none = {0};
         op_operand_pack(be, state->head_operand, plumb_tensor_rows(h, first, rows), PLUMB_BY_COLUMNS, none);
-        op_linear_forward(be, z, &(plumb_term){state->head_operand, w}, 1, none);
+        op_linear_forward(be, &(plumb_product){z, &(plumb_term){state->head_operand, w}, 1, none}, 1);
 #pragma omp parallel for schedule(static) num_threads(be->threads)
         for (int64_t j = 0; j < rows; j++) {
             float unused[4];
