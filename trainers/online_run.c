@@ -295,7 +295,7 @@ plumb_status plumb_online_after(plumb_online *o) {
 /* The value model beside the policy, with its head: what a further run starts from. */
 static plumb_status write_value_model(plumb_online *o) {
     plumb_session *s = o->s;
-    plumb_product p = {o->critic.model, s->value_model ? s->value_source : s->source, o->critic.view, o->value_config, true};
+    plumb_output p = {o->critic.model, s->value_model ? s->value_source : s->source, o->critic.view, o->value_config, true};
     if (!p.model) return PLUMB_OK;
     if (s->value_model || plumb_model_adapter_of(p.model, p.view) != PLUMB_NO_ADAPTER) return plumb_session_write(s, &p, "value", s->value_model ? "value_model" : NULL);
     if (s->log) plumb_log_line(s->log, "the value head is not saved: there is no adapter to save it with");

@@ -425,7 +425,7 @@ void plumb_session_close(plumb_session *s) {
 }
 
 /* --- the product ------------------------------------------------------------------------------------------------------------------------------------ */
-typedef struct fetched { const plumb_product *p; plumb_adapter adapter; } fetched;
+typedef struct fetched { const plumb_output *p; plumb_adapter adapter; } fetched;
 static plumb_status fetch(void *user, int param, float *out) {
     fetched *f = user;
     if (param >= 0) return plumb_model_param(f->p->model, f->p->source, param, &f->adapter, PLUMB_FT_F32, out);
@@ -434,7 +434,7 @@ static plumb_status fetch(void *user, int param, float *out) {
 }
 const plumb_lora_config *plumb_session_lora(const plumb_session *s) { return s->has_adapter ? &s->adapter.config : &s->lora; }
 /* The adapter as trained, with the settings it was made or loaded with; its head too, or not. */
-static plumb_status trained_adapter(const plumb_product *p, plumb_adapter *a) {
+static plumb_status trained_adapter(const plumb_output *p, plumb_adapter *a) {
     PLUMB_TRY(plumb_model_adapter(p->model, p->view, a));
     a->config.target_modules = p->lora->target_modules, a->config.n_target_modules = p->lora->n_target_modules, a->config.target_regex = p->lora->target_regex;
     a->config.base_model = (char *)(uintptr_t)plumb_source_path(p->source);
@@ -454,7 +454,7 @@ static bool trained_in_full(const plumb_model *m) {
     for (int i = 0; i < n; i++) full = full || t[i].part == PLUMB_PART_FULL;
     return full;
 }
-plumb_status plumb_session_write(plumb_session *s, const plumb_product *p, const char *name, const char *full_name) {
+plumb_status plumb_session_write(plumb_session *s, const plumb_output *p, const char *name, const char *full_name) {
     bool full = full_name && trained_in_full(p->model);
     char *path = NULL;
     fetched f = {.p = p};
@@ -476,7 +476,7 @@ static void write_report(plumb_session *s) {
     else if (s->o->report && s->log) plumb_log_line(s->log, "report written to %s/report.html", s->dir);
 }
 plumb_status plumb_session_finish(plumb_session *s) {
-    plumb_product p = {s->model, s->source, PLUMB_VIEW_POLICY, plumb_session_lora(s), s->command != PLUMB_FOR_PPO}; /* a value head on PPO's policy is no part of it */
+    plumb_output p = {s->model, s->source, PLUMB_VIEW_POLICY, plumb_session_lora(s), s->command != PLUMB_FOR_PPO}; /* a value head on PPO's policy is no part of it */
     plumb_comm_doing("writing the result after step", s->step);
     plumb_status status = plumb_is_root() ? plumb_session_write(s, &p, "adapter", "model") : PLUMB_OK;
     if (status == PLUMB_OK && plumb_is_root()) write_report(s);

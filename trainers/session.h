@@ -115,8 +115,8 @@ void plumb_trained_clear_gradient(plumb_session *s);
 const plumb_lora_config *plumb_session_lora(const plumb_session *s);
 /* A trained model for the run's folder: a view's adapter, with or without its head, to NAME; or the whole model, where parameters were trained in full (an adapter beside them
  * merged in), to FULL_NAME (NULL: the adapter in any case). Local: rank 0. */
-typedef struct plumb_product { plumb_model *model; const plumb_source *source; plumb_view view; const plumb_lora_config *lora; bool head; } plumb_product;
-plumb_status plumb_session_write(plumb_session *s, const plumb_product *p, const char *name, const char *full_name) PLUMB_CHECKED;
+typedef struct plumb_output { plumb_model *model; const plumb_source *source; plumb_view view; const plumb_lora_config *lora; bool head; } plumb_output;
+plumb_status plumb_session_write(plumb_session *s, const plumb_output *p, const char *name, const char *full_name) PLUMB_CHECKED;
 /* FNV-1a (Fowler, Noll, Vo): what tells runs apart. Local. */
 #define PLUMB_MIX_START 0xcbf29ce484222325ull
 uint64_t plumb_session_mix(uint64_t h, const void *bytes, size_t n);
