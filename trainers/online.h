@@ -31,6 +31,7 @@ typedef struct plumb_online {
     plumb_rollout *engine;
     plumb_reward_source *sources[PLUMB_SCORE_PARTS]; int n_sources;
     double weights[PLUMB_SCORE_PARTS];     /* of the parts of a score: the model's first */
+    int64_t failed[PLUMB_SCORE_PARTS]; bool warned[PLUMB_SCORE_PARTS]; /* completions of this iteration on which a source failed, over all ranks; that it was said */
     plumb_adapter reward_adapter, value_adapter;
     const plumb_lora_config *value_config; /* of the value model's adapter; borrowed */
     plumb_source *reward_source; plumb_model *reward_model; /* where the reward model has a base of its own */

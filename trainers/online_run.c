@@ -164,7 +164,7 @@ static double mean_of(const double *x, int64_t n, int64_t apart, double *std) {
 }
 
 int plumb_online_metrics(const plumb_online *o, plumb_metric *m) {
-    static char names[2 * PLUMB_SCORE_PARTS][PLUMB_PART_NAME + 16];
+    static char names[3 * PLUMB_SCORE_PARTS][PLUMB_PART_NAME + 16];
     const plumb_trajectories *t = &o->t;
     int n = 0;
     double std, ended = 0, length = 0, longest = 0, shortest = INFINITY, ended_length = 0, entropy = 0;
@@ -178,10 +178,13 @@ int plumb_online_metrics(const plumb_online *o, plumb_metric *m) {
     m[n++] = (plumb_metric){"reward", mean_of(t->score, t->n_sequences, 1, &std)};
     m[n++] = (plumb_metric){"reward_std", std};
     for (int k = 0; k < t->n_parts; k++) {
-        snprintf(names[2 * k], sizeof names[0], "rewards/%s/mean", t->part_names[k]);
-        snprintf(names[2 * k + 1], sizeof names[0], "rewards/%s/std", t->part_names[k]);
-        m[n++] = (plumb_metric){names[2 * k], mean_of(t->parts + k, t->n_sequences, t->n_parts, &std)};
-        m[n++] = (plumb_metric){names[2 * k + 1], std};
+        int source = k - (t->n_parts - o->n_sources); /* the model's part comes first, where there is one */
+        snprintf(names[3 * k], sizeof names[0], "rewards/%s/mean", t->part_names[k]);
+        snprintf(names[3 * k + 1], sizeof names[0], "rewards/%s/std", t->part_names[k]);
+        snprintf(names[3 * k + 2], sizeof names[0], "rewards/%s/errors", t->part_names[k]);
+        m[n++] = (plumb_metric){names[3 * k], mean_of(t->parts + k, t->n_sequences, t->n_parts, &std)};
+        m[n++] = (plumb_metric){names[3 * k + 1], std};
+        if (source >= 0 && plumb_reward_source_may_fail(o->sources[source])) m[n++] = (plumb_metric){names[3 * k + 2], (double)o->failed[source]};
     }
     m[n++] = (plumb_metric){"entropy", entropy / tokens};
     m[n++] = (plumb_metric){"completions/mean_length", length / count};
