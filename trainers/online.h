@@ -68,6 +68,8 @@ plumb_status plumb_online_values(plumb_online *o, plumb_view view, double *out) 
 plumb_status plumb_online_learn(plumb_online *o, int64_t passes, plumb_micro_batch_work work) PLUMB_CHECKED;
 /* Writes the iteration's trajectories, when asked to. */
 plumb_status plumb_online_log(plumb_online *o) PLUMB_CHECKED;
+/* What a signal on any rank, or stop_after, asks for. */
+plumb_signal plumb_online_signal(plumb_session *s);
 /* Ends an iteration: counts the step, checks signals and time, saves (and compacts trajectories), or goes back to its start when it was interrupted. */
 plumb_status plumb_online_after(plumb_online *o) PLUMB_CHECKED;
 
@@ -92,6 +94,8 @@ int plumb_online_metrics(const plumb_online *o, plumb_metric *m);
 /* Adds what all recipes end with to the n metrics (updates, progress, speed) and writes the iteration's line, on rank 0, when logging_steps says so. */
 void plumb_online_write_metrics(plumb_online *o, plumb_metric *m, int n);
 void plumb_online_phase(plumb_online *o, int phase, double since); /* adds the time since */
+/* What tells adapters apart, their heads included. */
+uint64_t plumb_online_adapter_hash(const plumb_adapter *a, const plumb_params *p);
 /* For the engine: shows what goes on and stops at TERM; user is the plumb_online. */
 bool plumb_online_progress(void *user, const plumb_rollout_stats *so_far, int64_t requests);
 

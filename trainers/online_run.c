@@ -8,7 +8,7 @@
 
 /* --- open and close -------------------------------------------------------------------------------------------------------------------------------- */
 /* A reward model that was trained anew is another judge. */
-static uint64_t identity_of(const plumb_adapter *a, const plumb_params *p) {
+uint64_t plumb_online_adapter_hash(const plumb_adapter *a, const plumb_params *p) {
     uint64_t h = plumb_session_mix(PLUMB_MIX_START, a->score, (size_t)a->n_score * sizeof *a->score);
     for (int i = 0; i < a->n_params; i++)
         if (a->a[i]) {
@@ -32,7 +32,7 @@ static plumb_status more_model(plumb_session *s, plumb_model_options *m) {
     if (options->reward_adapter && !options->reward_model) {
         PLUMB_TRY(load_scored(&o->reward_adapter, "reward_adapter", options->reward_adapter, params));
         m->reward = &o->reward_adapter;
-        s->judge = identity_of(&o->reward_adapter, params);
+        s->judge = plumb_online_adapter_hash(&o->reward_adapter, params);
     }
     o->value_config = m->adapter ? &m->adapter->config : m->lora;
     if (options->value_adapter && trunk) return plumb_error(PLUMB_E_CONFIG, "value_adapter: found it with value_model: trunk, which has no adapter of its own");
@@ -210,6 +210,12 @@ void plumb_online_write_metrics(plumb_online *o, plumb_metric *m, int n) {
 }
 
 /* --- ends ------------------------------------------------------------------------------------------------------------------------------------------- */
+plumb_signal plumb_online_signal(plumb_session *s) {
+    int64_t signal = plumb_comm_signal();
+    if (signal == PLUMB_SIGNAL_NONE && s->stop_after > 0 && plumb_clock() - s->began >= s->stop_after) signal = PLUMB_SIGNAL_SAVE;
+    plumb_comm_max_i64(PLUMB_AXIS_DATA, &signal, 1);
+    return (plumb_signal)signal;
+}
 plumb_status plumb_online_after(plumb_online *o) {
     plumb_session *s = o->s;
     int64_t saved = s->saved_step;
@@ -218,10 +224,7 @@ plumb_status plumb_online_after(plumb_online *o) {
         s->signal = PLUMB_SIGNAL_TERM;
     } else {
         s->step++;
-        int64_t signal = plumb_comm_signal();
-        if (signal == PLUMB_SIGNAL_NONE && s->stop_after > 0 && plumb_clock() - s->began >= s->stop_after) signal = PLUMB_SIGNAL_SAVE;
-        plumb_comm_max_i64(PLUMB_AXIS_DATA, &signal, 1);
-        s->signal = (plumb_signal)signal;
+        s->signal = plumb_online_signal(s);
     }
     PLUMB_TRY(plumb_session_after_step(s));
     if (s->signal != PLUMB_SIGNAL_NONE && s->step == 0) s->stopping = true; /* nothing to save yet: begin again */

@@ -277,7 +277,9 @@ const plumb_option plumb_option_table[] = {
     {"resume", "Evaluation, log, checkpoints", STRING, AT(resume), "auto", NULL, PATH, TRAIN, 0,
      "auto = go on from the newest complete checkpoint in output_dir if there is one; never; or the path of a "
      "checkpoint"},
-    {"stop_after", "Evaluation, log, checkpoints", STRING, AT(stop_after), "\"\"", NULL, 0, 255, NULL, TRAIN, 0,
+    {"resume", "Evaluation, log, checkpoints", STRING, AT(resume), "auto", NULL, PATH, BESTOFN, 0,
+     "auto = go on with what a run that was stopped or killed has left in output_file.partial; never = begin anew"},
+    {"stop_after", "Evaluation, log, checkpoints", STRING, AT(stop_after), "\"\"", NULL, 0, 255, NULL, TRAIN | BESTOFN, 0,
      "save and leave with exit code 75 after this long: 90s, 55m, 3h30m, 1d; empty = no limit"},
 
     {"prompt", "Generation", STRING, AT(prompt), "null", NULL, 0, 1 << 20, NULL, GENERATE, GENERATE,
