@@ -154,6 +154,7 @@ static plumb_status finish(const plumb_session *s, const output *out) {
     if (plumb_bestofn_forget(s->o->output_file) != PLUMB_OK) fprintf(stderr, "plumb bestofn: the result is written, but something is left: %s\n", plumb_error_message());
     printf("prompts %lld\ncompletions %lld\nmean_reward %.6g\nmean_best_reward %.6g\ngroups_without_spread %lld\n", (long long)t->prompts, (long long)t->completions, t->mean / (double)t->completions,
            t->best / (double)t->prompts, (long long)t->without_spread);
+    if (!t->written) fprintf(stderr, "plumb bestofn: no prompt has completions of different scores, so there is nothing to prefer\n");
     if (t->errors) printf("reward_errors %lld\n", (long long)t->errors);
     printf("%lld records in %s\n", (long long)t->written, s->o->output_file);
     return PLUMB_OK;

@@ -33,7 +33,8 @@ typedef struct plumb_plan { /* one set of samples, cut by data and budget alone,
 } plumb_plan;
 
 typedef struct plumb_session {
-    const plumb_options *o;
+    plumb_options resolved;                 /* the caller's, strings borrowed, with what the model decides: lengths that nobody wrote */
+    const plumb_options *o;                 /* &resolved */
     int command;
     const char *name;                       /* "sft", "dpo" */
     plumb_backend *be;

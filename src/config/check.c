@@ -3,6 +3,7 @@
 #include "config_internal.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static bool is_set(const plumb_binding *b, const char *key) {
     plumb_place at = plumb_config_place(b, key);
@@ -130,6 +131,14 @@ static plumb_status check_generation(const plumb_binding *b) {
     return PLUMB_OK;
 }
 
+/* A result that took the place of what it was made from would be noticed too late. */
+static plumb_status check_files(const plumb_binding *b) {
+    const plumb_options *o = b->options;
+    struct stat in, out;
+    if (!o->input_file || !o->output_file || stat(o->input_file, &in) || stat(o->output_file, &out) || in.st_dev != out.st_dev || in.st_ino != out.st_ino) return PLUMB_OK;
+    return plumb_config_fault(b, place_of_either(b, "output_file", "input_file"), "output_file", "found %.400s, which is input_file; expected another file", o->output_file);
+}
+
 static plumb_status check_bestofn(const plumb_binding *b) {
     const char *resume = b->options->resume;
     if (!strcmp(resume, "auto") || !strcmp(resume, "never")) return PLUMB_OK;
@@ -146,6 +155,7 @@ plumb_status plumb_config_check(plumb_binding *b) {
     if (b->command & (PLUMB_FOR_ONLINE | PLUMB_FOR_BESTOFN)) PLUMB_TRY(check_completions(b));
     if (b->command & PLUMB_FOR_ONLINE) PLUMB_TRY(check_online(b));
     if (b->command & PLUMB_FOR_BESTOFN) PLUMB_TRY(check_bestofn(b));
+    if (b->command & PLUMB_FOR_FILE) PLUMB_TRY(check_files(b));
     if (b->command & PLUMB_FOR_GENERATE) PLUMB_TRY(check_generation(b));
     return PLUMB_OK;
 }

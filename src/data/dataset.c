@@ -267,9 +267,9 @@ static plumb_status add_records(loader *l, int64_t first, int64_t end) {
     if (l->d->count) return PLUMB_OK;
     return plumb_error(
         PLUMB_E_DATA,
-        "%s: no usable sample in %lld records: %lld bad, %lld too long for max_length %d, %lld without a target%s%s",
+        "%s: no usable sample in %lld records: %lld bad, %lld too long for %s %d, %lld without a target%s%s",
         l->options->path, (long long)counts->records, (long long)counts->bad, (long long)counts->dropped_long,
-        l->options->max_length, (long long)counts->dropped_empty, counts->bad ? "; the first bad one: " : "",
+        l->options->kind == PLUMB_DATA_PROMPTS ? "max_prompt_length" : "max_length", l->options->max_length, (long long)counts->dropped_empty, counts->bad ? "; the first bad one: " : "",
         l->d->first_bad);
 }
 
