@@ -267,6 +267,7 @@ static void test_bad_options(void **state) {
         {{.path = "f.jsonl", .skip_first = -2}, "skip_first -2"},
         {{.path = "f.jsonl", .template_name = "chatlm"}, "chatml"},
         {{.path = "f.jsonl", .skip_first = 9}, "f.jsonl: no record is left of 1"},
+        {{.path = "f.jsonl", .skip_last = 1}, "f.jsonl: no record is left of 1 when the last 1 are held out (eval_last)"},
         {{.path = "f.jsonl", .skip_first = INT64_MAX, .take_last = INT64_MAX, .skip_last = INT64_MAX},
          "no record is left"},
     };
