@@ -7,7 +7,7 @@ done >"$work/prompts.jsonl"
 best() { # ranks, output file, further settings: chunks of 4 prompts, 8 chunks
     local n=$1 to=$2
     shift 2
-    ranks "$n" bestofn model="$model" input_file="$work/prompts.jsonl" output_file="$to" num_generations=128 max_completion_length=30 min_p=0.02 threads=1 \
+    ranks "$n" bestofn model="$model" input_file="$work/prompts.jsonl" output_file="$to" num_generations=128 max_completion_length=14 min_p=0.02 threads=1 \
         reward_funcs="[regex:she, regex:He, 'program:exec bash $work/judge.sh']" "$@"
 }
 # A judge that does something to its rank, once, at a request of its choice: no clock decides when.
