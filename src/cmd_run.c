@@ -22,7 +22,8 @@ static void print_help(void) {
            "    - {command: sft, train_file: data/chats.jsonl}   # name: sft, output_dir: runs/assistant/sft\n"
            "    - {command: reward, train_file: data/pairs.jsonl}\n"
            "    - {command: ppo, adapter: '${sft.adapter}', reward_adapter: '${reward.adapter}', train_file: data/prompts.jsonl}\n\n"
-           "Commands: sft, reward, dpo, ppo, grpo, rloo, eval, score. Products: output_dir, adapter, model (full training), value (ppo), output_file (score).\n"
+           "Commands: sft, reward, dpo, ppo, grpo, rloo, eval, score, bestofn. Products: output_dir, adapter, model (full training), value (ppo), output_file (score,\n"
+           "bestofn).\n"
            "See configs/pipeline.yaml and docs/operations.md.\n");
 }
 

@@ -20,6 +20,16 @@ static void print_metrics(const plumb_session *s, const plumb_metric *m, int n) 
     for (int i = 0; i < n; i++) printf("%s %.6g\n", m[i].name + strlen("eval_"), m[i].value);
 }
 
+static plumb_status results_path(const plumb_options *o, char **path) { return plumb_path_join(path, o->output_dir, "eval_results.json"); }
+/* Better known now than after the work. Local: rank 0. */
+static plumb_status prepare(const plumb_options *o) {
+    char *path = NULL;
+    if (!o->output_dir) return PLUMB_OK;
+    plumb_status status = results_path(o, &path);
+    if (status == PLUMB_OK) status = plumb_prepare_file(path);
+    free(path);
+    return status;
+}
 static plumb_status write_metrics(const plumb_session *s, const plumb_metric *m, int n) {
     if (!s->o->output_dir) return PLUMB_OK;
     char *path = NULL;
@@ -28,8 +38,7 @@ static plumb_status write_metrics(const plumb_session *s, const plumb_metric *m,
     for (int i = 0; i < n && status == PLUMB_OK; i++)
         status = isfinite(m[i].value) ? plumb_str_printf(&text, ",\n  \"%s\": %.9g", m[i].name, m[i].value) : plumb_str_printf(&text, ",\n  \"%s\": null", m[i].name);
     if (status == PLUMB_OK) status = plumb_str_append(&text, "\n}\n", 3);
-    if (status == PLUMB_OK) status = plumb_make_dirs(s->o->output_dir);
-    if (status == PLUMB_OK) status = plumb_path_join(&path, s->o->output_dir, "eval_results.json");
+    if (status == PLUMB_OK) status = results_path(s->o, &path);
     if (status == PLUMB_OK) status = plumb_write_file(path, text.data, text.length);
     free(path);
     plumb_str_free(&text);
@@ -38,6 +47,7 @@ static plumb_status write_metrics(const plumb_session *s, const plumb_metric *m,
 
 static plumb_status evaluate(plumb_session *s, plumb_data_kind kind) {
     const plumb_recipe *recipe = kind == PLUMB_DATA_PAIRS ? &plumb_recipe_dpo : &plumb_recipe_sft;
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? prepare(s->o) : PLUMB_OK));
     PLUMB_TRY(plumb_session_evaluate(s, recipe->work));
     if (s->interrupted) {
         if (plumb_is_root()) fprintf(stderr, "plumb eval: stopped by a signal; nothing was written\n");

@@ -34,6 +34,7 @@ typedef struct plumb_online {
     plumb_rollout *engine;
     plumb_reward_source *sources[PLUMB_SCORE_PARTS]; int n_sources;
     double weights[PLUMB_SCORE_PARTS];     /* of the parts of a score: the model's first */
+    int64_t failed[PLUMB_SCORE_PARTS]; bool warned[PLUMB_SCORE_PARTS]; /* completions of this iteration on which a source failed, over all ranks; that it was said */
     plumb_adapter reward_adapter, value_adapter;
     const plumb_lora_config *value_config; /* of the value model's adapter; borrowed */
     plumb_source *reward_source; plumb_model *reward_model; /* where the reward model is one of its own that no other holds */
@@ -71,6 +72,8 @@ plumb_status plumb_online_values(plumb_online *o, double *out) PLUMB_CHECKED;
 plumb_status plumb_online_learn(plumb_online *o, int64_t passes, plumb_micro_batch_work work) PLUMB_CHECKED;
 /* Writes the iteration's trajectories, when asked to. */
 plumb_status plumb_online_log(plumb_online *o) PLUMB_CHECKED;
+/* What a signal on any rank, or stop_after, asks for. */
+plumb_signal plumb_online_signal(plumb_session *s);
 /* Ends an iteration: counts the step, checks signals and time, saves (and compacts trajectories), or goes back to its start when it was interrupted. */
 plumb_status plumb_online_after(plumb_online *o) PLUMB_CHECKED;
 
@@ -95,6 +98,8 @@ int plumb_online_metrics(const plumb_online *o, plumb_metric *m);
 /* Adds what all recipes end with to the n metrics (updates, progress, speed) and writes the iteration's line, on rank 0, when logging_steps says so. */
 void plumb_online_write_metrics(plumb_online *o, plumb_metric *m, int n);
 void plumb_online_phase(plumb_online *o, int phase, double since); /* adds the time since */
+/* Goes on from h with what tells adapters apart, their heads included. */
+uint64_t plumb_online_adapter_hash(uint64_t h, const plumb_adapter *a, const plumb_params *p);
 /* For the engine: shows what goes on and stops at TERM; user is the plumb_online. */
 bool plumb_online_progress(void *user, const plumb_rollout_stats *so_far, int64_t requests);
 

@@ -8,7 +8,7 @@
 
 /* --- open and close -------------------------------------------------------------------------------------------------------------------------------- */
 /* A reward model that was trained anew is another judge. */
-static uint64_t identity_of(uint64_t h, const plumb_adapter *a, const plumb_params *p) {
+uint64_t plumb_online_adapter_hash(uint64_t h, const plumb_adapter *a, const plumb_params *p) {
     h = plumb_session_mix(h, a->score, (size_t)a->n_score * sizeof *a->score);
     for (int i = 0; i < a->n_params; i++)
         if (a->a[i]) {
@@ -51,7 +51,7 @@ static plumb_status open_judge(plumb_online *o, plumb_session *s, plumb_model_op
     }
     if (options->reward_adapter) {
         PLUMB_TRY(load_scored(&o->reward_adapter, "reward_adapter", options->reward_adapter, params));
-        s->judge = identity_of(s->judge, &o->reward_adapter, params);
+        s->judge = plumb_online_adapter_hash(s->judge, &o->reward_adapter, params);
         if (!options->reward_model) m->reward = &o->reward_adapter;
     } else if (!plumb_source_has_score(o->reward_source)) {
         return plumb_error(PLUMB_E_CONFIG, "reward_model: %s has no score head; expected a sequence classifier (plumb reward with lora: false writes one), or a reward_adapter with it",
@@ -230,7 +230,7 @@ static double mean_of(const double *x, int64_t n, int64_t apart, double *std) {
 }
 
 int plumb_online_metrics(const plumb_online *o, plumb_metric *m) {
-    static char names[2 * PLUMB_SCORE_PARTS][PLUMB_PART_NAME + 16];
+    static char names[3 * PLUMB_SCORE_PARTS][PLUMB_PART_NAME + 16];
     const plumb_trajectories *t = &o->t;
     int n = 0;
     double std, ended = 0, length = 0, longest = 0, shortest = INFINITY, ended_length = 0, entropy = 0;
@@ -244,10 +244,13 @@ int plumb_online_metrics(const plumb_online *o, plumb_metric *m) {
     m[n++] = (plumb_metric){"reward", mean_of(t->score, t->n_sequences, 1, &std)};
     m[n++] = (plumb_metric){"reward_std", std};
     for (int k = 0; k < t->n_parts; k++) {
-        snprintf(names[2 * k], sizeof names[0], "rewards/%s/mean", t->part_names[k]);
-        snprintf(names[2 * k + 1], sizeof names[0], "rewards/%s/std", t->part_names[k]);
-        m[n++] = (plumb_metric){names[2 * k], mean_of(t->parts + k, t->n_sequences, t->n_parts, &std)};
-        m[n++] = (plumb_metric){names[2 * k + 1], std};
+        int source = k - (t->n_parts - o->n_sources); /* the model's part comes first, where there is one */
+        snprintf(names[3 * k], sizeof names[0], "rewards/%s/mean", t->part_names[k]);
+        snprintf(names[3 * k + 1], sizeof names[0], "rewards/%s/std", t->part_names[k]);
+        snprintf(names[3 * k + 2], sizeof names[0], "rewards/%s/errors", t->part_names[k]);
+        m[n++] = (plumb_metric){names[3 * k], mean_of(t->parts + k, t->n_sequences, t->n_parts, &std)};
+        m[n++] = (plumb_metric){names[3 * k + 1], std};
+        if (source >= 0 && plumb_reward_source_may_fail(o->sources[source])) m[n++] = (plumb_metric){names[3 * k + 2], (double)o->failed[source]};
     }
     m[n++] = (plumb_metric){"entropy", entropy / tokens};
     m[n++] = (plumb_metric){"completions/mean_length", length / count};
@@ -273,6 +276,12 @@ void plumb_online_write_metrics(plumb_online *o, plumb_metric *m, int n) {
 }
 
 /* --- ends ------------------------------------------------------------------------------------------------------------------------------------------- */
+plumb_signal plumb_online_signal(plumb_session *s) {
+    int64_t signal = plumb_comm_signal();
+    if (signal == PLUMB_SIGNAL_NONE && s->stop_after > 0 && plumb_clock() - s->began >= s->stop_after) signal = PLUMB_SIGNAL_SAVE;
+    plumb_comm_max_i64(PLUMB_AXIS_DATA, &signal, 1);
+    return (plumb_signal)signal;
+}
 plumb_status plumb_online_after(plumb_online *o) {
     plumb_session *s = o->s;
     int64_t saved = s->saved_step;
@@ -281,10 +290,7 @@ plumb_status plumb_online_after(plumb_online *o) {
         s->signal = PLUMB_SIGNAL_TERM;
     } else {
         s->step++;
-        int64_t signal = plumb_comm_signal();
-        if (signal == PLUMB_SIGNAL_NONE && s->stop_after > 0 && plumb_clock() - s->began >= s->stop_after) signal = PLUMB_SIGNAL_SAVE;
-        plumb_comm_max_i64(PLUMB_AXIS_DATA, &signal, 1);
-        s->signal = (plumb_signal)signal;
+        s->signal = plumb_online_signal(s);
     }
     PLUMB_TRY(plumb_session_after_step(s));
     if (s->signal != PLUMB_SIGNAL_NONE && s->step == 0) s->stopping = true; /* nothing to save yet: begin again */

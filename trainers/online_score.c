@@ -43,11 +43,28 @@ static plumb_status score_functions(plumb_online *o, int first_part) {
         items[i] = (plumb_reward_item){t->prompt_text[q], t->text[q], o->s->train.samples[o->prompt_of[t->group[q]]].answer, t->record[q], t->token_offset[q + 1] - t->token_offset[q]};
     }
     for (int k = 0; k < o->n_sources && status == PLUMB_OK; k++) {
+        int64_t before = plumb_reward_source_failures(o->sources[k]);
         status = plumb_reward_source_score(o->sources[k], items, o->n_mine, rewards);
+        o->failed[k] = plumb_reward_source_failures(o->sources[k]) - before;
         for (int64_t i = 0; i < o->n_mine && status == PLUMB_OK; i++) t->parts[(o->mine + i) * t->n_parts + first_part + k] = rewards[i];
     }
     free(items), free(rewards);
     return status;
+}
+
+/* Over all ranks; said once for each source, and counted in the metrics. */
+static void count_failures(plumb_online *o) {
+    plumb_session *s = o->s;
+    plumb_comm_sum_i64(PLUMB_AXIS_DATA, o->failed, o->n_sources);
+    for (int k = 0; k < o->n_sources && plumb_is_root(); k++) {
+        if (!o->failed[k] || o->warned[k]) continue;
+        char line[600];
+        snprintf(line, sizeof line, "reward_funcs: %.300s backtracks without end on %lld of %lld completions, which get 0 from it; later ones are only counted (docs/rewards.md)", s->o->reward_funcs[k],
+                 (long long)o->failed[k], (long long)o->t.n_sequences);
+        if (s->log) plumb_log_line(s->log, "%s", line);
+        else fprintf(stderr, "%s\n", line);
+        o->warned[k] = true;
+    }
 }
 
 static plumb_status model_micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
@@ -104,6 +121,7 @@ plumb_status plumb_online_score(plumb_online *o) {
     if (local == PLUMB_OK) local = plumb_online_texts(o, o->mine, o->n_mine);
     if (local == PLUMB_OK && o->n_sources) local = score_functions(o, model);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
+    count_failures(o);
     if (model) PLUMB_TRY(plumb_session_pass(s, &o->plan, model_micro_batch));
     if (s->interrupted) return PLUMB_OK; /* the parts are not complete */
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, t->parts, t->n_sequences * t->n_parts); /* each part from one rank, zeros from the others */

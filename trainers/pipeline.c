@@ -20,6 +20,7 @@
 static const struct { int command; int (*run)(const plumb_options *o); } recipes[] = {
     {PLUMB_FOR_SFT, plumb_train_sft}, {PLUMB_FOR_DPO, plumb_train_dpo},   {PLUMB_FOR_REWARD, plumb_train_reward}, {PLUMB_FOR_PPO, plumb_train_ppo},
     {PLUMB_FOR_GRPO, plumb_train_grpo}, {PLUMB_FOR_RLOO, plumb_train_rloo}, {PLUMB_FOR_EVAL, plumb_evaluate},       {PLUMB_FOR_SCORE, plumb_score},
+    {PLUMB_FOR_BESTOFN, plumb_bestofn},
 };
 static int run_recipe(const plumb_stage *s) {
     for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++)
@@ -183,9 +184,7 @@ static int64_t find_missing(const plumb_stages *p, const plumb_stage *s) {
     int64_t missing = 0;
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
         for (int j = 0; j < p->count && inputs[i].path; j++) {
-            size_t n = strlen(p->stages[j].dir);
-            bool made = (s->needs >> j & 1) && !strncmp(inputs[i].path, p->stages[j].dir, n) && inputs[i].path[n] == '/';
-            if (made && !plumb_path_exists(inputs[i].path)) missing |= inputs[i].bit;
+            if ((s->needs >> j & 1) && plumb_stage_made(&p->stages[j], inputs[i].path) && !plumb_path_exists(inputs[i].path)) missing |= inputs[i].bit;
         }
     return missing;
 }

@@ -100,7 +100,8 @@ plumb_status plumb_replay(const char *dir, int64_t first, int64_t last, char **o
             if (r.show || r.o.adap_kl_ctrl) status = replay_one(&r, list[i]); /* the coefficient follows from the iterations before */
             done += r.show;
         }
-    if (status == PLUMB_OK && !done) status = plumb_error(PLUMB_E_DATA, "%s: no iteration from %lld to %lld is logged (there are %lld)", r.dir, (long long)first, (long long)last, (long long)count);
+    if (status == PLUMB_OK && !count) status = plumb_error(PLUMB_E_DATA, "%s: no trajectories: expected what a run with log_trajectories leaves there (with manifest.pb)", r.dir);
+    else if (status == PLUMB_OK && !done) status = plumb_error(PLUMB_E_DATA, "%s: no such iteration: %lld of them are there, from %lld to %lld", r.dir, (long long)count, (long long)list[0], (long long)list[count - 1]);
     free(list);
     free(r.dir);
     plumb_options_free(&r.o);

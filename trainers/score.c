@@ -87,7 +87,8 @@ int plumb_score(const plumb_options *o) {
     bool stopped = false;
     plumb_status status = plumb_session_open(&s, o, PLUMB_FOR_SCORE, "score", PLUMB_DATA_RATED);
     if (status == PLUMB_OK && !o->dry_run) {
-        status = plumb_session_evaluate(&s, micro_batch);
+        status = plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? plumb_prepare_file(o->output_file) : PLUMB_OK);
+        if (status == PLUMB_OK) status = plumb_session_evaluate(&s, micro_batch);
         stopped = status == PLUMB_OK && s.interrupted;
         if (stopped && plumb_is_root()) fprintf(stderr, "plumb score: stopped by a signal; nothing was written\n");
         if (status == PLUMB_OK && !stopped) status = plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? report(&s) : PLUMB_OK);

@@ -31,6 +31,29 @@ static void say(const plumb_session *s, const char *format, ...) {
 }
 
 /* --- data --------------------------------------------------------------------------------------------------------------------------- */
+/* A default that the model cannot do becomes what it can; what somebody wrote is an error then. A prompt leaves room for a token. */
+static plumb_status limit_length(plumb_session *s, plumb_data_kind kind) {
+    bool prompts = kind == PLUMB_DATA_PROMPTS, written = prompts ? s->o->max_prompt_length_set : s->o->max_length_set;
+    int64_t *length = prompts ? &s->resolved.max_prompt_length : &s->resolved.max_length, wanted = *length, positions = plumb_source_arch(s->source)->max_positions, most = positions - prompts;
+    const char *key = prompts ? "max_prompt_length" : "max_length";
+    if (wanted <= most) return PLUMB_OK;
+    if (written) return plumb_error(PLUMB_E_CONFIG, "%s: found %lld; expected at most %lld, as the model has %lld positions", key, (long long)wanted, (long long)most, (long long)positions);
+    say(s, "%s: %lld, as the model has %lld positions (the default is %lld)", key, (long long)most, (long long)positions, (long long)wanted);
+    *length = most;
+    return PLUMB_OK;
+}
+/* Without a limit on lengths the model's own is met now, not when the record's turn comes. */
+static plumb_status check_lengths(const plumb_session *s, const char *path, const plumb_dataset *d) {
+    int64_t positions = plumb_source_arch(s->source)->max_positions;
+    for (int64_t i = 0; i < d->count; i++) {
+        const plumb_sample *x = &d->samples[i];
+        for (int b = 0; b < x->n_branches; b++)
+            if (x->prompt_count + x->branch[b].count > positions)
+                return plumb_error(PLUMB_E_DATA, "%s: record %lld has %lld tokens, the model %lld positions; expected a max_length from 1 to %lld, which cuts or drops such records", path, (long long)x->record + 1,
+                                   (long long)x->prompt_count + x->branch[b].count, (long long)positions, (long long)positions);
+    }
+    return PLUMB_OK;
+}
 static plumb_status data_options(const plumb_options *o, plumb_data_kind kind, plumb_data_options *d) {
     *d = (plumb_data_options){.kind = kind, .template_name = o->template_name, .field_prompt = o->field_prompt, .field_completion = o->field_completion,
                               .field_messages = o->field_messages, .field_text = o->field_text, .field_instruction = o->field_instruction, .field_input = o->field_input,
@@ -55,13 +78,14 @@ static void say_counts(const plumb_session *s, const char *what, const plumb_dat
 }
 static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
     plumb_data_options d;
+    PLUMB_TRY(limit_length(s, kind));
     PLUMB_TRY(data_options(s->o, kind, &d));
-    if (kind == PLUMB_DATA_PROMPTS) d.max_length = (int32_t)plumb_min64(d.max_length, plumb_source_arch(s->source)->max_positions - 1); /* room for a token */
     d.drop_long = s->command == PLUMB_FOR_REWARD || s->command == PLUMB_FOR_SCORE; /* DPO cuts, a reward model reads whole answers or none, as in TRL */
     if (s->command == PLUMB_FOR_SCORE || s->command == PLUMB_FOR_BESTOFN) {
         plumb_dataset *to = s->command == PLUMB_FOR_SCORE ? &s->eval : &s->train;
         d.path = s->o->input_file;
         PLUMB_TRY(plumb_dataset_load(to, s->tokenizer, &d));
+        PLUMB_TRY(check_lengths(s, d.path, to));
         say_counts(s, "records", to);
         return PLUMB_OK;
     }
@@ -69,6 +93,7 @@ static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
         d.path = s->o->train_file;
         d.skip_last = s->o->eval_last;
         PLUMB_TRY(plumb_dataset_load(&s->train, s->tokenizer, &d));
+        PLUMB_TRY(check_lengths(s, d.path, &s->train));
         say_counts(s, "training", &s->train);
         if ((!s->o->eval_file && !s->o->eval_last) || (s->command & PLUMB_FOR_ONLINE)) return PLUMB_OK;
     }
@@ -77,6 +102,7 @@ static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
     d.skip_last = 0;
     d.take_last = s->o->eval_last;
     PLUMB_TRY(plumb_dataset_load(&s->eval, s->tokenizer, &d));
+    PLUMB_TRY(check_lengths(s, d.path, &s->eval));
     say_counts(s, "held-out", &s->eval);
     return PLUMB_OK;
 }
@@ -87,7 +113,7 @@ uint64_t plumb_session_mix(uint64_t h, const void *bytes, size_t n) {
     for (size_t i = 0; i < n; i++) h = (h ^ b[i]) * 0x100000001b3ull;
     return h;
 }
-static uint64_t data_hash(const plumb_dataset *d) {
+uint64_t plumb_session_data_hash(const plumb_dataset *d) {
     uint64_t h = PLUMB_MIX_START;
     for (int64_t i = 0; i < d->count; i++) {
         const plumb_sample *s = &d->samples[i];
@@ -105,7 +131,6 @@ static uint64_t values_hash(plumb_session *s) {
     uint64_t h = PLUMB_MIX_START;
     return plumb_session_mix(h, s->gradient, (size_t)plumb_trained_count(s) * sizeof *s->gradient);
 }
-enum { NUMERICS = 4 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
 static plumb_status identify(plumb_session *s) {
     const plumb_options *o = s->o;
     plumb_str text = {0};
@@ -116,8 +141,8 @@ static plumb_status identify(plumb_session *s) {
         "trainer=%s\nnumerics=%d\nmodel=%016llx\n%sstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\nbatch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
         "learning_rate=%.17g\nlr_scheduler_type=%s\nwarmup_steps=%lld\nweight_decay=%.17g\nadam=%.17g,%.17g,%.17g\nmax_grad_norm=%.17g\nprecision=%s,%s\ndeterminism=%s\n"
         "loss=%s,%.17g,%.17g,%.17g\ndropout=%.17g\nlogits_budget_mb=%lld\n",
-        s->name, NUMERICS, (unsigned long long)plumb_source_identity(s->source), value, (unsigned long long)values_hash(s), (long long)plumb_trained_count(s),
-        (unsigned long long)data_hash(&s->train), (long long)o->seed, o->shuffle, (long long)o->batch_size, (long long)o->micro_batch_tokens, (long long)s->total_steps,
+        s->name, PLUMB_NUMERICS, (unsigned long long)plumb_source_identity(s->source), value, (unsigned long long)values_hash(s), (long long)plumb_trained_count(s),
+        (unsigned long long)plumb_session_data_hash(&s->train), (long long)o->seed, o->shuffle, (long long)o->batch_size, (long long)o->micro_batch_tokens, (long long)s->total_steps,
         s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
         s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", o->base_weights, s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient,
         o->lora ? o->lora_dropout : 0.0, (long long)o->logits_budget_mb);
@@ -164,8 +189,6 @@ static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
     }
     PLUMB_TRY(check_head(s));
     if (s->command != PLUMB_FOR_GENERATE) PLUMB_TRY(load_data(s, kind));
-    int64_t longest = plumb_source_arch(s->source)->max_positions;
-    if (s->command != PLUMB_FOR_GENERATE && kind != PLUMB_DATA_PROMPTS && o->max_length > longest) return plumb_error(PLUMB_E_CONFIG, "max_length: %lld is more than the model's %lld positions", (long long)o->max_length, (long long)longest);
     return PLUMB_OK;
 }
 
@@ -390,7 +413,7 @@ plumb_status plumb_session_open(plumb_session *s, const plumb_options *o, int co
     return plumb_session_open_with(s, o, command, name, kind, NULL, NULL);
 }
 plumb_status plumb_session_open_with(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind, void *user, plumb_more_model more) {
-    *s = (plumb_session){.o = o, .command = command, .name = name, .user = user, .began = plumb_clock()};
+    *s = (plumb_session){.resolved = *o, .o = &s->resolved, .command = command, .name = name, .user = user, .began = plumb_clock()};
     plumb_status status = open_session(s, kind, more);
     s->step_began = plumb_clock();
     return status;

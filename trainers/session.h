@@ -14,6 +14,7 @@
 #include "plumb/zero.h"
 
 enum { PLUMB_STATS = 12 }; /* numbers that a recipe keeps per sample */
+enum { PLUMB_NUMERICS = 4 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
 
 typedef struct plumb_micro_batch { /* samples [first, first+count) of step.members */
     int32_t first, count;
@@ -32,7 +33,8 @@ typedef struct plumb_plan { /* one set of samples, cut by data and budget alone,
 } plumb_plan;
 
 typedef struct plumb_session {
-    const plumb_options *o;
+    plumb_options resolved;                 /* the caller's, strings borrowed, with what the model decides: lengths that nobody wrote */
+    const plumb_options *o;                 /* &resolved */
     int command;
     const char *name;                       /* "sft", "dpo" */
     plumb_backend *be;
@@ -120,6 +122,7 @@ plumb_status plumb_session_write(plumb_session *s, const plumb_output *p, const 
 /* FNV-1a (Fowler, Noll, Vo): what tells runs apart. Local. */
 #define PLUMB_MIX_START 0xcbf29ce484222325ull
 uint64_t plumb_session_mix(uint64_t h, const void *bytes, size_t n);
+uint64_t plumb_session_data_hash(const plumb_dataset *d);
 /* Prints parameters, memory, steps and tokens (rank 0). */
 plumb_status plumb_session_dry_run(plumb_session *s) PLUMB_CHECKED;
 /* Sum over samples of statistic k. */
@@ -142,6 +145,7 @@ int plumb_train_ppo(const plumb_options *o);
 int plumb_train_grpo(const plumb_options *o);
 int plumb_train_rloo(const plumb_options *o);
 int plumb_bestofn(const plumb_options *o);
+plumb_status plumb_bestofn_forget(const char *output_file) PLUMB_CHECKED; /* what an unfinished run has left beside it; local */
 int plumb_evaluate(const plumb_options *o);
 int plumb_run_generate(const plumb_options *o);
 #endif

@@ -34,6 +34,12 @@ plumb_status plumb_atomic_write(plumb_atomic *f, const void *bytes, size_t n) PL
 plumb_status plumb_atomic_commit(plumb_atomic *f) PLUMB_CHECKED; /* frees f, also on error (file then absent) */
 void plumb_atomic_abort(plumb_atomic *f);                        /* frees f, removes the unfinished file; NULL is fine */
 plumb_status plumb_write_file(const char *path, const void *bytes, size_t n) PLUMB_CHECKED; /* the four in one */
+plumb_status plumb_rename_file(const char *from, const char *to) PLUMB_CHECKED;             /* with fsync of the folder */
+/* Keeps the first `keep` bytes of a file, made where missing, puts others behind them and flushes all to disk. A kill in the middle leaves the first `keep` bytes and
+ * some more: who goes on says again what to keep. PLUMB_E_FORMAT when the file is shorter. */
+plumb_status plumb_append_file(const char *path, size_t keep, const void *bytes, size_t n) PLUMB_CHECKED;
+/* Before long work on a result: makes the folder of a file where it is missing; PLUMB_E_IO when it cannot be made or written to, or a folder has the file's name. */
+plumb_status plumb_prepare_file(const char *path) PLUMB_CHECKED;
 
 /* --- JSON (jansson, duplicates rejected, depth limited) ------------------------------------------------------------ */
 /* Errors read "FILE:LINE:COLUMN: …". `name` is used in messages only. */

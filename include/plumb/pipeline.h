@@ -17,7 +17,7 @@
 
 enum {
     PLUMB_MAX_STAGES = 64,
-    PLUMB_FOR_STAGES = PLUMB_FOR_TRAINING | PLUMB_FOR_EVAL | PLUMB_FOR_SCORE /* what a stage may be */
+    PLUMB_FOR_STAGES = PLUMB_FOR_TRAINING | PLUMB_FOR_EVAL | PLUMB_FOR_FILE /* what a stage may be */
 };
 
 typedef struct plumb_stage {
@@ -26,8 +26,8 @@ typedef struct plumb_stage {
     int line, column;      /* where it stands in the file */
     plumb_options options; /* resolved, complete, checked */
     char *dir;             /* folder that receives what it leaves; owned */
-    char *product;         /* what later stages read: adapter/, model/, eval_results.json, the scores; owned */
-    uint64_t needs;        /* bit j: one of its settings lies in the folder of stage j */
+    char *product;         /* what later stages read: adapter/, model/, eval_results.json, the scores, the records; owned */
+    uint64_t needs;        /* bit j: one of its settings is the product of stage j, or lies in its folder */
     char settings[17];     /* fingerprint of the settings that decide its result, its own and those of the stages that it needs */
 } plumb_stage;
 
@@ -45,6 +45,8 @@ plumb_status plumb_stages_load(plumb_stages *p, const char *path, char *const *a
 /* The same for a file in memory; `name` serves messages. */
 plumb_status plumb_stages_load_text(plumb_stages *p, const char *text, size_t size, const char *name, char *const *arguments, const int *positions, int n) PLUMB_CHECKED;
 void plumb_stages_free(plumb_stages *p);
+/* Whether a path is something that the stage leaves: its product, or something in its folder. */
+bool plumb_stage_made(const plumb_stage *s, const char *path);
 /* Index of a stage; PLUMB_E_CONFIG with the nearest name when there is none. */
 plumb_status plumb_stages_find(const plumb_stages *p, const char *name, int *index) PLUMB_CHECKED;
 

@@ -4,7 +4,7 @@
  *   exact_match         1 when the completion equals the answer, both stripped of white space at the ends, else 0
  *   number              1 when the last number in the completion equals the answer's (1,000 = 1000 = 1000.0), else 0; an answer that has "#### 42" means what follows it (GSM8K). Numbers are
  *                       plain decimals, an exponent allowed, compared exactly; fractions (3/4) are none
- *   regex:PATTERN       1 when the PCRE2 pattern matches anywhere in the completion, else 0; one that backtracks without end is PLUMB_E_DATA
+ *   regex:PATTERN       1 when the PCRE2 pattern matches anywhere in the completion, else 0; where it backtracks without end 0 too, and counted as a failure
  *   length:N            -|tokens - N| / N
  *   json                1 when the completion is valid JSON as a whole (a ```json fence around it is allowed), else 0
  *   program:COMMAND     COMMAND runs under /bin/sh; per completion it reads one JSON line {"prompt","completion","answer","record"} (answer: null when there is none) and
@@ -30,6 +30,9 @@ plumb_status plumb_reward_source_create(plumb_reward_source **out, const char *s
 void plumb_reward_source_free(plumb_reward_source *s); /* ends its program */
 const char *plumb_reward_source_name(const plumb_reward_source *s); /* "exact_match", "program", … */
 bool plumb_reward_source_needs_answer(const plumb_reward_source *s);
+/* Whether it can fail on a completion, which then gets a reward of 0, and how often it has done so since it was made. */
+bool plumb_reward_source_may_fail(const plumb_reward_source *s);
+int64_t plumb_reward_source_failures(const plumb_reward_source *s);
 /* rewards [n]. An item without an answer where one is needed, or (number) without a number in it: PLUMB_E_DATA with its record (counted from 1, as in messages about data). A program that fails
  * too often: PLUMB_E_IO (died, silent), PLUMB_E_DATA (nonsense); the message has the command, the record, what came. After an error the source can be used again. */
 plumb_status plumb_reward_source_score(plumb_reward_source *s, const plumb_reward_item *items, int64_t n, double *rewards) PLUMB_CHECKED;

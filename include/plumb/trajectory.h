@@ -66,7 +66,8 @@ void plumb_trajectory_reader_close(plumb_trajectory_reader *r); /* NULL is fine 
  * that were there before (a run that was resumed earlier). Files that no entry lists, left by a kill, are removed. */
 plumb_status plumb_trajectories_commit(const char *dir, int64_t iteration, int n_writers) PLUMB_CHECKED;
 /* Entries of later iterations than `last` are removed and then their files, with whatever was not committed: what a run does that resumes after `last` (-1: that starts
- * anew). A compacted file that goes on beyond `last` is rewritten without the rest. A folder that is not there is fine. */
+ * anew). A compacted file that goes on beyond `last` is rewritten without the rest. A folder that is not there is fine. With
+ * files and `last` above 0, but without a manifest, nothing is removed: PLUMB_E_DATA. */
 plumb_status plumb_trajectories_rewind(const char *dir, int64_t last) PLUMB_CHECKED;
 /* Merges the committed files of single iterations into one file per call (DIR/iterations-000001-000050.h5; several where one would need too much memory or where the
  * parts of the score change), updates the manifest, then removes the parts: at no moment is an iteration missing or listed twice. Rebuilds the master file. */

@@ -153,3 +153,20 @@ plumb_status ckpt_prune(const char *dir, int64_t saved, int keep) {
     free(steps);
     return status;
 }
+
+plumb_status plumb_checkpoint_discard(const char *dir) {
+    int64_t *steps;
+    size_t count;
+    if (!plumb_path_exists(dir)) return PLUMB_OK;
+    PLUMB_TRY(ckpt_list_steps(dir, &steps, &count));
+    plumb_status status = PLUMB_OK;
+    for (size_t i = 0; i < count && status == PLUMB_OK; i++) {
+        char *path;
+        status = ckpt_folder_name(&path, dir, steps[i], false);
+        if (status == PLUMB_OK) status = retire(path);
+        free(path);
+    }
+    free(steps);
+    if (status == PLUMB_OK) status = ckpt_clean(dir);
+    return status == PLUMB_OK ? ckpt_remove_folder(dir) : status;
+}

@@ -149,7 +149,7 @@ static plumb_status compare_identity(const char *saved, const char *wanted, cons
     int n = (int)strcspn(a, "\n;"), m = (int)strcspn(b, "\n;");
     return plumb_error(PLUMB_E_CONFIG,
                        "%s: belongs to another run: it has \"%.*s\", this run has \"%.*s\"; give this run another "
-                       "folder, or the settings of that one",
+                       "folder, the settings of that one, or resume=never",
                        path, n > 300 ? 300 : n, *a ? a : "", m > 300 ? 300 : m, *b ? b : "");
 }
 

@@ -3,6 +3,7 @@
 #include "config_internal.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static bool is_set(const plumb_binding *b, const char *key) {
     plumb_place at = plumb_config_place(b, key);
@@ -52,7 +53,6 @@ static plumb_status check_data(const plumb_binding *b) {
 
 static plumb_status check_training(const plumb_binding *b) {
     const plumb_options *o = b->options;
-    double seconds;
     PLUMB_TRY(check_schedule(b));
     if (!o->lora && o->adapter)
         return plumb_config_fault(
@@ -65,8 +65,6 @@ static plumb_status check_training(const plumb_binding *b) {
     if (b->command == PLUMB_FOR_DPO && !strcmp(o->loss_type, "ipo") && o->label_smoothing > 0)
         return plumb_config_fault(b, plumb_config_place(b, "label_smoothing"), "label_smoothing",
                                   "found %g with loss_type: ipo; expected 0: ipo has none", o->label_smoothing);
-    if (plumb_duration_parse(o->stop_after, &seconds) != PLUMB_OK)
-        return plumb_config_fault(b, plumb_config_place(b, "stop_after"), "stop_after", "%s", plumb_error_message());
     return PLUMB_OK;
 }
 
@@ -102,6 +100,11 @@ static plumb_status check_online(const plumb_binding *b) {
     if (o->dual_clip != 0 && o->dual_clip <= 1)
         return plumb_config_fault(b, plumb_config_place(b, "dual_clip"), "dual_clip",
                                   "found %g; expected more than 1, or 0 for none", o->dual_clip);
+    return PLUMB_OK;
+}
+
+static plumb_status check_completions(const plumb_binding *b) {
+    const plumb_options *o = b->options;
     if (o->min_new_tokens > o->max_completion_length)
         return plumb_config_fault(b, place_of_either(b, "min_new_tokens", "max_completion_length"), "min_new_tokens",
                                   "found %lld with max_completion_length: %lld; expected at most that",
@@ -125,11 +128,31 @@ static plumb_status check_generation(const plumb_binding *b) {
     return PLUMB_OK;
 }
 
+/* A result that took the place of what it was made from would be noticed too late. */
+static plumb_status check_files(const plumb_binding *b) {
+    const plumb_options *o = b->options;
+    struct stat in, out;
+    if (!o->input_file || !o->output_file || stat(o->input_file, &in) || stat(o->output_file, &out) || in.st_dev != out.st_dev || in.st_ino != out.st_ino) return PLUMB_OK;
+    return plumb_config_fault(b, place_of_either(b, "output_file", "input_file"), "output_file", "found %.400s, which is input_file; expected another file", o->output_file);
+}
+
+static plumb_status check_bestofn(const plumb_binding *b) {
+    const char *resume = b->options->resume;
+    if (!strcmp(resume, "auto") || !strcmp(resume, "never")) return PLUMB_OK;
+    return plumb_config_fault(b, plumb_config_place(b, "resume"), "resume", "found '%.200s'; expected auto or never", resume);
+}
+
 plumb_status plumb_config_check(plumb_binding *b) {
+    double seconds;
+    if (plumb_duration_parse(b->options->stop_after, &seconds) != PLUMB_OK)
+        return plumb_config_fault(b, plumb_config_place(b, "stop_after"), "stop_after", "%s", plumb_error_message());
     if (b->command & (PLUMB_FOR_SFT | PLUMB_FOR_DPO | PLUMB_FOR_REWARD | PLUMB_FOR_EVAL)) PLUMB_TRY(check_data(b));
     if (b->command & PLUMB_FOR_TRAINING) PLUMB_TRY(check_training(b));
     if (b->command & (PLUMB_FOR_ONLINE | PLUMB_FOR_BESTOFN)) PLUMB_TRY(check_rewards(b));
+    if (b->command & (PLUMB_FOR_ONLINE | PLUMB_FOR_BESTOFN)) PLUMB_TRY(check_completions(b));
     if (b->command & PLUMB_FOR_ONLINE) PLUMB_TRY(check_online(b));
+    if (b->command & PLUMB_FOR_BESTOFN) PLUMB_TRY(check_bestofn(b));
+    if (b->command & PLUMB_FOR_FILE) PLUMB_TRY(check_files(b));
     if (b->command & PLUMB_FOR_GENERATE) PLUMB_TRY(check_generation(b));
     return PLUMB_OK;
 }

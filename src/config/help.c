@@ -19,6 +19,7 @@ static const char *usage_of(int command) {
     case PLUMB_FOR_PPO:
     case PLUMB_FOR_GRPO:
     case PLUMB_FOR_RLOO: return "CONFIG.yaml [key=value ...] [--resume PATH|auto|never] [--dry-run]";
+    case PLUMB_FOR_BESTOFN: return "[CONFIG.yaml] [key=value ...] [--resume auto|never] [--dry-run]";
     default: return "[CONFIG.yaml] [key=value ...] [--dry-run]";
     }
 }

@@ -7,7 +7,7 @@
 #include <xxhash.h>
 
 static bool is_harmless(const char *key, size_t length) {
-    static const char *const harmless[] = {"output_dir",   "run_name", "resume",        "stop_after",   "save_steps",     "save_total_limit", "logging_steps", "threads", "dry_run",
+    static const char *const harmless[] = {"output_dir",   "output_file", "run_name", "resume",        "stop_after",   "save_steps",     "save_total_limit", "logging_steps", "threads", "dry_run",
                                            "rollout_batch", "backend", "isa",           "kv_budget_mb", "reward_timeout", "reward_retries",   "log_trajectories", "report"};
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
         if (strlen(harmless[i]) == length && !strncmp(key, harmless[i], length)) return true;

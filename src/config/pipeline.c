@@ -273,19 +273,20 @@ static plumb_status check_stage(const plumb_binding *b, const source *s, int k) 
         if (at.line || at.argument)
             return plumb_config_fault(b, at, own[i], i ? "found it in a pipeline; expected --dry-run for all stages together" : "found it in a pipeline, which decides itself what goes on; see --from");
     }
+    bool file = stage->command & PLUMB_FOR_FILE;
+    const char *to = file ? stage->options.output_file : stage->dir;
     for (int j = 0; j < k; j++)
-        if (!(stage->command & PLUMB_FOR_FILE) && !strcmp(p->stages[j].dir, stage->dir))
-            return plumb_config_fault(b, (plumb_place){.line = stage->line, .column = stage->column}, "output_dir", "stage %s writes to %s, as stage %s does; expected a folder of its own", stage->name, stage->dir,
-                                      p->stages[j].name);
+        if (!strcmp(file ? p->stages[j].product : p->stages[j].dir, to))
+            return plumb_config_fault(b, (plumb_place){.line = stage->line, .column = stage->column}, file ? "output_file" : "output_dir", "stage %s writes to %s, as stage %s does; expected a %s of its own",
+                                      stage->name, to, p->stages[j].name, file ? "file" : "folder");
     char where[600];
     snprintf(where, sizeof where, "%.300s:%d:%d: stage %s", b->name, stage->line, stage->column, stage->name);
     return plumb_config_check_required(&stage->options, stage->command, where);
 }
 
-/* A path that lies in another stage's folder is something that the stage has made. */
-static bool lies_in(const char *path, const char *folder) {
-    size_t n = strlen(folder);
-    return path && strcmp(folder, ".") != 0 && !strncmp(path, folder, n) && path[n] == '/';
+bool plumb_stage_made(const plumb_stage *s, const char *path) {
+    size_t n = strlen(s->dir);
+    return !strcmp(path, s->product) || (strcmp(s->dir, ".") != 0 && !strncmp(path, s->dir, n) && path[n] == '/');
 }
 static void find_needs(plumb_stages *p, int k) {
     plumb_stage *stage = &p->stages[k];
@@ -295,7 +296,7 @@ static void find_needs(plumb_stages *p, int k) {
         if (row->type != PLUMB_OPT_STRING || !(row->commands & stage->command) || made) continue;
         const char *path = *(char *const *)(const void *)((const char *)&stage->options + row->offset);
         for (int j = 0; j < k; j++)
-            if (lies_in(path, p->stages[j].dir)) stage->needs |= (uint64_t)1 << j;
+            if (path && plumb_stage_made(&p->stages[j], path)) stage->needs |= (uint64_t)1 << j;
     }
 }
 static plumb_status set_fingerprints(plumb_stages *p, int k) {

@@ -6,7 +6,7 @@
  *     adapter      training of an adapter alone
  *     model        training of parameters in full (an adapter beside them is merged in)
  *     value        PPO: the value model, an adapter with a score head
- *     output_file  commands that write a file: the scores */
+ *     output_file  commands that write a file: the scores, the records of best-of-n */
 #include "config_internal.h"
 #include <stdlib.h>
 #include <string.h>

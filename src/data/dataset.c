@@ -87,6 +87,8 @@ static plumb_status choose_part(const loader *l, int64_t *first, int64_t *end) {
     *end = n - plumb_min64(o->skip_last, n);
     if (o->take_last && o->take_last < n) *first = plumb_max64(*first, n - o->take_last);
     if (*first < *end) return PLUMB_OK;
+    if (n && o->skip_last >= n)
+        return plumb_error(PLUMB_E_DATA, "%s: no record is left of %lld when the last %lld are held out (eval_last)", o->path, (long long)n, (long long)o->skip_last);
     return plumb_error(PLUMB_E_DATA,
                        "%s: no record is left of %lld after skip_first %lld, take_last %lld, skip_last %lld", o->path,
                        (long long)n, (long long)o->skip_first, (long long)o->take_last, (long long)o->skip_last);
@@ -267,9 +269,9 @@ static plumb_status add_records(loader *l, int64_t first, int64_t end) {
     if (l->d->count) return PLUMB_OK;
     return plumb_error(
         PLUMB_E_DATA,
-        "%s: no usable sample in %lld records: %lld bad, %lld too long for max_length %d, %lld without a target%s%s",
+        "%s: no usable sample in %lld records: %lld bad, %lld too long for %s %d, %lld without a target%s%s",
         l->options->path, (long long)counts->records, (long long)counts->bad, (long long)counts->dropped_long,
-        l->options->max_length, (long long)counts->dropped_empty, counts->bad ? "; the first bad one: " : "",
+        l->options->kind == PLUMB_DATA_PROMPTS ? "max_prompt_length" : "max_length", l->options->max_length, (long long)counts->dropped_empty, counts->bad ? "; the first bad one: " : "",
         l->d->first_bad);
 }
 

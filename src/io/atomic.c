@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { BUFFER = 1 << 16, TRIES = 1000 };
@@ -68,19 +69,21 @@ done:
     return status;
 }
 
-static plumb_status write_through(plumb_atomic *f, const uint8_t *bytes, size_t n) {
+static plumb_status write_all(int fd, const uint8_t *bytes, size_t n, const char *path) {
     while (n) {
-        ssize_t done = write(f->fd, bytes, n < (1u << 30) ? n : 1u << 30);
+        ssize_t done = write(fd, bytes, n < (1u << 30) ? n : 1u << 30);
         if (done < 0 && errno == EINTR) continue;
-        if (done <= 0) {
-            if (done == 0) errno = ENOSPC;
-            f->failed = true;
-            return plumb_error(PLUMB_E_IO, "%s: cannot write: %m", f->path);
-        }
+        if (done == 0) errno = ENOSPC;
+        if (done <= 0) return plumb_error(PLUMB_E_IO, "%s: cannot write: %m", path);
         bytes += done;
         n -= (size_t)done;
     }
     return PLUMB_OK;
+}
+static plumb_status write_through(plumb_atomic *f, const uint8_t *bytes, size_t n) {
+    plumb_status status = write_all(f->fd, bytes, n, f->path);
+    f->failed = f->failed || status != PLUMB_OK;
+    return status;
 }
 
 static plumb_status flush(plumb_atomic *f) {
@@ -98,14 +101,15 @@ plumb_status plumb_atomic_write(plumb_atomic *f, const void *bytes, size_t n) {
     return PLUMB_OK;
 }
 
+static plumb_status folder_of(char **folder, const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? plumb_io_copy_text(folder, path, slash == path ? 1 : (size_t)(slash - path)) : plumb_io_copy_text(folder, ".", 1);
+}
+
 /* The folder of `path`, flushed. Some file systems cannot flush folders and say EINVAL; theirs is the risk. */
 static plumb_status flush_folder(const char *path) {
     char *folder;
-    const char *slash = strrchr(path, '/');
-    if (slash)
-        PLUMB_TRY(plumb_io_copy_text(&folder, path, slash == path ? 1 : (size_t)(slash - path)));
-    else
-        PLUMB_TRY(plumb_io_copy_text(&folder, ".", 1));
+    PLUMB_TRY(folder_of(&folder, path));
     plumb_status status = PLUMB_OK;
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
@@ -147,5 +151,37 @@ plumb_status plumb_write_file(const char *path, const void *bytes, size_t n) {
     plumb_status status = plumb_atomic_write(f, bytes, n);
     if (status == PLUMB_OK) return plumb_atomic_commit(f);
     plumb_atomic_abort(f);
+    return status;
+}
+
+plumb_status plumb_rename_file(const char *from, const char *to) {
+    if (rename(from, to) != 0) return plumb_error(PLUMB_E_IO, "%s: cannot rename %s to it: %m", to, from);
+    return flush_folder(to);
+}
+
+plumb_status plumb_append_file(const char *path, size_t keep, const void *bytes, size_t n) {
+    struct stat info;
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0) return plumb_error(PLUMB_E_IO, "%s: cannot open: %m", path);
+    plumb_status status = PLUMB_OK;
+    if (fstat(fd, &info) != 0)
+        status = plumb_error(PLUMB_E_IO, "%s: cannot read its size: %m", path);
+    else if (info.st_size < (off_t)keep)
+        status = plumb_error(PLUMB_E_FORMAT, "%s: has %lld bytes, expected %zu at least", path, (long long)info.st_size, keep);
+    else if (ftruncate(fd, (off_t)keep) != 0 || lseek(fd, 0, SEEK_END) < 0)
+        status = plumb_error(PLUMB_E_IO, "%s: cannot append: %m", path);
+    if (status == PLUMB_OK) status = write_all(fd, bytes, n, path);
+    if (status == PLUMB_OK && fsync(fd) != 0) status = plumb_error(PLUMB_E_IO, "%s: cannot flush to disk: %m", path);
+    if (close(fd) != 0 && status == PLUMB_OK) status = plumb_error(PLUMB_E_IO, "%s: cannot finish writing: %m", path);
+    return status == PLUMB_OK && keep == 0 ? flush_folder(path) : status;
+}
+
+plumb_status plumb_prepare_file(const char *path) {
+    char *folder;
+    if (plumb_path_is_dir(path)) return plumb_error(PLUMB_E_IO, "%s: cannot write the file: a directory has this name", path);
+    PLUMB_TRY(folder_of(&folder, path));
+    plumb_status status = plumb_make_dirs(folder);
+    if (status == PLUMB_OK && access(folder, W_OK | X_OK) != 0) status = plumb_error(PLUMB_E_IO, "%s: cannot write into its folder: %m", path);
+    free(folder);
     return status;
 }

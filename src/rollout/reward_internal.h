@@ -8,7 +8,7 @@ typedef struct reward_program reward_program;
 
 typedef struct reward_kind {
     const char *name, *argument; /* argument: what stands after the colon, for messages; NULL when nothing does */
-    bool needs_answer;
+    bool needs_answer, may_fail; /* may_fail: on a completion, which then scores 0 and is counted */
     plumb_status (*open)(plumb_reward_source *s); /* NULL: nothing to prepare */
     /* One of the two. Items have answers where they are needed. */
     plumb_status (*score_one)(plumb_reward_source *s, const plumb_reward_item *item, double *reward);
@@ -19,6 +19,7 @@ struct plumb_reward_source {
     const reward_kind *kind;
     char *argument; /* owns; "" without one */
     plumb_reward_limits limits;
+    int64_t failures;
     int64_t target;          /* length */
     plumb_pattern *pattern;  /* regex */
     reward_program *program; /* program */

@@ -7,7 +7,7 @@
 static const reward_kind kinds[] = {
     {.name = "exact_match", .needs_answer = true, .score_one = reward_exact_match},
     {.name = "number", .needs_answer = true, .score_one = reward_number},
-    {.name = "regex", .argument = "PATTERN", .open = reward_regex_open, .score_one = reward_regex},
+    {.name = "regex", .argument = "PATTERN", .may_fail = true, .open = reward_regex_open, .score_one = reward_regex},
     {.name = "length", .argument = "N", .open = reward_length_open, .score_one = reward_length},
     {.name = "json", .score_one = reward_json},
     {.name = "program", .argument = "COMMAND", .open = reward_program_open, .score_all = reward_program_score},
@@ -86,6 +86,14 @@ const char *plumb_reward_source_name(const plumb_reward_source *s) {
 
 bool plumb_reward_source_needs_answer(const plumb_reward_source *s) {
     return s->kind->needs_answer;
+}
+
+bool plumb_reward_source_may_fail(const plumb_reward_source *s) {
+    return s->kind->may_fail;
+}
+
+int64_t plumb_reward_source_failures(const plumb_reward_source *s) {
+    return s->failures;
 }
 
 plumb_status plumb_reward_source_score(plumb_reward_source *s, const plumb_reward_item *items, int64_t n,

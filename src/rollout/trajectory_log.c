@@ -183,12 +183,27 @@ plumb_status plumb_trajectories_commit(const char *dir, int64_t iteration, int n
     return status;
 }
 
+/* A run that goes on behind iteration `last` has committed what came before: without a manifest its files would all count as leftovers. */
+static plumb_status check_lost(const trajectory_manifest *m, const char *dir, int64_t last) {
+    if (m->checksum || last < 1) return PLUMB_OK;
+    DIR *d = opendir(dir);
+    if (!d) return plumb_error(PLUMB_E_IO, "%s: cannot read the folder: %m", dir);
+    plumb_status status = PLUMB_OK;
+    for (struct dirent *e; status == PLUMB_OK && (e = readdir(d));)
+        if (is_leftover(m, e->d_name) && ends(e->d_name, ".h5"))
+            status = plumb_error(PLUMB_E_DATA, "%s/%s is not there, but %s is, and the run goes on behind iteration %lld; put the manifest back, or move the folder away to go on without what it holds", dir,
+                                 TRAJECTORY_MANIFEST, e->d_name, (long long)last);
+    closedir(d);
+    return status;
+}
+
 plumb_status plumb_trajectories_rewind(const char *dir, int64_t last) {
     if (!plumb_path_is_dir(dir)) return PLUMB_OK;
     trajectory_manifest m;
     bool changed;
     PLUMB_TRY(trajectory_manifest_read(&m, dir));
-    plumb_status status = forget(&m, dir, last, &changed);
+    plumb_status status = check_lost(&m, dir, last);
+    if (status == PLUMB_OK) status = forget(&m, dir, last, &changed);
     if (status == PLUMB_OK && changed) status = trajectory_manifest_write(&m, dir);
     if (status == PLUMB_OK) status = remove_leftovers(&m, dir, false);
     trajectory_manifest_free(&m);

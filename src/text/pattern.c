@@ -2,7 +2,7 @@
  *
  * The pattern comes from a configuration and the text from a model, so that neither can be trusted to be quick: (a+)+$
  * doubles its work with every a.  A match may take MATCH_LIMIT steps from each start, some hundredths of a second; more
- * are an error and not "no match", since a reward of 0 would hide them. */
+ * are an error and not "no match": whoever asked decides what that is worth, and counts it. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "plumb/text.h"
 #include <pcre2.h>

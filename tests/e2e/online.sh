@@ -123,6 +123,12 @@ online 2 grpo "$work/judged" num_generations=4 reward_funcs="program:bash $work/
 [ "$code" -eq 0 ] || fail "a program as judge: exit code $code"
 holds "$(metric "$work/judged/metrics.jsonl" reward | head -n 1) > 0" "the program's rewards"
 
+# A pattern that backtracks without end on what the model writes costs those completions their point, not the run.
+online 2 grpo "$work/endless" num_generations=4 min_new_tokens=40 "reward_funcs=['regex:^(.+)+[#@]','length:20']"
+[ "$code" -eq 0 ] || fail "a pattern without end: exit code $code"
+[ "$(grep -c 'regex:.*backtracks without end on [1-8] of 8 completions' "$work/log")" -eq 1 ] || fail "a pattern without end is not said once"
+holds "$(metric "$work/endless/metrics.jsonl" rewards/regex/errors | head -n 1) > 0" "completions on which a pattern failed are not counted"
+
 # A disk that is full while trajectories are written: a message that names the file, and nothing half-written is left.  A limit on the size of files does the same; the judge sets it,
 # because a limit from the start would stop Open MPI itself.
 cat >"$work/limit.sh" <<-'END'

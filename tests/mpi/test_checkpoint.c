@@ -168,6 +168,26 @@ static void test_leftovers_are_ignored_and_removed(void **state) {
     expect_names("step-000003 step-000004 step-000009 step-000010x step-000011 step-7 ");
 }
 
+/* A checkpoint may be nothing but counters; a folder of them goes with the plain files in it. */
+static void test_counters_alone_and_discarding(void **state) {
+    (void)state;
+    char nested[300], command[700], *path;
+    snprintf(nested, sizeof nested, "%s/counted", folder);
+    plumb_ckpt_counter counters[] = {{"bytes", -7}};
+    check_all(plumb_checkpoint_save(nested, 1, identity, NULL, 0, counters, 1, 1) == PLUMB_OK);
+    counters[0].value = 8;
+    check_all(plumb_checkpoint_save(nested, 2, identity, NULL, 0, counters, 1, 1) == PLUMB_OK);
+    counters[0].value = 0;
+    check_all(plumb_checkpoint_latest(nested, &path, NULL) == PLUMB_OK && path);
+    check_all(plumb_checkpoint_load(path, identity, NULL, 0, counters, 1) == PLUMB_OK && counters[0].value == 8);
+    free(path);
+    snprintf(command, sizeof command, "mkdir %s/.step-000009.partial && touch %s/records", nested, nested);
+    shell(command);
+    plumb_comm_barrier(PLUMB_AXIS_WORLD);
+    for (int i = 0; i < 2; i++) check_all(my_rank != 0 || plumb_checkpoint_discard(nested) == PLUMB_OK); /* absent is fine */
+    check_all(!plumb_path_exists(nested));
+}
+
 /* Changes the file on rank 0 only. */
 static void damage(const char *name, long offset, bool truncate_there) {
     plumb_comm_barrier(PLUMB_AXIS_WORLD);
@@ -346,6 +366,7 @@ int main(int argc, char **argv) {
         folder_test(test_save_and_load),
         folder_test(test_same_step_again_and_prune),
         folder_test(test_leftovers_are_ignored_and_removed),
+        folder_test(test_counters_alone_and_discarding),
         folder_test(test_damage_is_found_and_named),
         folder_test(test_mismatches_are_explained),
         folder_test(test_bad_saves_leave_nothing),

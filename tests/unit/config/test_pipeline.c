@@ -34,6 +34,28 @@ static const char *const whole = "output_dir: runs/a/\n"
                                  "  lr_scheduler_type: warmup_stable_decay\n"
                                  "  eval_last: 7\n";
 
+/* A file that one stage writes and another reads, wherever it lies. */
+static void passes_files_on(void **state) {
+    (void)state;
+    plumb_stages p;
+    assert_ok(load(&p,
+                   "output_dir: runs/a\n"
+                   "defaults: {model: base, input_file: prompts.jsonl, reward_funcs: [json]}\n"
+                   "stages:\n"
+                   "- {command: bestofn}\n"
+                   "- {command: dpo, train_file: '${bestofn.output_file}'}\n"
+                   "- {name: again, command: bestofn, adapter: '${dpo.adapter}', output_file: best.jsonl, output_format: sft}\n"
+                   "- {command: sft, train_file: '${again.output_file}'}\n"
+                   "- {name: other, command: sft, train_file: rest.jsonl}\n",
+                   NULL, 0));
+    assert_string_equal(p.stages[0].product, "runs/a/bestofn/records.jsonl");
+    assert_string_equal(p.stages[1].options.train_file, "runs/a/bestofn/records.jsonl");
+    assert_string_equal(p.stages[2].product, "best.jsonl");
+    assert_string_equal(p.stages[3].options.train_file, "best.jsonl");
+    assert_true(p.stages[0].needs == 0 && p.stages[1].needs == 1 && p.stages[2].needs == 2 && p.stages[3].needs == 4 && p.stages[4].needs == 0);
+    plumb_stages_free(&p);
+}
+
 static void binds_stages_and_references(void **state) {
     (void)state;
     plumb_stages p;
@@ -172,6 +194,8 @@ static void refuses_bad_files(void **state) {
         {"output_dir: o\ndefaults: [model]\nstages:\n- " STAGE "\n", "p.yaml:2:11: defaults: found a list"},
         {"output_dir: o\ndefaults: {batch_size: 0}\nstages:\n- " STAGE "\n", "p.yaml:2:24: batch_size: found '0'"},
         {"output_dir: o\nstages:\n- " STAGE "\n- {command: dpo, model: m, train_file: t, output_dir: o/sft/}\n", "p.yaml:4:3: output_dir: stage dpo writes to o/sft, as stage sft does"},
+        {"output_dir: o\ndefaults: {model: m, input_file: i, output_file: x.jsonl, reward_funcs: [json]}\nstages:\n- {command: bestofn}\n- {command: bestofn, name: b}\n",
+         "p.yaml:5:3: output_file: stage b writes to x.jsonl, as stage bestofn does; expected a file of its own"},
         {"output_dir: &a o\nstages: [" STAGE "]", "p.yaml:1:13: found an anchor"},
         {"output_dir: o\nstages: [" STAGE "]\n---\na: b\n", "found a second document"},
         {"output_dir: o\nstages: [" STAGE, "not valid YAML"},
@@ -309,7 +333,7 @@ static void survives_failed_allocations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(binds_stages_and_references), cmocka_unit_test(knows_what_a_value_model_leaves),
+        cmocka_unit_test(binds_stages_and_references), cmocka_unit_test(knows_what_a_value_model_leaves), cmocka_unit_test(passes_files_on),
         cmocka_unit_test(arguments_come_last), cmocka_unit_test(refuses_bad_files),
         cmocka_unit_test(refuses_bad_references), cmocka_unit_test(fingerprints_follow_what_decides), cmocka_unit_test(finds_stages_by_name),
         cmocka_unit_test(reads_the_command_line), cmocka_unit_test(shipped_files_load), cmocka_unit_test(survives_failed_allocations),

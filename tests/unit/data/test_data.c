@@ -211,7 +211,7 @@ static void test_bad_records(void **state) {
         {&sft, "{\"text\": \"a\"}\n\n[1]\n", "f.jsonl:3: found a list, expected an object"},
         {&sft, "{\"text\": \"a\"}\n{\"text\": \"b\"\n", "f.jsonl:2:"},
         {&sft, "{\"text\": \"a\", \"text\": \"b\"}", "f.jsonl:1:"},
-        {&sft, "{\"text\": \"a\\u0000b\"}", "f.jsonl:1:"},
+        {&sft, "{\"text\": \"a\\u0000b\"}", "f.jsonl:1:19: found a NUL character"},
         {&sft, "{\"text\": \"a\xff\"}", "f.jsonl:1:"},
         {&sft, "{\"text\": \"\xed\xa0\x80\"}", "f.jsonl:1:"},
         {&sft, "{\"text\": [1]}", "f.jsonl:1: text: found a list, expected a string"},
@@ -267,6 +267,7 @@ static void test_bad_options(void **state) {
         {{.path = "f.jsonl", .skip_first = -2}, "skip_first -2"},
         {{.path = "f.jsonl", .template_name = "chatlm"}, "chatml"},
         {{.path = "f.jsonl", .skip_first = 9}, "f.jsonl: no record is left of 1"},
+        {{.path = "f.jsonl", .skip_last = 1}, "f.jsonl: no record is left of 1 when the last 1 are held out (eval_last)"},
         {{.path = "f.jsonl", .skip_first = INT64_MAX, .take_last = INT64_MAX, .skip_last = INT64_MAX},
          "no record is left"},
     };

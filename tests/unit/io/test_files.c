@@ -207,6 +207,35 @@ static void failed_allocations_are_reported(void **state) {
     assert_int_equal(count_entries(*state), 1);
 }
 
+static void appends_behind_what_is_kept(void **state) {
+    const char *path = in(*state, "log");
+    assert_ok(plumb_append_file(path, 0, "abc", 3));
+    assert_ok(plumb_append_file(path, 3, "def", 3));
+    assert_file(path, "abcdef", 6);
+    assert_ok(plumb_append_file(path, 2, "x", 1)); /* what stood behind goes */
+    assert_ok(plumb_append_file(path, 3, NULL, 0));
+    assert_file(path, "abx", 3);
+    assert_refused(plumb_append_file(path, 4, "y", 1), PLUMB_E_FORMAT, "has 3 bytes, expected 4 at least");
+    assert_file(path, "abx", 3);
+    assert_refused(plumb_append_file(in(*state, "no/such"), 0, "", 0), PLUMB_E_IO, "cannot open");
+}
+
+static void prepares_and_renames(void **state) {
+    char *path, *to;
+    assert_ok(plumb_path_join(&path, *state, "a/b/file"));
+    assert_ok(plumb_path_join(&to, *state, "a/other"));
+    assert_ok(plumb_prepare_file(path));
+    assert_false(plumb_path_exists(path));
+    assert_ok(plumb_write_file(path, "1", 1));
+    assert_ok(plumb_prepare_file(path));
+    assert_ok(plumb_rename_file(path, to));
+    assert_file(to, "1", 1);
+    assert_refused(plumb_rename_file(path, to), PLUMB_E_IO, "cannot rename");
+    assert_refused(plumb_prepare_file(in(*state, "a")), PLUMB_E_IO, "a directory has this name");
+    assert_refused(plumb_prepare_file(in(*state, "a/other/file")), PLUMB_E_IO, "cannot make the directory");
+    free(path), free(to);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {T(reads_plain_files),
@@ -217,6 +246,8 @@ int main(void) {
                                        T(makes_folders),
                                        T(written_files_are_whole_or_absent),
                                        T(a_full_disk_leaves_nothing),
-                                       T(failed_allocations_are_reported)};
+                                       T(failed_allocations_are_reported),
+                                       T(appends_behind_what_is_kept),
+                                       T(prepares_and_renames)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -230,6 +230,17 @@ static void test_rewind(void **state) {
     assert_ok(plumb_trajectories_verify(*state, NULL, NULL, NULL));
 }
 
+/* Without its manifest a folder of committed files is not one of leftovers. */
+static void test_rewind_without_manifest(void **state) {
+    for (int64_t i = 1; i <= 3; i++) log_iteration(*state, i, 1, 5);
+    assert_ok(plumb_trajectories_compact(*state));
+    assert_int_equal(unlink(in(*state, "manifest.pb")), 0);
+    assert_refused(plumb_trajectories_rewind(*state, 2), PLUMB_E_DATA, "manifest.pb is not there, but iterations-000001-000003.h5 is");
+    assert_string_equal(listing(*state), "iterations-000001-000003.h5 trajectories.h5");
+    assert_ok(plumb_trajectories_rewind(*state, 0)); /* a run that begins anew */
+    assert_string_equal(listing(*state), "");
+}
+
 static void test_commit(void **state) {
     log_iteration(*state, 1, 3, 5);
     assert_ok(plumb_trajectories_commit(*state, 1, 3)); /* twice is once */
@@ -356,7 +367,7 @@ static void test_full_disk(void **state) { /* files may not grow beyond a few Ki
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_same_bytes), TEST(test_small),     TEST(test_slice),  TEST(test_bad_batches),
-                                       TEST(test_compact),    TEST(test_compact_limit), TEST(test_rewind), TEST(test_commit), TEST(test_leftovers),
+                                       TEST(test_compact),    TEST(test_compact_limit), TEST(test_rewind), TEST(test_rewind_without_manifest), TEST(test_commit), TEST(test_leftovers),
                                        TEST(test_verify),     TEST(test_memory),     TEST(test_full_disk)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
