@@ -1,6 +1,8 @@
 #!/bin/bash
 # plumb bestofn goes on where it was: stopped by TERM, USR1 or stop_after, killed at any moment, on another number of ranks, it leaves the bytes of a run that nobody stopped.
 . "$(dirname "$0")/common.sh"
+mkdir "$work/mpi"
+export TMPDIR=$work/mpi # of Open MPI: what killed jobs leave in a folder that all share can keep the next mpirun busy for a minute
 for name in Lily Ben Max Sue Tim Mia Sam Zoe; do
     for start in "Once upon a time" "The little dog" "One day, a big bear" "Tom and"; do echo "{\"prompt\": \"$start $name\"}"; done
 done >"$work/prompts.jsonl"
