@@ -11,7 +11,7 @@ fail() { echo "FAILED: $*" >&2; tail -n 20 "$work/log" >&2; exit 1; }
 for i in 1 2 3 4 5 6 7 8; do echo "{\"prompt\": \"Once upon a time there were $i\"}"; done >"$work/prompts.jsonl"
 steps=$((16 * kills + 16)) # a run must not end before it was killed often enough
 run() { # folder, ranks; a launcher whose rank died while it was being started may wait for ever, so it has a limit
-    "$mpirun" --timeout 60 -n "$2" --oversubscribe --bind-to none "$plumb" ppo model="$root/tests/data/models/stories260K" train_file="$work/prompts.jsonl" output_dir="$1" reward_funcs=length:20 \
+    "$mpirun" --timeout $((60 + steps / 4)) -n "$2" --oversubscribe --bind-to none "$plumb" ppo model="$root/tests/data/models/stories260K" train_file="$work/prompts.jsonl" output_dir="$1" reward_funcs=length:20 \
         batch_size=8 max_steps="$steps" max_completion_length=48 learning_rate=1e-3 num_ppo_epochs=2 determinism=elastic save_steps=2 threads=1 >"$work/log" 2>&1
 }
 run "$work/whole" 1 || fail "the run that nobody kills"

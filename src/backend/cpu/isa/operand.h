@@ -1,5 +1,5 @@
 /* What products have in common: how a reduction is cut, how a blocked matrix is seen, how threads share; and the packing of operands and weights.
- * The reduction is walked in chunks of at most 128 (bf16: 320), each a chain of its own that is added to the result: rows and lanes of a chunk fit the L1 cache
+ * The reduction is walked in chunks of at most 96 (bf16: 320), each a chain of its own that is added to the result: rows and lanes of a chunk fit the L1 cache
  * together, and the products of fp32 stay exact enough. Threads divide panels, never a reduction. */
 #ifndef PLUMB_OPERAND_H
 #define PLUMB_OPERAND_H
@@ -7,7 +7,7 @@
 #include "tile.h"
 #include "pack.h"
 
-enum { CHUNK = 128, CHUNK_BF16 = 320 };
+enum { CHUNK = 96, CHUNK_BF16 = 320 };
 /* Length of the chunks that a reduction of n is cut into: as few as the limit allows, alike, whole blocks. It depends on n and the type alone. */
 INLINE int64_t chunk_of(int64_t n, bool bf16) {
     int64_t limit = bf16 ? CHUNK_BF16 : CHUNK, count = (n + limit - 1) / limit;
