@@ -7,9 +7,11 @@
  * Prompts are taken in chunks of a fixed number, so that what is sampled does not depend on the number of ranks, and what a chunk gives does not depend on those before it. A run that was stopped or killed
  * therefore goes on behind its last chunk, on any number of ranks, and leaves the bytes of one that was not. */
 #include "online.h"
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct totals { int64_t bytes, hash, prompts, completions, written, without_spread, errors; double best, mean; } totals; /* of all chunks so far; alike on every rank */
 static const char *const total_names[] = {"bytes", "hash", "prompts", "completions", "written", "without_spread", "errors", "best", "mean"};
@@ -69,11 +71,22 @@ static plumb_status identify(const plumb_online *o, output *out) {
 /* Are the bytes that the checkpoint speaks of there? A run that was killed at its very end has given them their final name. Local. */
 static plumb_status verify(const plumb_session *s, const output *out) {
     plumb_map m;
-    const char *path = plumb_path_exists(out->records.data) ? out->records.data : s->o->output_file;
+    bool named = out->sum.prompts == s->train.count && !plumb_path_exists(out->records.data);
+    const char *path = named ? s->o->output_file : out->records.data;
     PLUMB_TRY(plumb_map_open(&m, path));
     bool good = m.size >= (size_t)out->sum.bytes && plumb_session_mix(PLUMB_MIX_START, m.data, (size_t)out->sum.bytes) == (uint64_t)out->sum.hash;
     plumb_map_close(&m);
     return good ? PLUMB_OK : plumb_error(PLUMB_E_FORMAT, "%s: damaged: its first %lld bytes are not those of the finished chunks", path, (long long)out->sum.bytes);
+}
+
+plumb_status plumb_bestofn_forget(const char *output_file) {
+    plumb_str dir = {0}, records = {0};
+    plumb_status status = plumb_str_printf(&dir, "%s.partial", output_file);
+    if (status == PLUMB_OK) status = plumb_str_printf(&records, "%s/records.jsonl", dir.data);
+    if (status == PLUMB_OK && unlink(records.data) && errno != ENOENT && errno != ENOTDIR) status = plumb_error(PLUMB_E_IO, "%s: cannot remove: %m", records.data);
+    if (status == PLUMB_OK) status = plumb_checkpoint_discard(dir.data);
+    plumb_str_free(&dir), plumb_str_free(&records);
+    return status;
 }
 
 static plumb_status resume(plumb_session *s, output *out) {
@@ -92,7 +105,10 @@ static plumb_status resume(plumb_session *s, output *out) {
     if (plumb_is_root() && verify(s, out) != PLUMB_OK) {
         fprintf(stderr, "plumb bestofn: beginning anew: %s\n", plumb_error_message());
         s->step = 0;
+        status = plumb_bestofn_forget(s->o->output_file);
+        if (status == PLUMB_OK) status = plumb_make_dirs(out->dir.data);
     }
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, status));
     plumb_comm_bcast(PLUMB_AXIS_WORLD, &s->step, sizeof s->step, 0);
     if (s->step == 0) out->sum = (totals){.hash = (int64_t)PLUMB_MIX_START};
     else if (plumb_is_root()) fprintf(stderr, "resumed from %s (%lld of %lld prompts)\n", out->dir.data, (long long)out->sum.prompts, (long long)s->train.count);
@@ -108,14 +124,6 @@ static plumb_status save(plumb_session *s, output *out) {
     }
     plumb_comm_doing("saving after chunk", s->step);
     return plumb_checkpoint_save(out->dir.data, s->step, out->identity, NULL, 0, counters, TOTALS, 1);
-}
-
-plumb_status plumb_bestofn_forget(const char *output_file) {
-    plumb_str dir = {0};
-    plumb_status status = plumb_str_printf(&dir, "%s.partial", output_file);
-    if (status == PLUMB_OK) status = plumb_checkpoint_discard(dir.data);
-    plumb_str_free(&dir);
-    return status;
 }
 
 /* --- the run ------------------------------------------------------------------------------------------------------------------------------------------ */

@@ -28,6 +28,7 @@ plumb_status plumb_session_dry_run(plumb_session *s) {
         parameters += parameters_of(s->value_source), base += base_bytes(s, s->value_source);
         workspace += (double)plumb_model_workspace_bytes(s->value_model, rows, rows);
     }
+    if (s->judge_base) parameters += parameters_of(s->judge_base), base += base_bytes(s, s->judge_base);
     double state = (double)trainable * 4 * (2 + 4.0 / ranks + 2 + (s->elastic ? 2 : 0));
     printf("parameters          %12lld  (%.1fM)\n", (long long)parameters, (double)parameters / 1e6);
     printf("trainable           %12lld  (%.2f %%)\n", (long long)trainable, 100.0 * (double)trainable / (double)parameters);

@@ -17,8 +17,9 @@ uint64_t plumb_online_adapter_hash(uint64_t h, const plumb_adapter *a, const plu
         }
     return h;
 }
-static plumb_status load_scored(plumb_adapter *a, const char *key, const char *path, const plumb_params *p) {
-    PLUMB_TRY(plumb_adapter_load(a, path, p));
+static plumb_status load_scored(plumb_adapter *a, const char *key, const char *path, const plumb_source *base) {
+    PLUMB_TRY(plumb_adapter_load(a, path, plumb_source_params(base)));
+    plumb_session_note_base(key, a, base);
     return a->score ? PLUMB_OK : plumb_error(PLUMB_E_CONFIG, "%s: %s has no score head; expected a reward model, as plumb reward writes it", key, path);
 }
 
@@ -41,17 +42,17 @@ static plumb_status open_beside(const plumb_session *s, plumb_source **out, cons
 
 static plumb_status open_judge(plumb_online *o, plumb_session *s, plumb_model_options *m) {
     const plumb_options *options = s->o;
-    const plumb_params *params = plumb_source_params(s->source);
+    const plumb_source *base = s->source;
     s->judge = PLUMB_MIX_START;
     if (options->reward_model) {
         PLUMB_TRY(open_beside(s, &o->reward_source, "reward_model", options->reward_model));
         uint64_t identity = plumb_source_identity(o->reward_source);
-        params = plumb_source_params(o->reward_source);
+        base = s->judge_base = o->reward_source;
         s->judge = plumb_session_mix(s->judge, &identity, sizeof identity);
     }
     if (options->reward_adapter) {
-        PLUMB_TRY(load_scored(&o->reward_adapter, "reward_adapter", options->reward_adapter, params));
-        s->judge = plumb_online_adapter_hash(s->judge, &o->reward_adapter, params);
+        PLUMB_TRY(load_scored(&o->reward_adapter, "reward_adapter", options->reward_adapter, base));
+        s->judge = plumb_online_adapter_hash(s->judge, &o->reward_adapter, plumb_source_params(base));
         if (!options->reward_model) m->reward = &o->reward_adapter;
     } else if (!plumb_source_has_score(o->reward_source)) {
         return plumb_error(PLUMB_E_CONFIG, "reward_model: %s has no score head; expected a sequence classifier (plumb reward with lora: false writes one), or a reward_adapter with it",
@@ -74,12 +75,13 @@ static plumb_status open_value_model(plumb_online *o, plumb_session *s, const pl
         return plumb_error(PLUMB_E_CONFIG, "value_adapter: found it with lora: false, by which value_model %s trains in full; expected lora: true, or a value_model that plumb merge has made "
                            "of the two", options->value_model);
     PLUMB_TRY(open_beside(s, &s->value_source, "value_model", options->value_model));
-    if (start) PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", options->value_adapter, plumb_source_params(s->value_source)));
+    if (start) PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", options->value_adapter, s->value_source));
     if (start) o->value_config = &start->config;
     *value = (plumb_model_options){.adapter = start, .lora = options->lora && !start ? o->value_config : NULL, .random_as = PLUMB_VIEW_VALUE, .head = PLUMB_HEAD_ZERO,
                                    .train_modules = policy->train_modules, .n_train_modules = policy->n_train_modules, .seed = policy->seed, .checkpointing = policy->checkpointing,
                                    .tokens = policy->tokens, .frozen = policy->frozen};
-    if (!o->reward_source || strcmp(plumb_source_path(o->reward_source), plumb_source_path(s->value_source))) return PLUMB_OK;
+    if (!o->reward_source || !plumb_same_path(plumb_source_path(o->reward_source), plumb_source_path(s->value_source))) return PLUMB_OK;
+    s->judge_base = NULL;
     if (options->reward_adapter) value->reward = &o->reward_adapter;
     else value->reward_base = true;
     return PLUMB_OK;
@@ -91,7 +93,7 @@ static plumb_status open_critic(plumb_online *o, plumb_session *s, plumb_model_o
     if (on_trunk(options)) m->head = PLUMB_HEAD_ZERO;
     if (on_trunk(options)) return PLUMB_OK;
     if (!on_base(options)) return open_value_model(o, s, m, value);
-    if (options->value_adapter) PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", options->value_adapter, plumb_source_params(s->source)));
+    if (options->value_adapter) PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", options->value_adapter, s->source));
     m->value = options->value_adapter ? &o->value_adapter : m->reward;
     if (m->value) o->value_config = &m->value->config;
     else if (m->adapter || m->lora) m->value_lora = o->value_config;

@@ -101,7 +101,7 @@ plumb_status plumb_stages_reset(const plumb_stages *p, plumb_stage_state *states
         const plumb_stage *s = &p->stages[k];
         bool began = states[k].progress != PLUMB_STAGE_PENDING;
         states[k] = (plumb_stage_state){0};
-        if (s->command & PLUMB_FOR_FILE) PLUMB_TRY(plumb_bestofn_forget(s->options.output_file));
+        if (s->command == PLUMB_FOR_BESTOFN) PLUMB_TRY(plumb_bestofn_forget(s->options.output_file));
         if (!(s->command & PLUMB_FOR_TRAINING)) continue; /* results of the others are replaced as a whole */
         if (began && plumb_path_exists(s->dir)) PLUMB_TRY(set_aside(s->dir));
     }

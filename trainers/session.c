@@ -173,6 +173,12 @@ static plumb_status check_head(const plumb_session *s) {
     return PLUMB_OK;
 }
 
+void plumb_session_note_base(const char *key, const plumb_adapter *a, const plumb_source *base) {
+    const char *made_for = a->config.base_model;
+    if (!plumb_is_root() || !made_for || !plumb_path_exists(made_for) || plumb_same_path(made_for, plumb_source_path(base))) return;
+    fprintf(stderr, "%s: its adapter_config.json names %s as its base; here it goes on %s\n", key, made_for, plumb_source_path(base));
+}
+
 /* --- model and optimizer ---------------------------------------------------------------------------------------------------------------- */
 static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
     const plumb_options *o = s->o;
@@ -186,6 +192,7 @@ static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
     if (o->adapter) {
         PLUMB_TRY(plumb_adapter_load(&s->adapter, o->adapter, plumb_source_params(s->source)));
         s->has_adapter = true;
+        plumb_session_note_base("adapter", &s->adapter, s->source);
     }
     PLUMB_TRY(check_head(s));
     if (s->command != PLUMB_FOR_GENERATE) PLUMB_TRY(load_data(s, kind));

@@ -58,6 +58,7 @@ typedef struct plumb_session {
     int64_t saved_step;                     /* -1: none */
     bool stopping, interrupted;             /* interrupted: TERM came, on any rank, as of the last check */
     uint64_t judge;                         /* identity of the reward model, 0 without one */
+    const plumb_source *judge_base;         /* of a reward model that no trained model's base serves; borrowed, for what a run costs */
     void *user;                             /* of the recipe: what its work on a micro-batch needs */
     plumb_status pending;                   /* a local failure between agreement points, kept for the next one */
     char pending_message[512];
@@ -113,6 +114,8 @@ void plumb_trained_read(plumb_session *s);           /* values */
 void plumb_trained_write(plumb_session *s);          /* values, and the packed copies that products read */
 void plumb_trained_gradient(plumb_session *s);
 void plumb_trained_clear_gradient(plumb_session *s);
+/* Says (rank 0) when an adapter was made for a base that is there and is not this one: the shapes may fit all the same. Local. */
+void plumb_session_note_base(const char *key, const plumb_adapter *a, const plumb_source *base);
 /* The settings of the policy's adapter. Local. */
 const plumb_lora_config *plumb_session_lora(const plumb_session *s);
 /* A trained model for the run's folder: a view's adapter, with or without its head, to NAME; or the whole model, where parameters were trained in full (an adapter beside them

@@ -26,6 +26,6 @@ plumb_status plumb_checkpoint_latest(const char *dir, char **path, int64_t *step
 /* Fills arrays (names, total, first, count, element_size must match) and counters (by name). identity must be equal or the error says what differs. */
 plumb_status plumb_checkpoint_load(const char *path, const char *identity, plumb_ckpt_array *arrays, int n_arrays, plumb_ckpt_counter *counters,
                                    int n_counters) PLUMB_CHECKED;
-/* Removes dir with its checkpoints and the plain files in it; absent is fine. Local. */
+/* Removes the checkpoints in dir, and dir where nothing else is in it; absent is fine. Local. */
 plumb_status plumb_checkpoint_discard(const char *dir) PLUMB_CHECKED;
 #endif

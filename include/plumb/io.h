@@ -22,6 +22,7 @@ plumb_status plumb_read_file(const char *path, char **out, size_t *size) PLUMB_C
 /* The same with a smaller limit, for files that should be small. */
 plumb_status plumb_read_file_max(const char *path, size_t limit, char **out, size_t *size) PLUMB_CHECKED;
 bool plumb_path_exists(const char *path);
+bool plumb_same_path(const char *a, const char *b); /* both are there, and are one file or folder, however they are written */
 bool plumb_path_is_dir(const char *path);
 plumb_status plumb_make_dirs(const char *path) PLUMB_CHECKED; /* mkdir -p */
 /* "<dir>/<name>" into *out, owned by the caller. */

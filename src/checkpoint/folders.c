@@ -168,5 +168,6 @@ plumb_status plumb_checkpoint_discard(const char *dir) {
     }
     free(steps);
     if (status == PLUMB_OK) status = ckpt_clean(dir);
-    return status == PLUMB_OK ? ckpt_remove_folder(dir) : status;
+    if (status == PLUMB_OK && rmdir(dir) && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST) status = plumb_error(PLUMB_E_IO, "%s: cannot remove the folder: %m", dir);
+    return status;
 }

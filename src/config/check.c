@@ -3,7 +3,7 @@
 #include "config_internal.h"
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include "plumb/io.h"
 
 static bool is_set(const plumb_binding *b, const char *key) {
     plumb_place at = plumb_config_place(b, key);
@@ -131,8 +131,7 @@ static plumb_status check_generation(const plumb_binding *b) {
 /* A result that took the place of what it was made from would be noticed too late. */
 static plumb_status check_files(const plumb_binding *b) {
     const plumb_options *o = b->options;
-    struct stat in, out;
-    if (!o->input_file || !o->output_file || stat(o->input_file, &in) || stat(o->output_file, &out) || in.st_dev != out.st_dev || in.st_ino != out.st_ino) return PLUMB_OK;
+    if (!o->input_file || !o->output_file || !plumb_same_path(o->input_file, o->output_file)) return PLUMB_OK;
     return plumb_config_fault(b, place_of_either(b, "output_file", "input_file"), "output_file", "found %.400s, which is input_file; expected another file", o->output_file);
 }
 

@@ -102,6 +102,11 @@ bool plumb_path_exists(const char *path) {
     return access(path, F_OK) == 0;
 }
 
+bool plumb_same_path(const char *a, const char *b) {
+    struct stat x, y;
+    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 bool plumb_path_is_dir(const char *path) {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);

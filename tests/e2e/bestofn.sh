@@ -90,9 +90,16 @@ done
 [ ! -e "$work/kill.jsonl" ] || fail "a killed run has a result"
 sed 's/Lily/Lilo/' "$work/kill.jsonl.partial/records.jsonl" >"$work/damaged"
 cp "$work/damaged" "$work/kill.jsonl.partial/records.jsonl"
+disturb TERM 300
 best 2 "$work/kill.jsonl"
 has "$work/log" "beginning anew: .*records.jsonl: damaged"
+[ "$code" -eq 75 ] || fail "a damaged file: exit code $code"
+echo mine >"$work/kill.jsonl.partial/notes.txt"
+best 2 "$work/kill.jsonl"
+has "$work/log" "^resumed from"
 [ "$code" -eq 0 ] || fail "after kill -9: exit code $code"
+same <(echo mine) "$work/kill.jsonl.partial/notes.txt" # nothing but what it has made is removed
+rm -r "$work/kill.jsonl.partial"
 settled "$work/kill.jsonl"
 
 # resume=never begins anew; a result is replaced as a whole.

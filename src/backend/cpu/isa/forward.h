@@ -122,12 +122,16 @@ INLINE share share_in_turn(int64_t n, int i) {
     int64_t of = omp_get_num_threads(), t = (omp_get_thread_num() + i) % of;
     return (share){n * t / of, n * (t + 1) / of};
 }
-/* The threads share the panels of each product, and meet when all are done. (One share of all of them, each thread in a matrix of its own, was 20 % slower in decoding.) */
+/* The threads share the panels of each product, and meet when all are done. */
 static void op_linear_forward(plumb_backend *be, const plumb_product *products, int count) {
     int64_t M = products->y.rows, work = 0, n_sums = 0, group = M ? panels_in_group(M) : 1;
     bool little = few_rows(M, is_bf16(be));
     forward_job jobs[PLUMB_MAX_PRODUCTS];
     if (!M) return;
+    if (count > PLUMB_MAX_PRODUCTS) {
+        plumb_backend_set_fault(be, PLUMB_E_DEVICE, "%d products in one call; at most %d", count, PLUMB_MAX_PRODUCTS);
+        return;
+    }
     for (int i = 0; i < count; i++) {
         const plumb_product *p = &products[i];
         jobs[i] = (forward_job){.be = be, .y = p->y, .terms = p->terms, .n_terms = p->n_terms, .panels = (p->y.cols + BLOCK - 1) / BLOCK, .group = group,
@@ -145,7 +149,7 @@ static void op_linear_forward(plumb_backend *be, const plumb_product *products, 
     if ((!little && (!pairs || !sums)) || (n_sums && !x_sums)) return;
     for (int64_t i = 0, at = 0; i < count; at += sums_of_product(&products[i]), i++) jobs[i].x_sums = n_sums ? x_sums + at : NULL, jobs[i].sums = sums, jobs[i].pairs = pairs;
     bool alone = n_sums < 1024; /* cheaper than a meeting of threads */
-    for (int i = 0; i < count && alone; i++) sum_all_blocks(&jobs[i]);
+    for (int i = 0; i < count && n_sums && alone; i++) sum_all_blocks(&jobs[i]);
 #pragma omp parallel num_threads(threads)
     {
         for (int i = 0; i < count && !alone; i++) sum_all_blocks(&jobs[i]);
