@@ -168,7 +168,7 @@ static void test_leftovers_are_ignored_and_removed(void **state) {
     expect_names("step-000003 step-000004 step-000009 step-000010x step-000011 step-7 ");
 }
 
-/* A checkpoint may be nothing but counters; a folder of them goes with the plain files in it. */
+/* A checkpoint may be nothing but counters; a folder of them goes, unless something else is in it. */
 static void test_counters_alone_and_discarding(void **state) {
     (void)state;
     char nested[300], command[700], *path;
@@ -182,6 +182,12 @@ static void test_counters_alone_and_discarding(void **state) {
     check_all(plumb_checkpoint_load(path, identity, NULL, 0, counters, 1) == PLUMB_OK && counters[0].value == 8);
     free(path);
     snprintf(command, sizeof command, "mkdir %s/.step-000009.partial && touch %s/records", nested, nested);
+    shell(command);
+    plumb_comm_barrier(PLUMB_AXIS_WORLD);
+    check_all(my_rank != 0 || plumb_checkpoint_discard(nested) == PLUMB_OK);
+    plumb_comm_barrier(PLUMB_AXIS_WORLD);
+    check_all(plumb_path_exists(nested)); /* the records are there */
+    snprintf(command, sizeof command, "test \"$(ls -A %s)\" = records && rm %s/records", nested, nested);
     shell(command);
     plumb_comm_barrier(PLUMB_AXIS_WORLD);
     for (int i = 0; i < 2; i++) check_all(my_rank != 0 || plumb_checkpoint_discard(nested) == PLUMB_OK); /* absent is fine */
