@@ -130,7 +130,6 @@ static plumb_status save(plumb_session *s, output *out) {
 static plumb_status open_output(plumb_online *o, output *out) {
     const plumb_options *options = o->s->o;
     *out = (output){.sum.hash = (int64_t)PLUMB_MIX_START};
-    PLUMB_TRY(plumb_duration_parse(options->stop_after, &o->s->stop_after));
     PLUMB_TRY(plumb_str_printf(&out->dir, "%s.partial", options->output_file));
     PLUMB_TRY(plumb_str_printf(&out->records, "%s/records.jsonl", out->dir.data));
     PLUMB_TRY(identify(o, out));

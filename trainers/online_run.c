@@ -279,8 +279,7 @@ void plumb_online_write_metrics(plumb_online *o, plumb_metric *m, int n) {
 
 /* --- ends ------------------------------------------------------------------------------------------------------------------------------------------- */
 plumb_signal plumb_online_signal(plumb_session *s) {
-    int64_t signal = plumb_comm_signal();
-    if (signal == PLUMB_SIGNAL_NONE && s->stop_after > 0 && plumb_clock() - s->began >= s->stop_after) signal = PLUMB_SIGNAL_SAVE;
+    int64_t signal = plumb_session_signal(s);
     plumb_comm_max_i64(PLUMB_AXIS_DATA, &signal, 1);
     return (plumb_signal)signal;
 }

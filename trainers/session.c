@@ -395,6 +395,7 @@ static plumb_status create_models(plumb_session *s, const plumb_model_options *m
 
 static plumb_status open_session(plumb_session *s, plumb_data_kind kind, plumb_more_model more) {
     plumb_status inputs = open_inputs(s, kind);
+    if (inputs == PLUMB_OK && s->o->stop_after) inputs = plumb_duration_parse(s->o->stop_after, &s->stop_after);
     plumb_model_options m = model_options(s), value = {0};
     if (inputs == PLUMB_OK && more) inputs = more(s, &m, &value);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, inputs));
@@ -406,7 +407,6 @@ static plumb_status open_session(plumb_session *s, plumb_data_kind kind, plumb_m
     if (local == PLUMB_OK) local = identify(s);
     plumb_source_release(s->source);
     if (s->value_source) plumb_source_release(s->value_source);
-    if (local == PLUMB_OK && s->o->stop_after) local = plumb_duration_parse(s->o->stop_after, &s->stop_after);
     if (local == PLUMB_OK && !s->o->dry_run) local = open_folder(s);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
     if (s->o->dry_run) return plumb_session_dry_run(s);

@@ -92,6 +92,8 @@ plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb
 plumb_status plumb_update_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) PLUMB_CHECKED;
 /* Statistics of every sample of a plan, on every rank, after agreeing on faults; no gradient. */
 plumb_status plumb_session_pass(plumb_session *s, plumb_plan *p, plumb_micro_batch_work work) PLUMB_CHECKED;
+/* What this rank has been asked: a signal, or to save when its time (stop_after) is over. Local. */
+plumb_signal plumb_session_signal(const plumb_session *s);
 /* Has TERM come, anywhere? Sets s->interrupted alike on every rank. Collective. */
 void plumb_session_check_term(plumb_session *s);
 /* Remembers the state of training; goes back to it (a step of several updates that TERM interrupts). Local; the second is collective. */

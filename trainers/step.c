@@ -51,6 +51,11 @@ static plumb_status compute(plumb_session *s, plumb_micro_batch_work work, bool 
     return plumb_backend_fault(s->be);
 }
 
+plumb_signal plumb_session_signal(const plumb_session *s) {
+    plumb_signal signal = plumb_comm_signal();
+    return signal == PLUMB_SIGNAL_NONE && s->stop_after > 0 && plumb_clock() - s->began >= s->stop_after ? PLUMB_SIGNAL_SAVE : signal;
+}
+
 plumb_status plumb_update_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) {
     enum { FAULT, SIGNAL, OVERFLOW, AGREED };
     *r = (plumb_step_result){.learning_rate = plumb_schedule_lr(&s->schedule, s->step)};
@@ -58,9 +63,7 @@ plumb_status plumb_update_run(plumb_session *s, plumb_micro_batch_work work, plu
         bool overflow;
         plumb_status local = compute(s, work, &overflow);
         if (local == PLUMB_OK && attempt > 12) local = plumb_error(PLUMB_E_NUMERIC, "step %lld: a gradient is not finite", (long long)s->step + 1);
-        plumb_signal signal = plumb_comm_signal();
-        if (signal == PLUMB_SIGNAL_NONE && s->stop_after > 0 && plumb_clock() - s->began >= s->stop_after) signal = PLUMB_SIGNAL_SAVE;
-        int64_t agreed[AGREED] = {local != PLUMB_OK, signal, overflow};
+        int64_t agreed[AGREED] = {local != PLUMB_OK, plumb_session_signal(s), overflow};
         plumb_comm_max_i64(PLUMB_AXIS_DATA, agreed, AGREED);
         if (agreed[FAULT]) return plumb_comm_agree(PLUMB_AXIS_DATA, local);
         s->signal = (plumb_signal)agreed[SIGNAL];

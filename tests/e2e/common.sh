@@ -33,6 +33,25 @@ metric() { sed -nE "s|.*\"$2\": ([-0-9.eE+]+)[,}].*|\1|p" "$1"; }
 printed() { awk -v name="$2" '$1 == name { print $2 }' "$1"; }
 # holds 'A < B': a comparison of numbers
 holds() { awk "BEGIN { exit !($1) }" || fail "$2: $1"; }
+# appears FILE PATTERN: waits for a line that matches, a minute at most
+appears() {
+    local i
+    for ((i = 0; i < 6000; i++)); do
+        if grep -qsE -- "$2" "$1"; then return; fi
+        sleep 0.01
+    done
+}
+# What runs under a process, the first or the last: mpirun under a shell, a rank under mpirun; nothing when it has ended.
+first_child() { ps -o pid= --ppid "${1:-0}" | head -n 1 | tr -d ' ' || true; }
+last_child() { ps -o pid= --ppid "${1:-0}" | tail -n 1 | tr -d ' ' || true; }
+# send SIGNAL SHELL: to the mpirun of a run that was started in the background as SHELL; waits for its end
+send() {
+    local launcher
+    launcher=$(first_child "$2")
+    [ -n "$launcher" ] || fail "the run ended before it could be stopped"
+    kill -"$1" "$launcher"
+    wait "$2" || true # the shell's own code; the run's is known from what it said
+}
 same() { cmp "$1" "$2" >&2 || fail "$1 and $2 differ"; }
 
 pairs=configs/quickstart/data/instruction-pairs.json

@@ -71,15 +71,9 @@ long "$work/long"
 [ "$code" -eq 0 ] || fail "exit code $code"
 long "$work/term" &
 shell=$!
-for ((i = 0; i < 1500; i++)); do
-    if grep -qs '"step": 2,' "$work/term/metrics.jsonl"; then break; fi
-    sleep 0.02
-done
+appears "$work/term/metrics.jsonl" '"step": 2,'
 sleep 0.15
-launcher=$(ps -o pid= --ppid "$shell" | head -n 1 | tr -d ' ')
-[ -n "$launcher" ] || fail "the run ended before it could be stopped"
-kill -TERM "$launcher"
-wait "$shell" || true
+send TERM "$shell"
 has "$work/log" "stopped after step [0-9]+; saved in "
 long "$work/term"
 [ "$code" -eq 0 ] || fail "after TERM: exit code $code"

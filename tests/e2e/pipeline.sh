@@ -92,12 +92,8 @@ has "$work/log" "^plumb run: --only eval: the stage needs ppo, which is not done
 # A rank is killed in the middle of stage 2.
 run output_dir="$work/killed" &
 shell=$!
-for ((i = 0; i < 3000; i++)); do
-    if grep -qs '"step": 5,' "$work/killed/judge/metrics.jsonl"; then break; fi
-    sleep 0.01
-done
-launcher=$(ps -o pid= --ppid "$shell" | head -n 1 | tr -d ' ')
-rank=$(ps -o pid= --ppid "${launcher:-0}" | tail -n 1 | tr -d ' ')
+appears "$work/killed/judge/metrics.jsonl" '"step": 5,'
+rank=$(last_child "$(first_child "$shell")")
 if [ -n "$rank" ]; then kill -9 "$rank"; fi
 wait "$shell" || true # its own code; what happened is in the log
 if grep -q '^stage 2/5 judge: done' "$work/log"; then

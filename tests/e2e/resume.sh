@@ -25,14 +25,8 @@ same <(metric "$work/whole/metrics.jsonl" loss) <(metric "$work/halves/metrics.j
 
 run "$work/signal" & # in a shell of its own: the pid of mpirun is that of its child
 shell=$!
-for ((i = 0; i < 1200; i++)); do
-    if grep -qs '"step": 2,' "$work/signal/metrics.jsonl"; then break; fi
-    sleep 0.02
-done
-launcher=$(ps -o pid= --ppid "$shell" | head -n 1 | tr -d ' ')
-[ -n "$launcher" ] || fail "the run ended before it could be stopped"
-kill -USR1 "$launcher"
-wait "$shell" || true # the shell's own code; the run's is known from what it said
+appears "$work/signal/metrics.jsonl" '"step": 2,'
+send USR1 "$shell"
 has "$work/log" "stopped after step [0-9]+; saved in "
 [ ! -e "$work/signal/adapter" ] || fail "a stopped run has a result"
 run "$work/signal" --resume auto

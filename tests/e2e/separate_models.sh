@@ -31,6 +31,15 @@ for n in 1 3; do
 done
 same "$work/scores1.jsonl" "$work/scores3.jsonl"
 
+# Another spelling of the same folder is one base in memory, and --dry-run counts it; a judge's base of its own is counted too.
+cost() { # further settings
+    "$plumb" ppo model="$model" train_file="$work/prompts.jsonl" output_dir="$work/no" --dry-run "$@" >"$work/log" 2>&1 || fail "--dry-run $*"
+    sed -n 's/^base weights *\([0-9.]*\) MiB.*/\1/p' "$work/log"
+}
+alone=$(cost reward_funcs=length:20) beside=$(cost reward_model="$judge")
+holds "$beside > $alone" "a judge's own base costs nothing"
+[ "$(cost reward_model="$judge" value_model="$judge/../model")" = "$beside" ] || fail "one folder under two names is held twice"
+
 # Going on from it starts from its head, with an adapter or in full.
 for lora in true false; do
     reward 2 "$work/further-$lora" model="$judge" lora=$lora eval_at_start=true max_steps=2
@@ -38,6 +47,9 @@ for lora in true false; do
 done
 has "$work/further-true/adapter/adapter_config.json" SEQ_CLS
 must 1 score model="$judge" adapter="$work/further-true/adapter" input_file=$pairs max_length=300 output_file="$work/further.jsonl"
+if grep -q "names .* as its base" "$work/log"; then fail "the adapter is on its own base"; fi
+must 1 score model="$model" adapter="$work/further-true/adapter" input_file=$pairs max_length=300 output_file="$work/astray.jsonl"
+has "$work/log" "^adapter: its adapter_config.json names $judge as its base; here it goes on $model"
 if cmp -s "$work/further.jsonl" "$work/scores1.jsonl"; then fail "the adapter's own head does not come first"; fi
 
 # An adapter merged with its base judges as the two together.
@@ -142,15 +154,9 @@ long 1 "$work/long"
 [ "$code" -eq 0 ] || fail "exit code $code"
 long 2 "$work/term" &
 shell=$!
-for ((i = 0; i < 1500; i++)); do
-    if grep -qs '"step": 2,' "$work/term/metrics.jsonl"; then break; fi
-    sleep 0.02
-done
+appears "$work/term/metrics.jsonl" '"step": 2,'
 sleep 0.15
-launcher=$(ps -o pid= --ppid "$shell" | head -n 1 | tr -d ' ')
-[ -n "$launcher" ] || fail "the run ended before it could be stopped"
-kill -TERM "$launcher"
-wait "$shell" || true
+send TERM "$shell"
 has "$work/log" "stopped after step [0-9]+; saved in "
 long 3 "$work/term"
 [ "$code" -eq 0 ] || fail "after TERM: exit code $code"

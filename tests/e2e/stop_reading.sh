@@ -11,13 +11,9 @@ stop() { # what the run says before it computes, command, its arguments
     shift
     : >"$work/log"
     ranks 2 "$@" &
-    local shell=$! launcher= rank=
-    for ((i = 0; i < 6000; i++)); do
-        if grep -q "^$says: " "$work/log"; then break; fi
-        sleep 0.01
-    done
-    launcher=$(ps -o pid= --ppid "$shell" | head -n 1 | tr -d ' ')
-    rank=$(ps -o pid= --ppid "${launcher:-0}" | tail -n 1 | tr -d ' ')
+    local shell=$! rank=
+    appears "$work/log" "^$says: "
+    rank=$(last_child "$(first_child "$shell")")
     [ -n "$rank" ] || fail "plumb $1 ended before it could be stopped"
     kill -TERM "$rank"
     wait "$shell" || true

@@ -1,7 +1,7 @@
 /* The gradient of attention (Dao et al. 2022), one key/value head at a time: P is recomputed from the log-sum-exp.
  *
  * Here the lanes of a tile are queries and its rows are keys, so that the soft-max is element-wise over rows, and P^T and dS^T are at once the vectors of the next
- * products. Scores have the bits of the forward pass, since an element's chain is the same either way round. In bf16 the operands of all products are rounded (q, do, P, dS).
+ * products. In bf16 the operands of all products are rounded (q, do, P, dS).
  * dK and dV are gathered per page and added to the rows that the page holds, in page order. */
 #ifndef PLUMB_ATTENTION_BACKWARD_H
 #define PLUMB_ATTENTION_BACKWARD_H
@@ -35,8 +35,8 @@ INLINE void put_vectors(float *to, int64_t r, int64_t l, v16 low, v16 high, bool
     }
 }
 /* The tile's rows of x, times factor, as vectors [D][32 lanes]: 16 x 16 transposes. Room for D rounded up to 16. */
-static void gather_lanes(float *to, plumb_tensor x, const query_tile *t, int64_t lanes, int64_t D, float factor, bool bf16) {
-    for (int64_t l0 = 0; l0 < lanes; l0 += 16)
+static void gather_lanes(float *to, plumb_tensor x, const query_tile *t, int64_t D, float factor, bool bf16) {
+    for (int64_t l0 = 0; l0 < LANES; l0 += 16)
         for (int64_t d0 = 0; d0 < D; d0 += 16) {
             v16 v[16];
             for (int i = 0; i < 16; i++) v[i] = part(plumb_cpu_at(x, t->row[l0 + i]) + t->head[l0 + i] * D, d0, D) * v_set(factor);
@@ -55,9 +55,9 @@ static void scatter_lanes(plumb_tensor x, const float *from, const query_tile *t
         }
 }
 
-/* c[rows][32] (+)= a[rows] x b in the first lanes, the rows of `a` blocked with `height` rows. */
-static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows, int64_t lanes, int64_t reduction, const float *b, bool add, bool bf16) {
-    strip_run(&(strip){.a = a, .a_block = words(height * BLOCK, bf16), .b = b, .c = c, .ldc = LANES, .rows = rows, .lanes = lanes, .reduction = words(reduction, bf16),
+/* c[rows][32] (+)= a[rows] x b, the rows of `a` blocked with `height` rows. */
+static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows, int64_t reduction, const float *b, bool add, bool bf16) {
+    strip_run(&(strip){.a = a, .a_block = words(height * BLOCK, bf16), .b = b, .c = c, .ldc = LANES, .rows = rows, .lanes = LANES, .reduction = words(reduction, bf16),
                        .add = add, .bf16 = bf16});
 }
 
@@ -102,10 +102,10 @@ static void put_page_transposed(float *to, plumb_tensor x, int64_t column, const
 INLINE int64_t places_of(const query_tile *t, int64_t p) { return plumb_min64(PLUMB_PAGE, plumb_round_up(t->last_position + 1 - p * PLUMB_PAGE, 2)); }
 
 /* Scores of keys after a lane's position become minus infinity. */
-INLINE void mask_scores(float *scores, const query_tile *t, int64_t lanes, int64_t first_key, int64_t places) {
+INLINE void mask_scores(float *scores, const query_tile *t, int64_t first_key, int64_t places) {
     if (first_key + places - 1 <= t->position[0]) return;
     for (int64_t key = 0; key < places; key++)
-        for (int64_t l = 0; l < lanes; l++)
+        for (int64_t l = 0; l < LANES; l++)
             if (first_key + key > t->position[l]) scores[key * LANES + l] = -INFINITY;
 }
 typedef struct backward_head {
@@ -166,8 +166,8 @@ static void backward_tile(const backward_head *h, const int32_t *path, const que
     float *more = dscores + page_floats, *query_rows = more + 3 * page_floats, *grad_rows = query_rows + plumb_round_up(D, BLOCK) * LANES;
     backward_products products = bf16 ? (backward_products){more, more + page_floats, more + 2 * page_floats} : (backward_products){scores, dscores, dscores};
     float scale = (float)h->a->scale, delta[LANES] __attribute__((aligned(64))), lse[LANES] __attribute__((aligned(64))), factor[LANES] __attribute__((aligned(64)));
-    gather_lanes(queries, h->q, t, LANES, D, scale, bf16);
-    gather_lanes(grads, h->d_o, t, LANES, D, 1, bf16);
+    gather_lanes(queries, h->q, t, D, scale, bf16);
+    gather_lanes(grads, h->d_o, t, D, 1, bf16);
     gather_rows(query_rows, h->q, t, D, scale, bf16);
     gather_rows(grad_rows, h->d_o, t, D, 1, bf16);
     memset(dq, 0, (size_t)(D * LANES) * sizeof(float));
@@ -182,11 +182,11 @@ static void backward_tile(const backward_head *h, const int32_t *path, const que
     for (int64_t p = 0; p * PLUMB_PAGE <= t->last_position; p++) {
         page_view page = view_page(h, path[p]);
         int64_t places = places_of(t, p);
-        rows_by_lanes(scores, page.k, PLUMB_PAGE, places, LANES, D, queries, false, bf16);
-        mask_scores(scores, t, LANES, p * PLUMB_PAGE, places);
-        rows_by_lanes(dscores, page.v, PLUMB_PAGE, places, LANES, D, grads, false, bf16);
+        rows_by_lanes(scores, page.k, PLUMB_PAGE, places, D, queries, false, bf16);
+        mask_scores(scores, t, p * PLUMB_PAGE, places);
+        rows_by_lanes(dscores, page.v, PLUMB_PAGE, places, D, grads, false, bf16);
         soft_max_backward(scores, dscores, places, lse, delta, products, bf16);
-        rows_by_lanes(dq, page.kt, D, D, LANES, places, products.ds_vectors, true, bf16);
+        rows_by_lanes(dq, page.kt, D, D, places, products.ds_vectors, true, bf16);
         add_page_gradient(page.dv, products.p_rows, places, grad_rows, D, bf16);
         add_page_gradient(page.dk, products.ds_rows, places, query_rows, D, bf16);
     }

@@ -117,11 +117,6 @@ INLINE int64_t sums_of_product(const plumb_product *p) {
     for (int t = 0; t < p->n_terms; t++) n += x_sums_of(&p->terms[t]);
     return n;
 }
-/* A thread's share of the i-th of several pieces of work: what does not divide evenly goes to another thread each time. */
-INLINE share share_in_turn(int64_t n, int i) {
-    int64_t of = omp_get_num_threads(), t = (omp_get_thread_num() + i) % of;
-    return (share){n * t / of, n * (t + 1) / of};
-}
 /* The threads share the panels of each product, and meet when all are done. */
 static void op_linear_forward(plumb_backend *be, const plumb_product *products, int count) {
     int64_t M = products->y.rows, work = 0, n_sums = 0, group = M ? panels_in_group(M) : 1;

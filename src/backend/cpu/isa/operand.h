@@ -30,10 +30,12 @@ INLINE side weight_side(plumb_backend *be, const plumb_weight *w) { return (side
 INLINE int64_t words(int64_t elements, bool bf16) { return plumb_floats_of(elements, bf16); }
 
 typedef struct share { int64_t first, last; } share;
-INLINE share my_share(int64_t n) {
-    int64_t t = omp_get_thread_num(), of = omp_get_num_threads();
+/* Of the i-th of several pieces of work: what does not divide evenly goes to another thread each time. */
+INLINE share share_in_turn(int64_t n, int i) {
+    int64_t of = omp_get_num_threads(), t = (omp_get_thread_num() + i) % of;
     return (share){n * t / of, n * (t + 1) / of};
 }
+INLINE share my_share(int64_t n) { return share_in_turn(n, 0); }
 
 /* Threads for an operation of `work` elements: waking a team costs as much as tens of thousands of them, so that in decoding most operations run on one. */
 enum { TEAM_WORK = 1 << 15 };
