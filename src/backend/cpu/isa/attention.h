@@ -81,6 +81,8 @@ typedef struct attend { /* one tile: what it reads, and its working memory, each
     const plumb_kv *kv;
     int64_t layer, kv_head, count, last_position;
     const int32_t *path;
+    kv_page following; /* the first page that the thread's next tile reads, and how many places; none: 0 */
+    int64_t following_places;
     query query[QUERIES];
     float *queries;       /* as rows of a product [D/32][count][32] */
     float *scores;        /* [count][64] */
@@ -128,17 +130,20 @@ static void softmax_row(attend *t, int64_t i, int64_t seen, int64_t places) {
     }
     v_store(t->sums[i], sums);
 }
+/* Places of page p that a tile with this last position reads; bf16 takes pairs. */
+INLINE int64_t places_of(int64_t last_position, int64_t p) { return plumb_min64(PLUMB_PAGE, plumb_round_up(last_position + 1 - p * PLUMB_PAGE, 2)); }
+/* One page; the page after it, of this tile or of the thread's next one, is fetched meanwhile: a decoding query has less to compute than to read. */
 static void attend_page(attend *t, int64_t p) {
-    int64_t D = t->a->head_dim, stride = plumb_round_up(D, BLOCK), places = plumb_min64(PLUMB_PAGE, plumb_round_up(t->last_position + 1 - p * PLUMB_PAGE, 2)); /* bf16 takes pairs */
-    kv_page page = page_at(t->kv, t->layer, t->path[p], t->kv_head, t->bf16);
-    bool last = (p + 1) * PLUMB_PAGE > t->last_position;
-    ahead values = {(const char *)page.v, stride / BLOCK, page.v_panel / 16, page.v_panel * 4}, keys = {0};
-    if (!last) keys = (ahead){(const char *)plumb_kv_page(t->kv, t->layer, t->path[p + 1], t->kv_head), PLUMB_PAGE / BLOCK, page.k_panel / 16, page.k_panel * 4};
+    int64_t D = t->a->head_dim, stride = plumb_round_up(D, BLOCK), places = places_of(t->last_position, p), more = t->following_places;
+    kv_page page = page_at(t->kv, t->layer, t->path[p], t->kv_head, t->bf16), next = t->following;
+    if ((p + 1) * PLUMB_PAGE <= t->last_position) next = page_at(t->kv, t->layer, t->path[p + 1], t->kv_head, t->bf16), more = places_of(t->last_position, p + 1);
+    ahead keys = {(const char *)next.k, (more + BLOCK - 1) / BLOCK, next.k_panel / 16, next.k_panel * 4};
+    ahead values = {(const char *)next.v, more ? stride / BLOCK : 0, words(more, t->bf16) * BLOCK / 16, next.v_panel * 4};
     strip_run(&(strip){.a = t->queries, .a_block = words(t->count * BLOCK, t->bf16), .b = page.k, .b_panel = page.k_panel, .c = t->scores, .ldc = PLUMB_PAGE, .c_panel = BLOCK,
-                       .rows = t->count, .lanes = plumb_round_up(places, HALF), .reduction = words(D, t->bf16), .bf16 = t->bf16, .next = values});
+                       .rows = t->count, .lanes = plumb_round_up(places, HALF), .reduction = words(D, t->bf16), .bf16 = t->bf16, .next = keys});
     for (int64_t i = 0; i < t->count; i++) softmax_row(t, i, t->query[i].position + 1 - p * PLUMB_PAGE, places);
     strip_run(&(strip){.a = t->probabilities, .a_block = words(t->count * BLOCK, t->bf16), .b = page.v, .b_panel = page.v_panel, .c = t->o, .ldc = stride, .c_panel = BLOCK,
-                       .rows = t->count, .lanes = plumb_round_up(D, HALF), .reduction = words(places, t->bf16), .add = true, .bf16 = t->bf16, .next = keys});
+                       .rows = t->count, .lanes = plumb_round_up(D, HALF), .reduction = words(places, t->bf16), .add = true, .bf16 = t->bf16, .next = values});
 }
 static void attend_tile(attend *t, plumb_tensor o, plumb_tensor lse) {
     int64_t D = t->a->head_dim, stride = plumb_round_up(D, BLOCK);
@@ -155,6 +160,35 @@ static void attend_tile(attend *t, plumb_tensor o, plumb_tensor lse) {
         EACH_16(d, D) set_part(out, d, D, v_load(t->o + i * stride + d) * inverse);
         if (lse.buffer) plumb_cpu_at(lse, q->row)[q->head] = t->maximum[i] + logf(sum);
     }
+}
+
+/* Tiles of all segments, one after the other; a thread that comes takes the next. */
+typedef struct turn { /* where a thread stands */
+    const plumb_forest *f;
+    int64_t kv_heads, group, before; /* tiles of the segments before s */
+    const plumb_segment *s;
+    int64_t kv_head, first; /* the tile: queries from here */
+} turn;
+static bool take_turn(turn *t, int64_t *next) {
+    int64_t number, tiles;
+#pragma omp atomic capture
+    number = (*next)++;
+    for (; t->s < t->f->segments + t->f->n_segments; t->before += tiles, t->s++) {
+        tiles = (t->s->count * t->group + QUERIES - 1) / QUERIES * t->kv_heads;
+        if (number >= t->before + tiles) continue;
+        t->kv_head = (number - t->before) % t->kv_heads, t->first = (number - t->before) / t->kv_heads * QUERIES;
+        return true;
+    }
+    return false;
+}
+static void attend_turn(attend *t, const turn *now, const turn *then, plumb_tensor o, plumb_tensor lse) {
+    t->kv_head = now->kv_head, t->path = now->f->paths + now->s->first_page, t->following_places = 0;
+    if (then) {
+        t->following = page_at(t->kv, t->layer, then->f->paths[then->s->first_page], then->kv_head, t->bf16);
+        t->following_places = places_of(then->s->start + (plumb_min64(then->first + QUERIES, then->s->count * then->group) - 1) / then->group, 0);
+    }
+    take_queries(t, now->s, now->first, now->group);
+    attend_tile(t, o, lse);
 }
 
 static void op_attention_forward(plumb_backend *be, const plumb_attention *a, plumb_tensor o, plumb_tensor lse, plumb_tensor q, plumb_tensor k, plumb_tensor v,
@@ -177,16 +211,10 @@ static void op_attention_forward(plumb_backend *be, const plumb_attention *a, pl
         float *mine = memory + work * omp_get_thread_num();
         attend t = {.a = a, .q = q, .kv = kv, .layer = layer, .bf16 = bf16, .queries = mine};
         t.scores = t.queries + QUERIES * plumb_round_up(D, BLOCK), t.probabilities = t.scores + QUERIES * PLUMB_PAGE, t.o = t.probabilities + QUERIES * PLUMB_PAGE;
-        int64_t job, before = 0; /* jobs of the segments before s */
-        for (int32_t s = 0; s < f->n_segments;) { /* the next tile of all for the thread that comes first */
-#pragma omp atomic capture
-            job = next++;
-            int64_t jobs;
-            while (s < f->n_segments && job >= before + (jobs = (f->segments[s].count * group + QUERIES - 1) / QUERIES * a->kv_heads)) before += jobs, s++;
-            if (s == f->n_segments) break;
-            t.kv_head = (job - before) % a->kv_heads, t.path = f->paths + f->segments[s].first_page;
-            take_queries(&t, &f->segments[s], (job - before) / a->kv_heads * QUERIES, group);
-            attend_tile(&t, o, lse);
+        turn now = {.f = f, .kv_heads = a->kv_heads, .group = group, .s = f->segments}, then;
+        for (bool more = take_turn(&now, &next); more; now = then) {
+            then = now, more = take_turn(&then, &next);
+            attend_turn(&t, &now, more ? &then : NULL, o, lse);
         }
     }
 }

@@ -98,9 +98,6 @@ static void put_page_transposed(float *to, plumb_tensor x, int64_t column, const
         }
     }
 }
-/* How many places of page p the tile needs: an even number, since bf16 takes pairs. */
-INLINE int64_t places_of(const query_tile *t, int64_t p) { return plumb_min64(PLUMB_PAGE, plumb_round_up(t->last_position + 1 - p * PLUMB_PAGE, 2)); }
-
 /* Scores of keys after a lane's position become minus infinity. */
 INLINE void mask_scores(float *scores, const query_tile *t, int64_t first_key, int64_t places) {
     if (first_key + places - 1 <= t->position[0]) return;
@@ -181,7 +178,7 @@ static void backward_tile(const backward_head *h, const int32_t *path, const que
     }
     for (int64_t p = 0; p * PLUMB_PAGE <= t->last_position; p++) {
         page_view page = view_page(h, path[p]);
-        int64_t places = places_of(t, p);
+        int64_t places = places_of(t->last_position, p);
         rows_by_lanes(scores, page.k, PLUMB_PAGE, places, D, queries, false, bf16);
         mask_scores(scores, t, p * PLUMB_PAGE, places);
         rows_by_lanes(dscores, page.v, PLUMB_PAGE, places, D, grads, false, bf16);
