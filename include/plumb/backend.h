@@ -125,9 +125,9 @@ typedef struct plumb_backend_ops {
     /* y[j] = x[targets[j].row];  dx[targets[j].row] += dy[j], j in order. */
     void (*gather_forward)(plumb_backend *be, plumb_tensor y, plumb_tensor x, const plumb_batch *b);
     void (*gather_backward)(plumb_backend *be, plumb_tensor dx, plumb_tensor dy, const plumb_batch *b);
-    /* x += delta when delta is present (the residual sum, kept in x); rstd = 1/sqrt(mean(x^2)+eps); y = x*rstd*gain.
-     * rstd [T,1]. Zhang & Sennrich 2019. */
-    void (*rmsnorm_forward)(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor gain, plumb_tensor rstd, double eps);
+    /* y = x*rstd*gain with rstd = 1/sqrt(mean(x^2)+eps), rstd [T,1]. When delta is present (a residual), sum = x + delta takes the place of x.
+     * Zhang & Sennrich 2019. */
+    void (*rmsnorm_forward)(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor sum, plumb_tensor gain, plumb_tensor rstd, double eps);
     /* dx += d/dx; dgain [1,C] += (when present). */
     void (*rmsnorm_backward)(plumb_backend *be, plumb_tensor dx, plumb_tensor dgain, plumb_tensor dy, plumb_tensor x, plumb_tensor gain, plumb_tensor rstd);
     /* Rotates halves in place: (a, b) -> (a cos - b sin, b cos + a sin), pairs (i, i+D/2) of every head. table [positions, D]: cos[D/2] then sin[D/2].
@@ -137,7 +137,7 @@ typedef struct plumb_backend_ops {
     /* h = silu(gate)*up;  dgate, dup from dh (dgate may be gate, dup may be up). */
     void (*swiglu_forward)(plumb_backend *be, plumb_tensor h, plumb_tensor gate, plumb_tensor up);
     void (*swiglu_backward)(plumb_backend *be, plumb_tensor dgate, plumb_tensor dup, plumb_tensor dh, plumb_tensor gate, plumb_tensor up);
-    void (*add)(plumb_backend *be, plumb_tensor y, plumb_tensor x);                        /* y += x */
+    void (*add)(plumb_backend *be, plumb_tensor y, plumb_tensor a, plumb_tensor b);        /* y = a + b; y may be either */
     void (*scale_rows)(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor s); /* y[i] = x[i]*s[i]; y may be x */
     /* Inverted dropout with counter-based numbers: element (row, c) of y is x/(1-p) or 0 by Philox(seed, step, sample of the row, branch = the
      * row's segment within its sample, token = position, site + c/4, lane c%4). With `accumulate` y += instead of y =. The same call is its own backward.

@@ -64,7 +64,7 @@ static void layer_forward(const pass *p, int32_t layer) {
     plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), normed = first_rows(s->normed, p->T);
     plumb_linear *group[PLUMB_MAX_GROUP];
 
-    PLUMB_RUN(be, rmsnorm_forward, normed, input, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention, m->arch.norm_eps);
+    PLUMB_RUN(be, rmsnorm_forward, normed, input, none, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention, m->arch.norm_eps);
     group_of(p, layer, L_Q, 3, group);
     plumb_linear_forward(be, &m->work, group, 3, normed, (plumb_tensor[]){x.q, x.k, x.v}, p->batch);
     PLUMB_RUN(be, rope_forward, x.q, m->rope_table, m->arch.head_dim, p->batch);
@@ -81,15 +81,13 @@ static void layer_forward(const pass *p, int32_t layer) {
     }
     group_of(p, layer, L_O, 1, group);
     plumb_linear_forward(be, &t.work, group, 1, t.o, &branch, p->batch);
-    PLUMB_RUN(be, copy, middle, t.input);
-    PLUMB_RUN(be, rmsnorm_forward, normed, middle, branch, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), first_rows(x.rstd_mlp, t.rows), m->arch.norm_eps);
+    PLUMB_RUN(be, rmsnorm_forward, normed, t.input, branch, middle, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), first_rows(x.rstd_mlp, t.rows), m->arch.norm_eps);
     group_of(p, layer, L_GATE, 2, group);
     plumb_linear_forward(be, &t.work, group, 2, normed, (plumb_tensor[]){gate, up}, p->batch);
     PLUMB_RUN(be, swiglu_forward, hidden, gate, up);
     group_of(p, layer, L_DOWN, 1, group);
     plumb_linear_forward(be, &t.work, group, 1, hidden, &branch, p->batch);
-    PLUMB_RUN(be, copy, t.output, middle);
-    PLUMB_RUN(be, add, t.output, branch);
+    PLUMB_RUN(be, add, t.output, middle, branch);
 }
 
 /* d holds the gradient by the layer's output on entry (of a narrow layer: `listed` does) and by its input on return (not for a first layer below which nothing trains). */
@@ -111,7 +109,7 @@ static void layer_backward(const pass *p, int32_t layer, plumb_tensor d, plumb_t
     group_of(p, layer, L_DOWN, 1, group);
     plumb_linear_backward(be, &t.work, group, 1, dhidden, &upper, hidden, p->batch); /* hidden is packed before dhidden is written */
     PLUMB_RUN(be, swiglu_backward, gate, up, dhidden, gate, up);
-    PLUMB_RUN(be, rmsnorm_forward, normed, middle, none, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), rstd, m->arch.norm_eps);
+    PLUMB_RUN(be, rmsnorm_forward, normed, middle, none, none, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), rstd, m->arch.norm_eps);
     group_of(p, layer, L_GATE, 2, group);
     plumb_linear_backward(be, &t.work, group, 2, dbranch, (plumb_tensor[]){gate, up}, normed, p->batch);
     PLUMB_RUN(be, rmsnorm_backward, upper, norm_grad(p, PLUMB_ROLE_MLP_NORM, layer), dbranch, middle, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), rstd);
@@ -128,7 +126,7 @@ static void layer_backward(const pass *p, int32_t layer, plumb_tensor d, plumb_t
     PLUMB_RUN(be, rope_backward, dq, m->rope_table, m->arch.head_dim, p->batch);
     PLUMB_RUN(be, rope_backward, dk, m->rope_table, m->arch.head_dim, p->batch);
     normed = first_rows(s->normed, p->T), dbranch.rows = p->T;
-    PLUMB_RUN(be, rmsnorm_forward, normed, input, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention, m->arch.norm_eps);
+    PLUMB_RUN(be, rmsnorm_forward, normed, input, none, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention, m->arch.norm_eps);
     group_of(p, layer, L_Q, 3, group);
     plumb_linear_backward(be, &m->work, group, 3, wants_input ? dbranch : none, (plumb_tensor[]){dq, dk, dv}, normed, p->batch);
     if (wants_input)
@@ -191,7 +189,7 @@ static void run_layers(const pass *p) {
     for (int32_t layer = 0; layer < m->arch.layers; layer++) layer_forward(p, layer);
     plumb_tensor rows = first_rows(s->rows, m->targets);
     if (!p->narrow) PLUMB_RUN(m->be, gather_forward, rows, first_rows(s->inputs[m->arch.layers], p->T), p->batch);
-    PLUMB_RUN(m->be, rmsnorm_forward, first_rows(s->rows_normed, m->targets), rows, none, norm_gain(p, PLUMB_ROLE_FINAL_NORM, -1),
+    PLUMB_RUN(m->be, rmsnorm_forward, first_rows(s->rows_normed, m->targets), rows, none, none, norm_gain(p, PLUMB_ROLE_FINAL_NORM, -1),
               first_rows(s->rows_rstd, m->targets), m->arch.norm_eps);
 }
 
@@ -282,7 +280,7 @@ static plumb_status heads_backward(plumb_model *m, const plumb_gradients *g) {
     if (m->entropy && g->entropy) {
         PLUMB_TRY(write_column(m, d, g->entropy, R));
         PLUMB_RUN(be, scale_rows, e, e, d);
-        PLUMB_RUN(be, add, u, e);
+        PLUMB_RUN(be, add, u, u, e);
     }
     if (m->valued && g->values) {
         plumb_tensor ds = first_rows(s->scores, R);

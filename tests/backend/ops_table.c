@@ -188,7 +188,7 @@ static void rmsnorm_describe(context *x) {
     add_arg(x, "x", ROLE_INPUT, AXIS_TOKENS, 0, C, -1, true);
     add_arg(x, "delta", ROLE_INPUT, AXIS_TOKENS, 0, C, -1, x->c->delta);
     add_arg(x, "gain", ROLE_INPUT, AXIS_FIXED, 1, C, -1, true);
-    add_arg(x, "sum", ROLE_OUTPUT, AXIS_TOKENS, 0, C, -1, true);
+    add_arg(x, "sum", ROLE_OUTPUT, AXIS_TOKENS, 0, C, -1, x->c->delta);
     add_arg(x, "rstd", ROLE_OUTPUT, AXIS_TOKENS, 0, 1, -1, true);
     add_arg(x, "y", ROLE_OUTPUT, AXIS_TOKENS, 0, C, -1, true);
     add_arg(x, "dy", ROLE_COTANGENT, AXIS_TOKENS, 0, C, NY, true);
@@ -196,11 +196,10 @@ static void rmsnorm_describe(context *x) {
     add_arg(x, "dgain", ROLE_GRADIENT_SUM, AXIS_FIXED, 1, C, NGAIN, x->c->gain_gradient);
 }
 static void rmsnorm_forward(device *d) {
-    PLUMB_RUN(d->be, copy, d->t[NSUM], d->t[NX]);
-    PLUMB_RUN(d->be, rmsnorm_forward, d->t[NY], d->t[NSUM], d->t[NDELTA], d->t[NGAIN], d->t[NRSTD], 1e-5);
+    PLUMB_RUN(d->be, rmsnorm_forward, d->t[NY], d->t[NX], d->t[NDELTA], d->t[NSUM], d->t[NGAIN], d->t[NRSTD], 1e-5);
 }
 static void rmsnorm_backward(device *d) {
-    PLUMB_RUN(d->be, rmsnorm_backward, d->t[NDX], d->t[NDGAIN], d->t[NDY], d->t[NSUM], d->t[NGAIN], d->t[NRSTD]);
+    PLUMB_RUN(d->be, rmsnorm_backward, d->t[NDX], d->t[NDGAIN], d->t[NDY], d->t[d->x->c->delta ? NSUM : NX], d->t[NGAIN], d->t[NRSTD]);
 }
 
 /* --- rope
@@ -265,9 +264,11 @@ static void pointwise_describe(context *x) {
     add_arg(x, "dx", ROLE_GRADIENT, AXIS_TOKENS, 0, C, PX, true);
 }
 static void pointwise_forward(device *d) { /* y = s (x + z) */
-    PLUMB_RUN(d->be, copy, d->t[PSUM], d->t[PX]);
-    PLUMB_RUN(d->be, add, d->t[PSUM], d->t[PZ]);
-    if (d->x->c->alias) PLUMB_RUN(d->be, copy, d->t[PY], d->t[PSUM]);
+    PLUMB_RUN(d->be, add, d->t[PSUM], d->t[PX], d->t[PZ]);
+    if (d->x->c->alias) {
+        PLUMB_RUN(d->be, copy, d->t[PY], d->t[PX]);
+        PLUMB_RUN(d->be, add, d->t[PY], d->t[PY], d->t[PZ]);
+    }
     PLUMB_RUN(d->be, scale_rows, d->t[PY], d->t[d->x->c->alias ? PY : PSUM], d->t[PS]);
     PLUMB_RUN(d->be, zero, d->t[PNOTHING]);
 }

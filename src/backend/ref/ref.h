@@ -92,7 +92,7 @@ void plumb_ref_embedding_forward(plumb_backend *be, plumb_tensor y, const plumb_
 void plumb_ref_embedding_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dy, const plumb_batch *b);
 void plumb_ref_gather_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, const plumb_batch *b);
 void plumb_ref_gather_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor dy, const plumb_batch *b);
-void plumb_ref_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor gain,
+void plumb_ref_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor sum, plumb_tensor gain,
                                plumb_tensor rstd, double eps);
 void plumb_ref_rmsnorm_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor dgain, plumb_tensor dy, plumb_tensor x,
                                 plumb_tensor gain, plumb_tensor rstd);
@@ -103,7 +103,7 @@ void plumb_ref_rope_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor ta
 void plumb_ref_swiglu_forward(plumb_backend *be, plumb_tensor h, plumb_tensor gate, plumb_tensor up);
 void plumb_ref_swiglu_backward(plumb_backend *be, plumb_tensor dgate, plumb_tensor dup, plumb_tensor dh,
                                plumb_tensor gate, plumb_tensor up);
-void plumb_ref_add(plumb_backend *be, plumb_tensor y, plumb_tensor x);
+void plumb_ref_add(plumb_backend *be, plumb_tensor y, plumb_tensor a, plumb_tensor b);
 void plumb_ref_scale_rows(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor s);
 void plumb_ref_dropout(plumb_backend *be, plumb_tensor y, plumb_tensor x, double p, uint64_t seed, uint32_t step,
                        uint32_t site, bool accumulate, const plumb_batch *b);

@@ -34,20 +34,22 @@ void plumb_ref_gather_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor 
         for (int64_t c = 0; c < dx.cols; c++) row_of(dx, b->targets[j].row)[c] += row_of(dy, j)[c];
 }
 
-/* x += delta; rstd = 1/sqrt(mean(x^2) + eps); y = x rstd gain */
-void plumb_ref_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor gain,
+/* x, or sum = x + delta: rstd = 1/sqrt(mean(x^2) + eps); y = x rstd gain */
+void plumb_ref_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor sum, plumb_tensor gain,
                                plumb_tensor rstd, double eps) {
     const char *name = "rmsnorm_forward";
     int64_t T = x.rows, C = x.cols;
     if (!plumb_ref_shaped(be, x, T, C, name, "x") || !plumb_ref_shaped(be, y, T, C, name, "y")) return;
     if (!absent_or_shaped(be, delta, T, C, name, "delta") || !plumb_ref_shaped(be, gain, 1, C, name, "gain")) return;
-    if (!plumb_ref_shaped(be, rstd, T, 1, name, "rstd")) return;
+    if (!plumb_ref_shaped(be, rstd, T, 1, name, "rstd") || (delta.buffer && !plumb_ref_shaped(be, sum, T, C, name, "sum"))) return;
+    if (delta.buffer) {
+        plumb_ref_add(be, sum, x, delta);
+        x = sum;
+    }
     for (int64_t i = 0; i < T; i++) {
-        double *xi = row_of(x, i), *yi = row_of(y, i), squares = 0;
-        for (int64_t c = 0; c < C; c++) {
-            if (delta.buffer) xi[c] += row_of(delta, i)[c];
-            squares += xi[c] * xi[c];
-        }
+        const double *xi = row_of(x, i);
+        double *yi = row_of(y, i), squares = 0;
+        for (int64_t c = 0; c < C; c++) squares += xi[c] * xi[c];
         double r = 1 / sqrt(squares / (double)C + eps);
         *row_of(rstd, i) = r;
         for (int64_t c = 0; c < C; c++) yi[c] = xi[c] * r * row_of(gain, 0)[c];
@@ -133,11 +135,11 @@ void plumb_ref_swiglu_backward(plumb_backend *be, plumb_tensor dgate, plumb_tens
         }
 }
 
-void plumb_ref_add(plumb_backend *be, plumb_tensor y, plumb_tensor x) {
-    if (!plumb_ref_shaped(be, y, x.rows, x.cols, "add", "y") || !plumb_ref_shaped(be, x, x.rows, x.cols, "add", "x"))
-        return;
-    for (int64_t i = 0; i < x.rows; i++)
-        for (int64_t c = 0; c < x.cols; c++) row_of(y, i)[c] += row_of(x, i)[c];
+void plumb_ref_add(plumb_backend *be, plumb_tensor y, plumb_tensor a, plumb_tensor b) {
+    int64_t T = y.rows, C = y.cols;
+    if (!plumb_ref_shaped(be, y, T, C, "add", "y") || !plumb_ref_shaped(be, a, T, C, "add", "a") || !plumb_ref_shaped(be, b, T, C, "add", "b")) return;
+    for (int64_t i = 0; i < T; i++)
+        for (int64_t c = 0; c < C; c++) row_of(y, i)[c] = row_of(a, i)[c] + row_of(b, i)[c];
 }
 
 void plumb_ref_scale_rows(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor s) {

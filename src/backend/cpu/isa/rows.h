@@ -47,9 +47,9 @@ static void op_gather_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor 
     (void)be;
     for (int64_t j = 0; j < dy.rows; j++) add_row(plumb_cpu_at(dx, b->forest.targets[j].row), plumb_cpu_at(dy, j), dy.cols);
 }
-static void op_add(plumb_backend *be, plumb_tensor y, plumb_tensor x) {
+static void op_add(plumb_backend *be, plumb_tensor y, plumb_tensor a, plumb_tensor b) {
 #pragma omp parallel for schedule(static) num_threads(team_for(be, y.rows * y.cols))
-    for (int64_t i = 0; i < y.rows; i++) add_row(plumb_cpu_at(y, i), plumb_cpu_at(x, i), y.cols);
+    for (int64_t i = 0; i < y.rows; i++) EACH_16(c, y.cols) set_part(plumb_cpu_at(y, i), c, y.cols, part(plumb_cpu_at(a, i), c, y.cols) + part(plumb_cpu_at(b, i), c, y.cols));
 }
 static void op_scale_rows(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor s) {
     (void)be;
@@ -80,19 +80,21 @@ static void op_bias_gradient(plumb_backend *be, plumb_tensor dbias, plumb_tensor
     for (int64_t i = 0; i < dy.rows; i++) add_row(plumb_cpu_at(dbias, 0), plumb_cpu_at(dy, i), dy.cols);
 }
 
-/* x += delta; rstd = 1/sqrt(mean x^2 + eps); y = x rstd gain */
-static void op_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor gain, plumb_tensor rstd, double eps) {
+/* x, or sum = x + delta: rstd = 1/sqrt(mean x^2 + eps); y = x rstd gain */
+static void op_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor sum, plumb_tensor gain, plumb_tensor rstd, double eps) {
     const float *g = plumb_cpu_at(gain, 0);
 #pragma omp parallel for schedule(static) num_threads(team_for(be, x.rows * x.cols))
     for (int64_t i = 0; i < x.rows; i++) {
-        float *xi = plumb_cpu_at(x, i), *yi = plumb_cpu_at(y, i);
-        if (delta.buffer) add_row(xi, plumb_cpu_at(delta, i), x.cols);
-        v16 sum = v_set(0);
+        const float *xi = plumb_cpu_at(x, i);
+        float *yi = plumb_cpu_at(y, i), *si = delta.buffer ? plumb_cpu_at(sum, i) : NULL;
+        v16 squares = v_set(0);
         EACH_16(c, x.cols) {
             v16 v = part(xi, c, x.cols);
-            sum = v_fma(v, v, sum);
+            if (si) set_part(si, c, x.cols, v = v + part(plumb_cpu_at(delta, i), c, x.cols));
+            squares = v_fma(v, v, squares);
         }
-        float r = (float)(1.0 / sqrt((double)v_sum(sum) / (double)x.cols + eps));
+        if (si) xi = si;
+        float r = (float)(1.0 / sqrt((double)v_sum(squares) / (double)x.cols + eps));
         plumb_cpu_at(rstd, i)[0] = r;
         EACH_16(c, x.cols) set_part(yi, c, x.cols, part(xi, c, x.cols) * v_set(r) * part(g, c, x.cols));
     }
