@@ -73,6 +73,11 @@ static plumb_status check_products(const run *r) {
     }
     return PLUMB_OK;
 }
+static plumb_status check_there(const run *r) {
+    uint64_t begun = 0;
+    for (int k = 0; k < r->p->count; k++) begun |= (uint64_t)(r->states[k].progress != PLUMB_STAGE_PENDING) << k;
+    return plumb_stages_check_there(r->p, begun);
+}
 /* The same file on every rank, and rank 0's word on what is done. */
 static plumb_status agree_on_states(run *r) {
     int from = r->choice->from, n = r->p->count;
@@ -83,6 +88,7 @@ static plumb_status agree_on_states(run *r) {
     plumb_comm_bcast(PLUMB_AXIS_WORLD, r->states, (size_t)n * sizeof *r->states, 0);
     PLUMB_TRY(check_settings(r));
     plumb_status local = plumb_is_root() ? check_products(r) : PLUMB_OK;
+    if (plumb_is_root() && local == PLUMB_OK) local = check_there(r);
     if (plumb_is_root() && local == PLUMB_OK && from >= 0 && !r->choice->dry_run) local = plumb_stages_reset(r->p, r->states, from);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
     for (int k = from; k >= 0 && k < n; k++) r->states[k] = (plumb_stage_state){0};

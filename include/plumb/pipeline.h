@@ -28,6 +28,7 @@ typedef struct plumb_stage {
     char *dir;             /* folder that receives what it leaves; owned */
     char *product;         /* what later stages read: adapter/, model/, eval_results.json, the scores, the records; owned */
     uint64_t needs;        /* bit j: one of its settings is the product of stage j, or lies in its folder */
+    uint64_t refers;       /* bit j: what it reads is named ${NAME.product}, of stage j */
     char settings[17];     /* fingerprint of the settings that decide its result, its own and those of the stages that it needs */
 } plumb_stage;
 
@@ -40,13 +41,17 @@ typedef struct plumb_stages {
 } plumb_stages;
 
 /* Arguments are output_dir=…, stop_after=…, defaults.KEY=… and STAGE.KEY=…; positions [n] are their places on the command line. A product that a stage does not make,
- * a stage that comes later, two stages with one name or folder, keys that decide how a pipeline runs (resume, dry_run) are refused. *p is empty after an error. */
+ * a stage that comes later, two stages with one name, folder or file, a result in place of what a stage reads before, records of best-of-n that their reader cannot use, keys that decide how a
+ * pipeline runs (resume, dry_run) are refused. *p is empty after an error. */
 plumb_status plumb_stages_load(plumb_stages *p, const char *path, char *const *arguments, const int *positions, int n) PLUMB_CHECKED;
 /* The same for a file in memory; `name` serves messages. */
 plumb_status plumb_stages_load_text(plumb_stages *p, const char *text, size_t size, const char *name, char *const *arguments, const int *positions, int n) PLUMB_CHECKED;
 void plumb_stages_free(plumb_stages *p);
 /* Whether a path is something that the stage leaves: its product, or something in its folder. */
 bool plumb_stage_made(const plumb_stage *s, const char *path);
+/* PLUMB_E_CONFIG when a stage that has never begun (bit k of `begun`: stage k has) would write over what is there already and what a later stage reads by that path, not by a reference: a file
+ * of the user's. Looks at the disk: one rank asks. */
+plumb_status plumb_stages_check_there(const plumb_stages *p, uint64_t begun) PLUMB_CHECKED;
 /* Index of a stage; PLUMB_E_CONFIG with the nearest name when there is none. */
 plumb_status plumb_stages_find(const plumb_stages *p, const char *name, int *index) PLUMB_CHECKED;
 

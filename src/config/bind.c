@@ -152,14 +152,14 @@ static plumb_status set_unset(plumb_binding *b, const plumb_option *row) {
     return PLUMB_OK;
 }
 
-static plumb_status set_string(plumb_binding *b, const plumb_option *row, plumb_place at, plumb_scalar value) {
+static plumb_status set_string(plumb_binding *b, const plumb_option *row, plumb_place *at, plumb_scalar value) {
     if (plumb_config_is_null(value)) return set_unset(b, row);
-    PLUMB_TRY(check_text(b, at, row, value.text, value.length, row->low, row->high));
+    PLUMB_TRY(check_text(b, *at, row, value.text, value.length, row->low, row->high));
     char *copy;
     PLUMB_TRY(plumb_config_expand(b, at, row->key, value.text, value.length, &copy));
     if (strlen(copy) > row->high) { /* a path that was put in may be long */
         free(copy);
-        return plumb_config_fault(b, at, row->key, "found a text that becomes too long; expected at most %.0f bytes", row->high);
+        return plumb_config_fault(b, *at, row->key, "found a text that becomes too long; expected at most %.0f bytes", row->high);
     }
     replace_string(b->options, row, copy);
     return PLUMB_OK;
@@ -216,7 +216,7 @@ static plumb_status set_bool(plumb_binding *b, const plumb_option *row, plumb_pl
 
 plumb_status plumb_config_set_scalar(plumb_binding *b, const plumb_option *row, plumb_place at, plumb_scalar value) {
     switch (row->type) {
-    case PLUMB_OPT_STRING: PLUMB_TRY(set_string(b, row, at, value)); break;
+    case PLUMB_OPT_STRING: PLUMB_TRY(set_string(b, row, &at, value)); break;
     case PLUMB_OPT_CHOICE: PLUMB_TRY(set_choice(b, row, at, value)); break;
     case PLUMB_OPT_BOOL: PLUMB_TRY(set_bool(b, row, at, value)); break;
     case PLUMB_OPT_INT: PLUMB_TRY(plumb_config_parse_int(b, at, row, value, field_of(b->options, row))); break;
@@ -246,7 +246,7 @@ plumb_status plumb_config_set_list(plumb_binding *b, const plumb_option *row, pl
     for (int i = 0; i < count && status == PLUMB_OK; i++) {
         status = check_text(b, at, row, items[i], strlen(items[i]), 1, 1023);
         char *expanded = NULL;
-        if (status == PLUMB_OK) status = plumb_config_expand(b, at, row->key, items[i], strlen(items[i]), &expanded);
+        if (status == PLUMB_OK) status = plumb_config_expand(b, &at, row->key, items[i], strlen(items[i]), &expanded);
         if (status == PLUMB_OK) free(items[i]), items[i] = expanded;
     }
     if (status != PLUMB_OK) {

@@ -11,12 +11,13 @@
 #define PLUMB_CONFIG_INTERNAL_H
 #include "plumb/config.h"
 
-enum { KEY_MAX = 96, ALL_COMMANDS = 2047 };
+enum { KEY_MAX = 96, ALL_COMMANDS = 2047, PLUMB_PATH_BYTES = 4095 /* of a path, at most: no other row has this range */ };
 
 typedef struct plumb_place { /* where a value was written; all zero: nowhere, a default */
     int line, column;        /* in the file, from 1 */
     int argument;            /* on the command line, from 1 */
     int part;                /* of the file, where it has several */
+    uint64_t refers;         /* bit j: the value names stage j of a pipeline, by ${NAME.product} */
 } plumb_place;
 
 /* A file may be one mapping of options, or have parts that are bound one after the other (a pipeline). */
@@ -135,9 +136,17 @@ plumb_status plumb_config_load(plumb_options *o, int command, const plumb_source
 uint64_t plumb_config_hash(const void *bytes, size_t size, uint64_t seed);
 
 /* --- reference.c --- */
-/* The text with every ${NAME.product} of an earlier stage put in; $${ is ${. *out is owned by the caller. */
-plumb_status plumb_config_expand(const plumb_binding *b, plumb_place at, const char *key, const char *text, size_t length, char **out) PLUMB_CHECKED;
+/* The text with every ${NAME.product} of an earlier stage put in, and noted in at->refers; $${ is ${. *out is owned by the caller. */
+plumb_status plumb_config_expand(const plumb_binding *b, plumb_place *at, const char *key, const char *text, size_t length, char **out) PLUMB_CHECKED;
 /* Sets the path of what a stage is for; its folder and options are known. */
 struct plumb_stage;
 plumb_status plumb_config_product(struct plumb_stage *s) PLUMB_CHECKED;
+
+/* --- stage_files.c --- */
+/* Whether two paths are one as written, "./" and needless slashes aside: whatever is there. */
+bool plumb_config_same_text(const char *a, const char *b);
+/* The path that a stage reads by this key; NULL: none. */
+const char *plumb_config_input(const struct plumb_stage *s, const plumb_option *row);
+/* Stage k, whose product is known, against itself and those before it: a file or folder of its own, nothing that was read by then written over, records that it can read. */
+plumb_status plumb_config_check_stage_files(const plumb_binding *b, const struct plumb_stages *p, int k) PLUMB_CHECKED;
 #endif

@@ -20,7 +20,7 @@
 #define ABOVE_0 DBL_TRUE_MIN /* an open end of a range is the nearest double inside */
 #define BELOW_1 (1.0 - DBL_EPSILON / 2)
 #define BELOW_HALF (0.5 - DBL_EPSILON / 4)
-#define PATH 1, 4095, NULL          /* a path's bytes */
+#define PATH 1, PLUMB_PATH_BYTES, NULL
 #define COUNT_MAX 1e15              /* counts, exact in double */
 #define SEED_MAX 9007199254740992.0 /* 2^53 */
 

@@ -263,7 +263,7 @@ static plumb_status set_folder(const source *s, plumb_stage *stage) {
     return status;
 }
 
-/* What the pipeline decides itself, and a folder for each stage. */
+/* What the pipeline decides itself, what a stage cannot do without, and its files beside those of the others. */
 static plumb_status check_stage(const plumb_binding *b, const source *s, int k) {
     static const char *const own[] = {"resume", "dry_run"};
     const plumb_stages *p = s->pipeline;
@@ -273,28 +273,21 @@ static plumb_status check_stage(const plumb_binding *b, const source *s, int k) 
         if (at.line || at.argument)
             return plumb_config_fault(b, at, own[i], i ? "found it in a pipeline; expected --dry-run for all stages together" : "found it in a pipeline, which decides itself what goes on; see --from");
     }
-    bool file = stage->command & PLUMB_FOR_FILE;
-    const char *to = file ? stage->options.output_file : stage->dir;
-    for (int j = 0; j < k; j++)
-        if (!strcmp(file ? p->stages[j].product : p->stages[j].dir, to))
-            return plumb_config_fault(b, (plumb_place){.line = stage->line, .column = stage->column}, file ? "output_file" : "output_dir", "stage %s writes to %s, as stage %s does; expected a %s of its own",
-                                      stage->name, to, p->stages[j].name, file ? "file" : "folder");
     char where[600];
     snprintf(where, sizeof where, "%.300s:%d:%d: stage %s", b->name, stage->line, stage->column, stage->name);
-    return plumb_config_check_required(&stage->options, stage->command, where);
+    PLUMB_TRY(plumb_config_check_required(&stage->options, stage->command, where));
+    return plumb_config_check_stage_files(b, p, k);
 }
 
 bool plumb_stage_made(const plumb_stage *s, const char *path) {
     size_t n = strlen(s->dir);
-    return !strcmp(path, s->product) || (strcmp(s->dir, ".") != 0 && !strncmp(path, s->dir, n) && path[n] == '/');
+    return plumb_config_same_text(path, s->product) || (strcmp(s->dir, ".") != 0 && !strncmp(path, s->dir, n) && path[n] == '/');
 }
-static void find_needs(plumb_stages *p, int k) {
+static void find_needs(const plumb_binding *b, plumb_stages *p, int k) {
     plumb_stage *stage = &p->stages[k];
     for (int i = 0; i < plumb_option_count; i++) {
-        const plumb_option *row = &plumb_option_table[i];
-        bool made = !strcmp(row->key, "output_dir") || !strcmp(row->key, "output_file");
-        if (row->type != PLUMB_OPT_STRING || !(row->commands & stage->command) || made) continue;
-        const char *path = *(char *const *)(const void *)((const char *)&stage->options + row->offset);
+        const char *path = plumb_config_input(stage, &plumb_option_table[i]);
+        if (path) stage->refers |= b->places[i].refers;
         for (int j = 0; j < k; j++)
             if (path && plumb_stage_made(&p->stages[j], path)) stage->needs |= (uint64_t)1 << j;
     }
@@ -322,9 +315,9 @@ static plumb_status bind_stage(source *s, int k) {
     plumb_status status = read_sources(s, &b, k);
     if (status == PLUMB_OK) status = set_folder(s, stage);
     if (status == PLUMB_OK) status = plumb_config_finish(&b);
-    if (status == PLUMB_OK) status = check_stage(&b, s, k);
     if (status == PLUMB_OK) status = plumb_config_product(stage);
-    if (status == PLUMB_OK) find_needs(s->pipeline, k);
+    if (status == PLUMB_OK) status = check_stage(&b, s, k);
+    if (status == PLUMB_OK) find_needs(&b, s->pipeline, k);
     if (status == PLUMB_OK) status = set_fingerprints(s->pipeline, k);
     free(b.places);
     return status;

@@ -64,25 +64,27 @@ static plumb_status no_such_product(const plumb_binding *b, plumb_place at, cons
 }
 
 /* What stands between the braces. */
-static plumb_status append_reference(const plumb_binding *b, plumb_place at, const char *key, const char *inside, size_t length, plumb_str *out) {
+static plumb_status append_reference(const plumb_binding *b, plumb_place *at, const char *key, const char *inside, size_t length, plumb_str *out) {
     char name[WORD_MAX], product[WORD_MAX], excerpt[EXCERPT_SIZE];
     const char *dot = memchr(inside, '.', length);
     size_t n = dot ? (size_t)(dot - inside) : 0, m = dot ? length - n - 1 : 0;
     if (n == 0 || m == 0 || n >= WORD_MAX || m >= WORD_MAX)
-        return plumb_config_fault(b, at, key, "found %s between ${ and }; expected STAGE.PRODUCT, as in ${sft.adapter} (write $${ for the characters ${)",
+        return plumb_config_fault(b, *at, key, "found %s between ${ and }; expected STAGE.PRODUCT, as in ${sft.adapter} (write $${ for the characters ${)",
                                   plumb_config_excerpt(excerpt, inside, length));
     memcpy(name, inside, n), name[n] = 0;
     memcpy(product, dot + 1, m), product[m] = 0;
     for (int i = 0; i < b->earlier->count; i++) {
         const plumb_stage *s = &b->earlier->stages[i];
         if (!s->dir || strcmp(s->name, name)) continue; /* without a folder: not bound yet, this one or a later one */
-        return makes(s, product) ? append_product(out, s, product) : no_such_product(b, at, key, s, product);
+        if (!makes(s, product)) return no_such_product(b, *at, key, s, product);
+        at->refers |= (uint64_t)1 << i;
+        return append_product(out, s, product);
     }
     plumb_config_excerpt(excerpt, name, n);
-    return no_such_stage(b, at, key, name);
+    return no_such_stage(b, *at, key, name);
 }
 
-static plumb_status expand(const plumb_binding *b, plumb_place at, const char *key, const char *text, size_t length, plumb_str *out) {
+static plumb_status expand(const plumb_binding *b, plumb_place *at, const char *key, const char *text, size_t length, plumb_str *out) {
     const char *end = text + length;
     for (const char *s = text; s < end;) {
         const char *dollar = memchr(s, '$', (size_t)(end - s));
@@ -93,7 +95,7 @@ static plumb_status expand(const plumb_binding *b, plumb_place at, const char *k
             s = dollar + 3;
         } else if (end - dollar >= 2 && dollar[1] == '{') {
             const char *close = memchr(dollar, '}', (size_t)(end - dollar));
-            if (!close) return plumb_config_fault(b, at, key, "found ${ without }; expected STAGE.PRODUCT between them (write $${ for the characters ${)");
+            if (!close) return plumb_config_fault(b, *at, key, "found ${ without }; expected STAGE.PRODUCT between them (write $${ for the characters ${)");
             PLUMB_TRY(append_reference(b, at, key, dollar + 2, (size_t)(close - dollar - 2), out));
             s = close + 1;
         } else {
@@ -104,7 +106,7 @@ static plumb_status expand(const plumb_binding *b, plumb_place at, const char *k
     return PLUMB_OK;
 }
 
-plumb_status plumb_config_expand(const plumb_binding *b, plumb_place at, const char *key, const char *text, size_t length, char **out) {
+plumb_status plumb_config_expand(const plumb_binding *b, plumb_place *at, const char *key, const char *text, size_t length, char **out) {
     *out = NULL;
     if (!b->earlier || !memchr(text, '$', length)) return plumb_config_copy(out, text, length);
     plumb_str s = {0};

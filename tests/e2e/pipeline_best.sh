@@ -56,6 +56,20 @@ run() { # ranks, further arguments
     shift
     ranks "$n" run "$work/pipeline.yaml" "$@"
 }
+# What is there before is not written over; records that their reader cannot use are known before the first step.
+cp "$work/prompts.jsonl" "$work/mine.jsonl"
+run 2 best.output_file="$work/mine.jsonl" dpo.train_file="$work/mine.jsonl"
+[ "$code" -eq 1 ] || fail "a file of the user's as output: exit code $code"
+has "$work/log" "^plumb run: .*pipeline.yaml:[0-9]+:5: output_file: stage best, which has not begun yet, would write over $work/mine.jsonl, .*stage dpo .*reads as train_file"
+run 2 best.output_file="$work/prompts.jsonl" judged.output_file="$work/mine.jsonl" best.input_file="$work/mine.jsonl"
+[ "$code" -eq 1 ] || fail "an input as output: exit code $code"
+has "$work/log" "^plumb run: argument 3: output_file: stage judged would write over $work/mine.jsonl, which stage best .*reads before as input_file"
+run 1 best.output_format=sft --dry-run
+[ "$code" -eq 1 ] || fail "pairs wanted, answers written: exit code $code"
+has "$work/log" "train_file: stage dpo \(plumb dpo\) cannot read what stage best .*expected pairs"
+same "$work/prompts.jsonl" "$work/mine.jsonl"
+[ ! -e "$work/whole" ] || fail "something was run"
+
 run 2
 [ "$code" -eq 0 ] || fail "exit code $code"
 has "$work/log" "^ *3\. best +bestofn +done +[0-9.]+  $work/whole/best/records.jsonl$"

@@ -1,5 +1,6 @@
 /* A pipeline's file: how stages come about, what references stand for, and what is refused with its place. */
 #include "config_test.h"
+#include <unistd.h>
 #include "plumb/pipeline.h"
 
 static plumb_status load(plumb_stages *p, const char *text, char *const *arguments, int n) { return plumb_stages_load_text(p, text, strlen(text), "p.yaml", arguments, NULL, n); }
@@ -196,11 +197,73 @@ static void refuses_bad_files(void **state) {
         {"output_dir: o\nstages:\n- " STAGE "\n- {command: dpo, model: m, train_file: t, output_dir: o/sft/}\n", "p.yaml:4:3: output_dir: stage dpo writes to o/sft, as stage sft does"},
         {"output_dir: o\ndefaults: {model: m, input_file: i, output_file: x.jsonl, reward_funcs: [json]}\nstages:\n- {command: bestofn}\n- {command: bestofn, name: b}\n",
          "p.yaml:5:3: output_file: stage b writes to x.jsonl, as stage bestofn does; expected a file of its own"},
+        {"output_dir: o\ndefaults: {model: m, input_file: i, reward_funcs: [json]}\nstages:\n- {command: bestofn, output_file: x.jsonl}\n- {command: bestofn, name: b, output_file: .//x.jsonl}\n",
+         "p.yaml:5:3: output_file: stage b writes to .//x.jsonl, as stage bestofn does"},
+        {"output_dir: o\ndefaults: {model: m, train_file: t}\nstages:\n- {command: eval, eval_last: 1}\n- {command: score, adapter: a, input_file: i, output_file: o/eval/eval_results.json}\n",
+         "p.yaml:5:3: output_file: stage score writes to o/eval/eval_results.json, as stage eval does"},
+        {"output_dir: o\nstages:\n- " STAGE "\n- {command: bestofn, model: m, input_file: i, reward_funcs: [json], output_file: ./t}\n",
+         "p.yaml:4:82: output_file: stage bestofn would write over t, which stage sft (line 3) reads before as train_file; expected a file that no stage has read by then"},
+        {"output_dir: o\nstages:\n- {command: sft, model: m, train_file: u, eval_file: t}\n- {command: score, model: m, input_file: i, output_file: t}\n",
+         "p.yaml:4:58: output_file: stage score would write over t, which stage sft (line 3) reads before as eval_file"},
+        {"output_dir: o\nstages:\n- {command: sft, model: o/x/model, train_file: t}\n- {command: sft, name: x, model: m, train_file: t, lora: false}\n",
+         "p.yaml:4:3: output_dir: stage x would write over o/x/model, which stage sft (line 3) reads before as model; expected a folder"},
+        {"output_dir: o\nstages:\n- {command: ppo, model: m, train_file: t, value_adapter: o/ppo/value, reward_funcs: [json]}\n",
+         "p.yaml:3:3: output_dir: stage ppo would write over o/ppo/value, which stage ppo (line 3) reads before as value_adapter"},
         {"output_dir: &a o\nstages: [" STAGE "]", "p.yaml:1:13: found an anchor"},
         {"output_dir: o\nstages: [" STAGE "]\n---\na: b\n", "found a second document"},
         {"output_dir: o\nstages: [" STAGE, "not valid YAML"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_refused(cases[i][0], NULL, 0, cases[i][1]);
+}
+
+/* Who can read what best-of-n writes: known before anything is sampled. */
+static void knows_who_reads_records(void **state) {
+    static const struct { const char *format, *reader, *message; } cases[] = {
+        {"preference", "command: dpo", NULL}, {"preference", "command: reward", NULL}, {"preference", "command: grpo, reward_funcs: [json]", NULL}, {"preference", "command: sft, field_completion: chosen", NULL},
+        {"preference", "command: dpo, field_chosen: rejected, field_rejected: chosen", NULL}, {"preference", "command: eval, eval_last: 1", NULL}, {"sft", "command: sft", NULL},
+        {"sft", "command: eval, eval_last: 1", NULL}, {"sft", "command: ppo, reward_funcs: [json]", NULL},
+        {"sft", "command: dpo", "p.yaml:4:26: train_file: stage dpo (plumb dpo) cannot read what stage best (line 3) writes with output_format: sft, records of prompt and completion; expected pairs"},
+        {"sft", "command: reward", "expected pairs, as output_format: preference in that stage makes them"},
+        {"preference", "command: sft", "records of prompt, chosen and rejected; expected a completion, as output_format: sft in that stage gives it (or field_completion: chosen here)"},
+        {"preference", "command: dpo, field_chosen: good", "expected field_ settings that name these"}, {"sft", "command: grpo, field_prompt: question, reward_funcs: [json]", "expected field_ settings"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        plumb_stages p;
+        char text[1024];
+        snprintf(text, sizeof text, "output_dir: o\nstages:\n- {name: best, command: bestofn, model: m, input_file: i, reward_funcs: [json], output_format: %s}\n- {model: m, train_file: '${best.output_file}', %s}\n", cases[i].format,
+                 cases[i].reader);
+        if (cases[i].message) {
+            assert_refused(text, NULL, 0, cases[i].message);
+            continue;
+        }
+        assert_ok(load(&p, text, NULL, 0));
+        plumb_stages_free(&p);
+    }
+}
+
+/* A file that is there before the stage that writes it has ever begun is the user's, unless its reader says that he means the stage's. */
+static void keeps_what_was_there(void **state) {
+    (void)state;
+    char name[] = "/tmp/plumb-stages-XXXXXX", text[1024];
+    for (int i = 0; i < 3; i++) { /* by its path; by reference; by an argument in place of a reference */
+        plumb_stages p;
+        char argument[64], *arguments[] = {argument};
+        bool reference = i == 1;
+        strcpy(name + strlen(name) - 6, "XXXXXX");
+        close(mkstemp(name));
+        snprintf(text, sizeof text, "output_dir: o\ndefaults: {model: m}\nstages:\n- {command: bestofn, input_file: i, reward_funcs: [json], output_file: %s}\n- {command: dpo, train_file: '%s'}\n", name,
+                 i ? "${bestofn.output_file}" : name);
+        snprintf(argument, sizeof argument, "dpo.train_file=%s", name);
+        assert_ok(load(&p, text, arguments, i == 2));
+        assert_true(p.stages[1].needs == 1 && p.stages[1].refers == (uint64_t)reference);
+        if (reference) assert_ok(plumb_stages_check_there(&p, 0));
+        else assert_message(plumb_stages_check_there(&p, 2), PLUMB_E_CONFIG, "p.yaml:4:3: output_file: stage bestofn, which has not begun yet, would write over /tmp/plumb-stages-");
+        assert_ok(plumb_stages_check_there(&p, 1));
+        unlink(name);
+        assert_ok(plumb_stages_check_there(&p, 0));
+        plumb_stages_free(&p);
+    }
 }
 
 static void refuses_bad_references(void **state) {
@@ -334,7 +397,7 @@ static void survives_failed_allocations(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(binds_stages_and_references), cmocka_unit_test(knows_what_a_value_model_leaves), cmocka_unit_test(passes_files_on),
-        cmocka_unit_test(arguments_come_last), cmocka_unit_test(refuses_bad_files),
+        cmocka_unit_test(arguments_come_last), cmocka_unit_test(refuses_bad_files), cmocka_unit_test(knows_who_reads_records), cmocka_unit_test(keeps_what_was_there),
         cmocka_unit_test(refuses_bad_references), cmocka_unit_test(fingerprints_follow_what_decides), cmocka_unit_test(finds_stages_by_name),
         cmocka_unit_test(reads_the_command_line), cmocka_unit_test(shipped_files_load), cmocka_unit_test(survives_failed_allocations),
     };
