@@ -23,6 +23,15 @@ static plumb_status load_scored(plumb_adapter *a, const char *key, const char *p
     return a->score ? PLUMB_OK : plumb_error(PLUMB_E_CONFIG, "%s: %s has no score head; expected a reward model, as plumb reward writes it", key, path);
 }
 
+/* The same number of tokens need not be the same tokens. */
+static plumb_status check_tokenizer(const plumb_session *s, const char *path) {
+    plumb_tokenizer *own;
+    if (!plumb_tokenizer_is_there(path)) return PLUMB_OK;
+    PLUMB_TRY(plumb_tokenizer_load(&own, path));
+    plumb_status status = plumb_tokenizer_compare(s->tokenizer, own);
+    plumb_tokenizer_free(own);
+    return status == PLUMB_OK ? status : plumb_error_prefix(status, "%s reads other tokens than the policy's; expected a model with the same tokenizer", path);
+}
 /* A model beside the policy that reads its tokens and scores them. */
 static plumb_status open_beside(const plumb_session *s, plumb_source **out, const char *key, const char *path) {
     const plumb_options *o = s->o;
@@ -33,6 +42,8 @@ static plumb_status open_beside(const plumb_session *s, plumb_source **out, cons
     if (a->vocab != policy->vocab)
         return plumb_error(PLUMB_E_CONFIG, "%s: %s has a vocabulary of %lld, the policy of %lld; expected a model that reads the policy's tokens", key, path, (long long)a->vocab,
                            (long long)policy->vocab);
+    status = check_tokenizer(s, path);
+    if (status != PLUMB_OK) return plumb_error_prefix(status, "%s", key);
     if (a->max_positions < longest)
         return plumb_error(PLUMB_E_CONFIG, "%s: %s has %lld positions, a prompt with its completion up to %lld; expected smaller max_prompt_length and max_completion_length", key, path,
                            (long long)a->max_positions, (long long)longest);

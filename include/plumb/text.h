@@ -31,6 +31,12 @@ int32_t plumb_tokenizer_bos(const plumb_tokenizer *t);   /* -1 when there is non
 int32_t plumb_tokenizer_eos(const plumb_tokenizer *t);   /* as tokenizer_config.json / GGUF say; -1 when none */
 int32_t plumb_tokenizer_pad(const plumb_tokenizer *t);
 int32_t plumb_tokenizer_id(const plumb_tokenizer *t, const char *token); /* exact content of a token; -1 */
+/* Whether a model comes with a tokenizer: a directory with a tokenizer.json, a GGUF file that says of which kind its tokenizer is. */
+bool plumb_tokenizer_is_there(const char *path);
+/* PLUMB_OK when the same ids are the same tokens, special ones included, and byte-level BPE has the same merges; a GGUF file
+ * and a directory of one model are then alike. Chat templates and the roles of tokens (which one ends a text) do not count.
+ * Otherwise PLUMB_E_DATA with the first id that differs and both spellings. */
+plumb_status plumb_tokenizer_compare(const plumb_tokenizer *a, const plumb_tokenizer *b) PLUMB_CHECKED;
 /* Copies tokenizer files for a Hugging Face directory written at `dir`: the same files when the source was a directory,
  * tokenizer.json and tokenizer_config.json generated from the metadata when it was a GGUF file. */
 plumb_status plumb_tokenizer_save(const plumb_tokenizer *t, const char *dir) PLUMB_CHECKED;

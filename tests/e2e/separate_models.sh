@@ -212,6 +212,17 @@ sed -i 's/LlamaForCausalLM/LlamaForSequenceClassification/; s/"vocab_size"/"num_
 refused "tensor score.weight is missing" grpo model="$model" reward_model="$work/headless"
 refused "value_model: found trnk, where there is nothing; expected adapter, trunk, or the path" ppo model="$model" reward_funcs=length:20 value_model=trnk
 refused "value_model: .* has a vocabulary of 131, the policy of 512" ppo model="$model" reward_funcs=length:20 value_model=tests/golden/models/llama
+# As many tokens are not the same tokens; templates and roles do not count, and a model without a tokenizer is taken as it is.
+cp -r "$judge" "$work/tokens"
+sed -i 's/"▁upon": 407/"▁upon": 409/; s/"▁k": 409/"▁k": 407/' "$work/tokens/tokenizer.json"
+others="tokens reads other tokens than the policy.s; .*: id 407 is \"▁upon\" in $model/tokenizer.json and \"▁k\" in $work/tokens/tokenizer.json"
+refused "reward_model: .*$others" grpo model="$model" reward_model="$work/tokens" max_prompt_length=200
+refused "value_model: .*$others" ppo model="$model" reward_funcs=length:20 value_model="$work/tokens" max_prompt_length=200
+cp "$model/tokenizer.json" "$work/tokens"
+echo '{"chat_template": "x", "eos_token": "<unk>"}' >"$work/tokens/tokenizer_config.json"
+cost reward_model="$work/tokens" >"$work/cost"
+rm "$work/tokens"/tokenizer*
+cost reward_model="$work/tokens" >"$work/cost"
 refused "value_adapter: found it with lora: false" ppo model="$model" reward_funcs=length:20 value_model="$judge" value_adapter="$work/adapter/adapter" lora=false
 refused "value_adapter: .* has no score head" ppo model="$model" reward_funcs=length:20 value_model="$judge" value_adapter="$work/grpo1/adapter" max_prompt_length=200
 refused "value_model: adapter needs lora: true, .* or a model of its own" ppo model="$model" reward_funcs=length:20 lora=false

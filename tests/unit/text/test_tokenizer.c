@@ -196,6 +196,7 @@ static void saved(const char *source, bool template) {
     snprintf(path, sizeof path, "%s/new/folder", dir);
     assert_ok(plumb_tokenizer_save(t, path));
     plumb_tokenizer *again = load(path);
+    assert_ok(plumb_tokenizer_compare(t, again));
     assert_int_equal(plumb_tokenizer_vocab(t), plumb_tokenizer_vocab(again));
     assert_int_equal(plumb_tokenizer_bos(t), plumb_tokenizer_bos(again));
     assert_int_equal(plumb_tokenizer_eos(t), plumb_tokenizer_eos(again));
@@ -223,6 +224,43 @@ static void saved(const char *source, bool template) {
     plumb_tokenizer_free(t);
     plumb_tokenizer_free(again);
     remove_directory(dir);
+}
+
+/* A tokenizer.json of DATA with one text in place of another, both of a length, loaded. */
+static plumb_tokenizer *load_with(const char *source, const char *text, const char *instead) {
+    static const char config[] = "{\"chat_template\": \"x\", \"pad_token\": \"<|im_end|>\"}";
+    char *dir = scratch_directory(), path[600], *all, *at;
+    size_t size;
+    assert_ok(plumb_read_file(source, &all, &size));
+    assert_non_null(at = strstr(all, text));
+    for (; at; at = strcmp(text, instead) ? strstr(all, text) : NULL) memcpy(at, instead, strlen(text));
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    assert_ok(plumb_write_file(path, all, size));
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", dir); /* a template and roles do not count */
+    assert_ok(plumb_write_file(path, config, sizeof config - 1));
+    plumb_tokenizer *t = load(dir);
+    remove_directory(dir);
+    free(all);
+    return t;
+}
+static void comparing(void **state) {
+    (void)state;
+    static const struct { const char *text, *instead, *message; } cases[] = {
+        {"\"he\"", "\"he\"", NULL},
+        {"\"h\",\n        \"e\"\n", "\"e\",\n        \"r\"\n", "the merge that makes \"he\""},
+        {"\"<|im_end|>\"", "\"<|im_eng|>\"", "id 2 is \"<|im_end|>\" in " DATA "chatml/tokenizer.json and \"<|im_eng|>\" in "},
+    };
+    plumb_tokenizer *chatml = load(DATA "chatml"), *phi = load(DATA "phi-3.gguf");
+    assert_true(plumb_tokenizer_is_there(DATA "chatml") && plumb_tokenizer_is_there(DATA "phi-3.gguf") && !plumb_tokenizer_is_there(DATA));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        plumb_tokenizer *other = load_with(DATA "chatml/tokenizer.json", cases[i].text, cases[i].instead);
+        if (cases[i].message) assert_error(plumb_tokenizer_compare(chatml, other), PLUMB_E_DATA, cases[i].message);
+        else assert_ok(plumb_tokenizer_compare(chatml, other));
+        plumb_tokenizer_free(other);
+    }
+    assert_error(plumb_tokenizer_compare(chatml, phi), PLUMB_E_DATA, "id 0 is");
+    plumb_tokenizer_free(chatml);
+    plumb_tokenizer_free(phi);
 }
 
 static void saving(void **state) {
@@ -307,7 +345,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(named_ids), cmocka_unit_test(config_changes),  cmocka_unit_test(damaged_text),
         cmocka_unit_test(bad_ids),   cmocka_unit_test(long_runs),       cmocka_unit_test(shared_by_threads),
-        cmocka_unit_test(saving),    cmocka_unit_test(memory_runs_out), cmocka_unit_test(smollm2),
+        cmocka_unit_test(saving),    cmocka_unit_test(comparing), cmocka_unit_test(memory_runs_out), cmocka_unit_test(smollm2),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
