@@ -31,16 +31,29 @@ static void say(const plumb_session *s, const char *format, ...) {
 }
 
 /* --- data --------------------------------------------------------------------------------------------------------------------------- */
-/* A default that the model cannot do becomes what it can; what somebody wrote is an error then. A prompt leaves room for a token. */
-static plumb_status limit_length(plumb_session *s, plumb_data_kind kind) {
-    bool prompts = kind == PLUMB_DATA_PROMPTS, written = prompts ? s->o->max_prompt_length_set : s->o->max_length_set;
-    int64_t *length = prompts ? &s->resolved.max_prompt_length : &s->resolved.max_length, wanted = *length, positions = plumb_source_arch(s->source)->max_positions, most = positions - prompts;
-    const char *key = prompts ? "max_prompt_length" : "max_length";
+/* A default that the model cannot do becomes what it can; what somebody wrote is an error then. A prompt leaves room for a token, and so does a completion. */
+static plumb_status limit_length(const plumb_session *s, const char *key, int64_t *length, bool written, int64_t room) {
+    int64_t wanted = *length, positions = plumb_source_arch(s->source)->max_positions, most = positions - room;
     if (wanted <= most) return PLUMB_OK;
-    if (written) return plumb_error(PLUMB_E_CONFIG, "%s: found %lld; expected at most %lld, as the model has %lld positions", key, (long long)wanted, (long long)most, (long long)positions);
+    if (written)
+        return plumb_error(PLUMB_E_CONFIG, "%s: found %lld; expected at most %lld, as the model has %lld positions%s", key, (long long)wanted, (long long)most, (long long)positions,
+                           room ? " for a prompt and its completion" : "");
     say(s, "%s: %lld, as the model has %lld positions (the default is %lld)", key, (long long)most, (long long)positions, (long long)wanted);
     *length = most;
     return PLUMB_OK;
+}
+static plumb_status limit_lengths(plumb_session *s, plumb_data_kind kind) {
+    plumb_options *o = &s->resolved;
+    if (kind != PLUMB_DATA_PROMPTS) return limit_length(s, "max_length", &o->max_length, o->max_length_set, 0);
+    PLUMB_TRY(limit_length(s, "max_prompt_length", &o->max_prompt_length, o->max_prompt_length_set, 1));
+    PLUMB_TRY(limit_length(s, "max_completion_length", &o->max_completion_length, o->max_completion_length_set, 1));
+    return limit_length(s, "min_new_tokens", &o->min_new_tokens, true, 1);
+}
+/* Completions that end where the model's positions do, before max_completion_length: they count as cut. */
+static void say_cut(const plumb_session *s) {
+    int64_t n = 0, room = plumb_source_arch(s->source)->max_positions - s->o->max_completion_length;
+    for (int64_t i = 0; i < s->train.count; i++) n += s->train.samples[i].prompt_count > room;
+    if (n) say(s, "max_completion_length: %lld of %lld prompts leave room for fewer tokens, as the model has %lld positions", (long long)n, (long long)s->train.count, (long long)(room + s->o->max_completion_length));
 }
 /* Without a limit on lengths the model's own is met now, not when the record's turn comes. */
 static plumb_status check_lengths(const plumb_session *s, const char *path, const plumb_dataset *d) {
@@ -78,7 +91,7 @@ static void say_counts(const plumb_session *s, const char *what, const plumb_dat
 }
 static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
     plumb_data_options d;
-    PLUMB_TRY(limit_length(s, kind));
+    PLUMB_TRY(limit_lengths(s, kind));
     PLUMB_TRY(data_options(s->o, kind, &d));
     d.drop_long = s->command == PLUMB_FOR_REWARD || s->command == PLUMB_FOR_SCORE; /* DPO cuts, a reward model reads whole answers or none, as in TRL */
     if (s->command == PLUMB_FOR_SCORE || s->command == PLUMB_FOR_BESTOFN) {
@@ -87,6 +100,7 @@ static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
         PLUMB_TRY(plumb_dataset_load(to, s->tokenizer, &d));
         PLUMB_TRY(check_lengths(s, d.path, to));
         say_counts(s, "records", to);
+        if (kind == PLUMB_DATA_PROMPTS) say_cut(s);
         return PLUMB_OK;
     }
     if (s->command != PLUMB_FOR_EVAL) {
@@ -95,6 +109,7 @@ static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
         PLUMB_TRY(plumb_dataset_load(&s->train, s->tokenizer, &d));
         PLUMB_TRY(check_lengths(s, d.path, &s->train));
         say_counts(s, "training", &s->train);
+        if (kind == PLUMB_DATA_PROMPTS) say_cut(s);
         if ((!s->o->eval_file && !s->o->eval_last) || (s->command & PLUMB_FOR_ONLINE)) return PLUMB_OK;
     }
     d.path = s->o->eval_file ? s->o->eval_file : s->o->train_file;

@@ -202,7 +202,7 @@ const plumb_option plumb_option_table[] = {
     {"num_generations", "Rollout", INT, AT(num_generations), "2", NULL, 2, 65536, NULL, RLOO, 0, "completions of each prompt: the group that its rewards are compared with"},
     {"num_generations", "Rollout", INT, AT(num_generations), "8", NULL, 2, 65536, NULL, BESTOFN, 0, "completions of each prompt"},
     {"max_completion_length", "Rollout", INT, AT(max_completion_length), "256", NULL, 1, 1 << 24, NULL, ROLLS, 0,
-     "tokens generated for a completion at most"},
+     "tokens generated for a completion at most, or one less than the model's positions where it has fewer; a completion also ends where the positions do"},
     {"rollout_batch", "Rollout", INT, AT(rollout_batch), "64", NULL, 1, 65536, NULL, ROLLS, 0,
      "completions that a rank decodes at a time, at most; changes memory and speed"},
     {"kv_budget_mb", "Rollout", INT, AT(kv_budget_mb), "1024", NULL, 1, 1 << 24, NULL, ROLLS, 0,

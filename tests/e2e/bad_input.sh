@@ -69,9 +69,23 @@ refused "all dropped" "long.jsonl: no usable sample in 1 records: .*1 too long f
 command=bestofn
 best=(model="$model" input_file="$work/short.jsonl" output_file="$work/best.jsonl" reward_funcs=length:20 max_completion_length=5 num_generations=2)
 refused "no room for a token" "max_prompt_length: found 512; expected at most 511" "${best[@]}" max_prompt_length=512
+refused "no room for a prompt" "max_completion_length: found 512; expected at most 511, as the model has 512 positions" "${best[@]}" max_completion_length=512
 refused "all prompts dropped" "1 too long for max_prompt_length 511" "${best[@]}" input_file="$work/long.jsonl"
 refused "the result in place of the records" "output_file: found $work/../.*/short.jsonl, which is input_file" "${best[@]}" output_file="$work/../$(basename "$work")/short.jsonl"
 refused "resume from a path" "resume: found '/x'; expected auto or never" "${best[@]}" resume=/x
+for name in ppo grpo rloo; do
+    command=$name
+    refused "no room for a prompt" "max_completion_length: found 600; expected at most 511" model="$model" train_file="$work/short.jsonl" output_dir="$work/no" reward_funcs=length:20 max_completion_length=600
+done
+command=bestofn
+must 1 "$command" "${best[@]}" max_completion_length=511 --dry-run
+has "$work/log" "max_completion_length: 1 of 1 prompts leave room for fewer tokens, as the model has 512 positions"
+cp -r "$model" "$work/few"
+chmod -R u+w "$work/few"
+sed -i 's/"max_position_embeddings": 512/"max_position_embeddings": 200/' "$work/few/config.json"
+must 1 "$command" model="$work/few" input_file="$work/short.jsonl" output_file="$work/best.jsonl" reward_funcs=length:20 --dry-run
+has "$work/log" "^max_completion_length: 199, as the model has 200 positions \(the default is 256\)"
+refused "more tokens than positions" "min_new_tokens: found 250; expected at most 199" model="$work/few" input_file="$work/short.jsonl" output_file="$work/best.jsonl" reward_funcs=length:20 min_new_tokens=250
 refused "too many tokens at least" "min_new_tokens: found 9 with max_completion_length: 5" "${best[@]}" min_new_tokens=9
 refused "a bad time" "stop_after: found '1x'" "${best[@]}" stop_after=1x
 
