@@ -204,7 +204,8 @@ static int dry_run_stage(run *r, int k) {
     plumb_stage *s = &r->p->stages[k];
     int64_t missing = find_missing(r->p, s);
     plumb_comm_bcast(PLUMB_AXIS_WORLD, &missing, sizeof missing, 0);
-    bool training = s->command & PLUMB_FOR_TRAINING, waits = (missing & OTHER) || (missing && !training);
+    bool guesses = s->command & (PLUMB_FOR_TRAINING | PLUMB_FOR_BESTOFN); /* what a fresh adapter costs is what the one to come does */
+    bool waits = (missing & OTHER) || (missing && !guesses) || ((missing & REWARD_ADAPTER) && s->options.reward_model);
     static const char *const states[] = {"to be run", "begun; would go on", "done"};
     if (plumb_is_root()) {
         printf("%sstage %d/%d %s: plumb %s, output %s: %s\n", k ? "\n" : "", k + 1, r->p->count, s->name, plumb_options_command_name(s->command), s->dir, states[r->states[k].progress]);

@@ -230,7 +230,7 @@ plumb_storage plumb_session_storage(const plumb_options *o) {
 static plumb_model_options model_options(plumb_session *s) {
     const plumb_options *o = s->o;
     bool trains = s->command & PLUMB_FOR_TRAINING;
-    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing, .logits_budget = (size_t)o->logits_budget_mb << 20,
+    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing || !trains, .logits_budget = (size_t)o->logits_budget_mb << 20,
                              .tokens = trains ? o->micro_batch_tokens : 0, .train_modules = o->train_modules, .n_train_modules = o->n_train_modules,
                              .reference = s->command == PLUMB_FOR_DPO, .head = s->command == PLUMB_FOR_REWARD ? PLUMB_HEAD_RANDOM : PLUMB_HEAD_NONE,
                              .frozen = plumb_session_storage(o)};
@@ -416,7 +416,7 @@ static plumb_status open_session(plumb_session *s, plumb_data_kind kind, plumb_m
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, inputs));
     s->target_tokens = s->command == PLUMB_FOR_REWARD || s->command == PLUMB_FOR_SCORE ? 0 : target_tokens(s->source);
     PLUMB_TRY(create_models(s, &m, &value));
-    if (!(s->command & PLUMB_FOR_TRAINING)) return PLUMB_OK;
+    if (!(s->command & PLUMB_FOR_TRAINING)) return s->o->dry_run && s->command == PLUMB_FOR_BESTOFN ? plumb_session_dry_run(s) : PLUMB_OK;
     plumb_status local = set_schedule(s);
     if (local == PLUMB_OK) local = create_optimizer(s);
     if (local == PLUMB_OK) local = identify(s);

@@ -37,6 +37,17 @@ settled() { # file: the result is there, and nothing beside it
     [ "$(echo "$1"*)" = "$1" ] || fail "left beside the result: $(echo "$1"*)"
 }
 
+# What it would cost, without taking a step.
+best 2 "$work/whole.jsonl" --dry-run
+[ "$code" -eq 0 ] || fail "--dry-run: exit code $code"
+has "$work/log" "^base weights +0\.[0-9] MiB  once on each node$"
+has "$work/log" "^keys and values +1024 MiB  on each rank"
+has "$work/log" "^prompts +32  of at most [0-9]+ tokens, [0-9]+ together$"
+has "$work/log" "^completions +4096  \(128 of each prompt\)$"
+has "$work/log" "^tokens to generate +57344  at most \(max_completion_length 14\)$"
+has "$work/log" "^chunks +8  of 512 completions"
+[ -z "$(ls "$work" | grep whole)" ] || fail "--dry-run wrote $(ls "$work")"
+
 best 2 "$work/whole.jsonl"
 [ "$code" -eq 0 ] || fail "exit code $code"
 cp "$work/log" "$work/whole.log"
