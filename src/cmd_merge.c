@@ -17,7 +17,8 @@ static const char help[] =
     "model's adapter has a score head: the result is a sequence classifier.\n"
     "\n"
     "  --model MODEL    a Hugging Face directory or a .gguf file\n"
-    "  --adapter DIR    a PEFT LoRA adapter (adapter_config.json, adapter_model.safetensors)\n"
+    "  --adapter DIR    a PEFT LoRA adapter (adapter_config.json, adapter_model.safetensors), or a head\n"
+    "                   alone (value_head.safetensors)\n"
     "  --output DIR     the directory to write; made when it does not exist\n"
     "  --dtype TYPE     float32, bfloat16 or float16; default: bfloat16 or float16 when all of the\n"
     "                   model's tensors are stored so, else float32\n"
@@ -127,7 +128,7 @@ static plumb_status run(const options *o, const plumb_file_type *type) {
         status = plumb_model_export(o->output, plumb_source_arch(source), p, m.type, fetch_merged, &m);
     if (status != PLUMB_OK) goto done;
     printf("%s: %lld values in %s", o->output, (long long)count_values(p), dtype_name(m.type));
-    if (o->adapter)
+    if (adapter.config.r)
         printf(", adapter added to %d matrices (r %lld, scale %g)", count_adapted(&adapter),
                (long long)adapter.config.r, plumb_lora_scale(&adapter.config));
     printf("\n");

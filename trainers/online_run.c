@@ -75,6 +75,14 @@ static plumb_status open_judge(plumb_online *o, plumb_session *s, plumb_model_op
 static bool on_trunk(const plumb_options *o) { return !strcmp(o->value_model, "trunk"); }
 static bool on_base(const plumb_options *o) { return !strcmp(o->value_model, "adapter"); }
 
+/* Of a value head on the policy's trunk the head alone counts, whatever lies beside it. */
+static plumb_status load_value_adapter(plumb_online *o, const plumb_session *s, const plumb_source *base) {
+    const char *path = s->o->value_adapter;
+    PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", path, base));
+    if (o->value_adapter.config.r || on_trunk(s->o)) return PLUMB_OK;
+    return plumb_error(PLUMB_E_CONFIG, "value_adapter: %s is a value head alone; expected value_model: trunk, where such a head comes from, or an adapter with a head", path);
+}
+
 /* A value model of its own is trained as the policy is. One that began as the reward model holds that too, as it was: one base in memory. */
 static plumb_status open_value_model(plumb_online *o, plumb_session *s, const plumb_model_options *policy, plumb_model_options *value) {
     const plumb_options *options = s->o;
@@ -86,7 +94,7 @@ static plumb_status open_value_model(plumb_online *o, plumb_session *s, const pl
         return plumb_error(PLUMB_E_CONFIG, "value_adapter: found it with lora: false, by which value_model %s trains in full; expected lora: true, or a value_model that plumb merge has made "
                            "of the two", options->value_model);
     PLUMB_TRY(open_beside(s, &s->value_source, "value_model", options->value_model));
-    if (start) PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", options->value_adapter, s->value_source));
+    if (start) PLUMB_TRY(load_value_adapter(o, s, s->value_source));
     if (start) o->value_config = &start->config;
     *value = (plumb_model_options){.adapter = start, .lora = options->lora && !start ? o->value_config : NULL, .random_as = PLUMB_VIEW_VALUE, .head = PLUMB_HEAD_ZERO,
                                    .train_modules = policy->train_modules, .n_train_modules = policy->n_train_modules, .seed = policy->seed, .checkpointing = policy->checkpointing,
@@ -100,11 +108,12 @@ static plumb_status open_value_model(plumb_online *o, plumb_session *s, const pl
 static plumb_status open_critic(plumb_online *o, plumb_session *s, plumb_model_options *m, plumb_model_options *value) {
     const plumb_options *options = s->o;
     o->value_config = plumb_session_lora(s);
-    if (options->value_adapter && on_trunk(options)) return plumb_error(PLUMB_E_CONFIG, "value_adapter: found it with value_model: trunk, which has no adapter of its own");
-    if (on_trunk(options)) m->head = PLUMB_HEAD_ZERO;
-    if (on_trunk(options)) return PLUMB_OK;
-    if (!on_base(options)) return open_value_model(o, s, m, value);
-    if (options->value_adapter) PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", options->value_adapter, s->source));
+    if (!on_trunk(options) && !on_base(options)) return open_value_model(o, s, m, value);
+    if (options->value_adapter) PLUMB_TRY(load_value_adapter(o, s, s->source));
+    if (on_trunk(options)) {
+        m->head = PLUMB_HEAD_ZERO, m->head_from = options->value_adapter ? &o->value_adapter : NULL;
+        return PLUMB_OK;
+    }
     m->value = options->value_adapter ? &o->value_adapter : m->reward;
     if (m->value) o->value_config = &m->value->config;
     else if (m->adapter || m->lora) m->value_lora = o->value_config;
@@ -310,14 +319,14 @@ plumb_status plumb_online_after(plumb_online *o) {
     return plumb_comm_agree(PLUMB_AXIS_DATA, compact ? plumb_trajectories_compact(o->trajectories) : PLUMB_OK);
 }
 
-/* The value model beside the policy, with its head: what a further run starts from. */
+/* The value model with its head: what a further run starts from. On the trunk of a policy that is trained in full it is the head alone: the rest is in model/. */
 static plumb_status write_value_model(plumb_online *o) {
     plumb_session *s = o->s;
     plumb_output p = {o->critic.model, s->value_model ? s->value_source : s->source, o->critic.view, o->value_config, true};
     if (!p.model) return PLUMB_OK;
-    if (s->value_model || plumb_model_adapter_of(p.model, p.view) != PLUMB_NO_ADAPTER) return plumb_session_write(s, &p, "value", s->value_model ? "value_model" : NULL);
-    if (s->log) plumb_log_line(s->log, "the value head is not saved: there is no adapter to save it with");
-    return PLUMB_OK;
+    bool on_policy = p.model == s->model && p.view == PLUMB_VIEW_POLICY;
+    if (on_policy && plumb_session_in_full(s->model)) return plumb_session_write_head(s, s->model, "value");
+    return plumb_session_write(s, &p, "value", s->value_model ? "value_model" : NULL);
 }
 
 int plumb_online_run(const plumb_options *o, int command, const char *name, plumb_status (*train)(plumb_online *o)) {

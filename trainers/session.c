@@ -183,6 +183,7 @@ static plumb_status check_head(const plumb_session *s) {
         return plumb_error(PLUMB_E_CONFIG, "model: %s has no score head; expected a sequence classifier (plumb reward with lora: false writes one), or a reward model's adapter with it",
                            s->o->model);
     }
+    if (!s->adapter.config.r && !scores) return plumb_error(PLUMB_E_CONFIG, "adapter: %s is a value head alone; plumb %s goes on from an adapter with matrices", s->o->adapter, s->name);
     if (s->adapter.score && !may) return plumb_error(PLUMB_E_CONFIG, "adapter: %s is a reward model (task_type SEQ_CLS); plumb %s goes on from a language model's adapter", s->o->adapter, s->name);
     if (!s->adapter.score && scores) return plumb_error(PLUMB_E_CONFIG, "adapter: %s has no score head; expected a reward model, as plumb reward writes it", s->o->adapter);
     return PLUMB_OK;
@@ -492,7 +493,7 @@ static void free_trained(plumb_adapter *a) {
     a->config = (plumb_lora_config){0}; /* the strings are borrowed */
     plumb_adapter_free(a);
 }
-static bool trained_in_full(const plumb_model *m) {
+bool plumb_session_in_full(const plumb_model *m) {
     int n;
     const plumb_trainable *t = plumb_model_trainables(m, &n);
     bool full = false;
@@ -500,7 +501,7 @@ static bool trained_in_full(const plumb_model *m) {
     return full;
 }
 plumb_status plumb_session_write(plumb_session *s, const plumb_output *p, const char *name, const char *full_name) {
-    bool full = full_name && trained_in_full(p->model);
+    bool full = full_name && plumb_session_in_full(p->model);
     char *path = NULL;
     fetched f = {.p = p};
     if (full) name = full_name;
@@ -511,6 +512,17 @@ plumb_status plumb_session_write(plumb_session *s, const plumb_output *p, const 
     if (status == PLUMB_OK && full) status = plumb_tokenizer_save(s->tokenizer, path);
     if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "%s written to %s", name, path);
     free_trained(&f.adapter);
+    free(path);
+    return status;
+}
+plumb_status plumb_session_write_head(plumb_session *s, plumb_model *m, const char *name) {
+    char *path = NULL;
+    plumb_adapter a = {0};
+    plumb_status status = plumb_path_join(&path, s->dir, name);
+    if (status == PLUMB_OK) status = plumb_model_adapter(m, PLUMB_VIEW_POLICY, &a);
+    if (status == PLUMB_OK) status = plumb_head_save(&a, path);
+    if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "value head written to %s", path);
+    plumb_adapter_free(&a);
     free(path);
     return status;
 }

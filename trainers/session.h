@@ -124,6 +124,9 @@ const plumb_lora_config *plumb_session_lora(const plumb_session *s);
  * merged in), to FULL_NAME (NULL: the adapter in any case). Local: rank 0. */
 typedef struct plumb_output { plumb_model *model; const plumb_source *source; plumb_view view; const plumb_lora_config *lora; bool head; } plumb_output;
 plumb_status plumb_session_write(plumb_session *s, const plumb_output *p, const char *name, const char *full_name) PLUMB_CHECKED;
+/* The scalar head of a model that is itself trained in full, to NAME. Local: rank 0. */
+plumb_status plumb_session_write_head(plumb_session *s, plumb_model *m, const char *name) PLUMB_CHECKED;
+bool plumb_session_in_full(const plumb_model *m); /* whether parameters of the model are trained in full */
 /* FNV-1a (Fowler, Noll, Vo): what tells runs apart. Local. */
 #define PLUMB_MIX_START 0xcbf29ce484222325ull
 uint64_t plumb_session_mix(uint64_t h, const void *bytes, size_t n);

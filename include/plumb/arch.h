@@ -78,16 +78,19 @@ double plumb_lora_scale(const plumb_lora_config *c);
  * "self_attn.q_proj" at a dot; full names). A target that matches nothing is PLUMB_E_CONFIG with the nearest module name. lm_head and embeddings are refused by name. */
 plumb_status plumb_lora_match(const plumb_lora_config *c, const plumb_params *p, bool *chosen) PLUMB_CHECKED;
 typedef struct plumb_adapter { /* host copy; A [r, cols], B [rows, r] for every chosen parameter, NULL elsewhere */
-    plumb_lora_config config;
+    plumb_lora_config config;                  /* r 0: no matrices, a head alone */
     int n_params; float **a, **b;
     float *score; int64_t n_score;             /* [n_score = hidden] weight of a scalar head (PEFT: task_type SEQ_CLS, `score` in modules_to_save); NULL without one */
 } plumb_adapter;
 /* Reads adapter_config.json + adapter_model.safetensors as PEFT 0.21 (and older) writes them. What changes the mathematics and is not known (DoRA, lora_bias,
- * modules_to_save other than a score head of one label, rank_pattern, alpha_pattern, other peft_type, …) is refused by name. Keys that fit no parameter, missing halves, wrong shapes, NaN: errors. */
+ * modules_to_save other than a score head of one label, rank_pattern, alpha_pattern, other peft_type, …) is refused by name. Keys that fit no parameter, missing halves, wrong shapes, NaN: errors.
+ * A directory with value_head.safetensors and without adapter_config.json is a head alone, as plumb_head_save writes it. */
 plumb_status plumb_adapter_load(plumb_adapter *a, const char *dir, const plumb_params *p) PLUMB_CHECKED;
 void plumb_adapter_free(plumb_adapter *a);
 /* Writes dir (created; both files atomically) so that PEFT 0.21 loads it. */
 plumb_status plumb_adapter_save(const plumb_adapter *a, const char *dir, const plumb_params *p) PLUMB_CHECKED;
+/* Writes the head alone to dir/value_head.safetensors (dir is created), under the names of TRL's AutoModelForCausalLMWithValueHead. */
+plumb_status plumb_head_save(const plumb_adapter *a, const char *dir) PLUMB_CHECKED;
 
 /* weight [rows, cols] of parameter `param` becomes W + scale * (B A), in double, rounded once to `type` (for BF16 and F16: to a float that the writer
  * rounds to what one rounding gives). Nothing happens where the adapter has no matrices. */

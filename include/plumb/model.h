@@ -33,6 +33,7 @@ typedef struct plumb_model_options {
     bool freeze_adapter;            /* load the adapter for inference only */
     bool reference;                 /* keep what PLUMB_VIEW_REFERENCE needs */
     plumb_head_start head;          /* a scalar head on the policy, trained unless freeze_adapter; an adapter's own head comes first, then a sequence classifier's */
+    const plumb_adapter *head_from; /* that head starts from this one's; NULL: as said */
     const plumb_adapter *reward;    /* frozen, with a head: PLUMB_VIEW_REWARD */
     bool reward_base;               /* PLUMB_VIEW_REWARD is the base as it is: a sequence classifier with its own head */
     const plumb_lora_config *value_lora; /* PLUMB_VIEW_VALUE, trained: a fresh adapter, */

@@ -249,7 +249,8 @@ const plumb_option plumb_option_table[] = {
      "adapter = the value model is an adapter of its own on the base; trunk = a second head on the policy: faster; a path = a model of its own (a reward model with its head, or a language model), "
      "trained as the policy is: by an adapter of its own, or in full where lora is false"},
     {"value_adapter", "PPO", STRING, AT(value_adapter), "null", NULL, PATH, PPO, 0,
-     "adapter with a score head that the value model starts from; null = reward_adapter (value_model: adapter), or a fresh one, with the model's own head or a zero one"},
+     "adapter with a score head that the value model starts from (trunk: its head alone, also as value_head.safetensors); null = reward_adapter (value_model: adapter), or a fresh one, with the model's "
+     "own head or a zero one"},
 
     {"num_iterations", "GRPO and RLOO", INT, AT(num_iterations), "1", NULL, 1, 1000, NULL, GRPO | RLOO, 0, "passes over the completions of an iteration"},
     {"loss_type", "GRPO and RLOO", CHOICE, AT(loss_type), "dapo", NULL, 0, 0, "grpo|bnpo|dr_grpo|dapo|cispo", GRPO, 0,

@@ -5,7 +5,7 @@
  *     output_dir   every stage's folder
  *     adapter      training of an adapter alone
  *     model        training of parameters in full (an adapter beside them is merged in)
- *     value        PPO: the value model, an adapter with a score head
+ *     value        PPO: the value model, an adapter with a score head, or (trunk, trained in full) its head alone
  *     output_file  commands that write a file: the scores, the records of best-of-n */
 #include "config_internal.h"
 #include <stdlib.h>
@@ -24,9 +24,8 @@ static bool makes(const plumb_stage *s, const char *product) {
     if (!strcmp(product, "adapter")) return trains_adapter_alone(s);
     if (!strcmp(product, "model")) return (s->command & PLUMB_FOR_TRAINING) && !trains_adapter_alone(s);
     if (s->command != PLUMB_FOR_PPO) return false;
-    bool adapter = !strcmp(o->value_model, "adapter"), trunk = !strcmp(o->value_model, "trunk"), own = !adapter && !trunk;
-    if (!strcmp(product, "value_model")) return own && !trains_adapter_alone(s);
-    return !strcmp(product, "value") && (own ? trains_adapter_alone(s) : adapter || o->lora);
+    bool own = strcmp(o->value_model, "adapter") != 0 && strcmp(o->value_model, "trunk") != 0, whole = own && !trains_adapter_alone(s);
+    return !strcmp(product, whole ? "value_model" : "value");
 }
 static const char *const products[] = {"output_dir", "adapter", "model", "value", "value_model", "output_file"};
 enum { PRODUCTS = sizeof products / sizeof *products };

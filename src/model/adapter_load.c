@@ -1,4 +1,4 @@
-/* A PEFT LoRA adapter from its directory.
+/* A PEFT LoRA adapter from its directory, or a scalar head alone.
  *
  * The tensors and target_modules must agree: a module that is selected and has no tensors, or has tensors and is not
  * selected, means that the file was cut or that the configuration is another's. Where the configuration says more than
@@ -76,9 +76,9 @@ static plumb_status read_pair(plumb_adapter *a, int i, const plumb_safetensors *
     return PLUMB_OK;
 }
 
-/* The head of a model with one label: [1, hidden]. */
-static plumb_status read_score(plumb_adapter *a, const plumb_safetensors *file, const plumb_params *p, int64_t *used) {
-    const plumb_file_tensor *t = plumb_safetensors_find(file, PLUMB_SCORE_KEY);
+/* A head of one label, [1, hidden]; *used counts it. */
+static plumb_status read_score(plumb_adapter *a, const char *name, const plumb_safetensors *file, const plumb_params *p, int64_t *used) {
+    const plumb_file_tensor *t = plumb_safetensors_find(file, name);
     if (!t) return PLUMB_OK;
     if (t->n_dims == 2 && t->shape[0] != 1)
         return plumb_error(PLUMB_E_UNSUPPORTED, "%s: tensor %s has %lld labels; supported: a head of one", file->path, t->name, (long long)t->shape[0]);
@@ -168,26 +168,65 @@ static plumb_status open_config(plumb_lora_config *c, bool *tensors_decide, char
     return status;
 }
 
-plumb_status plumb_adapter_load(plumb_adapter *a, const char *dir, const plumb_params *p) {
+/* A bias other than 0 would be lost. */
+static plumb_status check_bias(const plumb_safetensors *file, int64_t *used) {
+    const plumb_file_tensor *t = plumb_safetensors_find(file, PLUMB_HEAD_BIAS);
+    float bias = 0;
+    if (!t) return PLUMB_OK;
+    if (t->n_dims == 1 && t->shape[0] == 1) PLUMB_TRY(plumb_tensor_to_float(t, 0, 1, &bias));
+    if (t->n_dims != 1 || t->shape[0] != 1 || bias != 0)
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: tensor %s has the value %g; supported: a head without a bias, or one of 0", file->path, t->name, (double)bias);
+    (*used)++;
+    return PLUMB_OK;
+}
+
+static plumb_status load_head(plumb_adapter *a, const char *dir, const plumb_params *p) {
+    plumb_safetensors file = {0};
+    int64_t used = 0;
+    PLUMB_TRY(plumb_safetensors_open(&file, dir, PLUMB_HEAD_FILE));
+    plumb_status status = read_score(a, PLUMB_HEAD_KEY, &file, p, &used);
+    if (status == PLUMB_OK) status = check_bias(&file, &used);
+    if (status == PLUMB_OK && (!a->score || used != file.count))
+        status = plumb_error(PLUMB_E_FORMAT, "%s: expected the tensor " PLUMB_HEAD_KEY ", with or without " PLUMB_HEAD_BIAS ", and no other", file.path);
+    plumb_safetensors_close(&file);
+    return status;
+}
+
+static plumb_status load_peft(plumb_adapter *a, const char *dir, const plumb_params *p) {
     plumb_safetensors file = {0};
     char *path = NULL;
     bool tensors_decide = false;
     int64_t used = 0;
-    *a = (plumb_adapter){0};
     plumb_status status = open_config(&a->config, &tensors_decide, &path, dir);
     if (status == PLUMB_OK) status = plumb_safetensors_open(&file, dir, "adapter_model");
     if (status != PLUMB_OK) goto done;
-    a->n_params = p->count;
-    status = plumb_alloc(&a->a, (size_t)p->count, sizeof *a->a, "an adapter");
-    if (status == PLUMB_OK) status = plumb_alloc(&a->b, (size_t)p->count, sizeof *a->b, "an adapter");
     for (int i = 0; i < p->count && status == PLUMB_OK; i++) status = read_pair(a, i, &file, p, &used);
-    if (status == PLUMB_OK) status = read_score(a, &file, p, &used);
+    if (status == PLUMB_OK) status = read_score(a, PLUMB_SCORE_KEY, &file, p, &used);
     if (status == PLUMB_OK && used != file.count) status = report_stranger(&file, p);
     if (status == PLUMB_OK && used == 0) status = plumb_error(PLUMB_E_FORMAT, "%s: the adapter is empty", file.path);
     if (status == PLUMB_OK) status = check_targets(a, tensors_decide, &file, p, path);
     plumb_safetensors_close(&file);
 done:
     free(path);
+    return status;
+}
+
+static plumb_status holds(const char *dir, const char *name, bool *found) {
+    char *path;
+    PLUMB_TRY(plumb_path_join(&path, dir, name));
+    *found = plumb_path_exists(path);
+    free(path);
+    return PLUMB_OK;
+}
+
+plumb_status plumb_adapter_load(plumb_adapter *a, const char *dir, const plumb_params *p) {
+    bool config = false, head = false;
+    *a = (plumb_adapter){.n_params = p->count};
+    plumb_status status = plumb_alloc(&a->a, (size_t)p->count, sizeof *a->a, "an adapter");
+    if (status == PLUMB_OK) status = plumb_alloc(&a->b, (size_t)p->count, sizeof *a->b, "an adapter");
+    if (status == PLUMB_OK) status = holds(dir, "adapter_config.json", &config);
+    if (status == PLUMB_OK) status = holds(dir, PLUMB_HEAD_FILE ".safetensors", &head);
+    if (status == PLUMB_OK) status = head && !config ? load_head(a, dir, p) : load_peft(a, dir, p);
     if (status != PLUMB_OK) plumb_adapter_free(a);
     return status;
 }

@@ -78,6 +78,19 @@ static plumb_status save_tensors(const plumb_adapter *a, const char *path, const
     return status;
 }
 
+plumb_status plumb_head_save(const plumb_adapter *a, const char *dir) {
+    static const float no_bias = 0;
+    char *path = NULL;
+    PLUMB_CHECK(a->score != NULL);
+    const plumb_st_item items[] = {{PLUMB_HEAD_BIAS, 1, {1}, &no_bias, PLUMB_FT_F32},
+                                   {PLUMB_HEAD_KEY, 2, {1, a->n_score}, a->score, PLUMB_FT_F32}};
+    PLUMB_TRY(plumb_make_dirs(dir));
+    PLUMB_TRY(plumb_path_join(&path, dir, PLUMB_HEAD_FILE ".safetensors"));
+    plumb_status status = plumb_safetensors_write(path, items, 2, NULL, NULL);
+    free(path);
+    return status;
+}
+
 plumb_status plumb_adapter_save(const plumb_adapter *a, const char *dir, const plumb_params *p) {
     char *path = NULL;
     PLUMB_CHECK(a->n_params == p->count && a->config.n_target_modules > 0);

@@ -35,10 +35,11 @@ static bool starts_at_zero(const plumb_model *m, const plumb_adapter *a) {
 
 plumb_status plumb_model_plan_adapters(plumb_model *m, const plumb_model_options *o) {
     const plumb_lora_config *policy = o->adapter ? &o->adapter->config : o->lora, *critic = o->value ? &o->value->config : o->value_lora;
+    if (policy && !policy->r) policy = NULL; /* a head alone, here and below */
     if (policy) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_POLICY, policy, !o->freeze_adapter));
     if (policy && o->reference && !starts_at_zero(m, o->adapter)) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_REFERENCE, policy, false));
     if (o->reward && !o->reward->score) return plumb_error(PLUMB_E_CONFIG, "the reward model's adapter has no score head; `plumb reward` makes one");
-    if (o->reward) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_REWARD, &o->reward->config, false));
+    if (o->reward && o->reward->config.r) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_REWARD, &o->reward->config, false));
     m->judges = o->reward || o->reward_base;
     if (critic) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_VALUE, critic, true));
     return PLUMB_OK;
@@ -133,7 +134,7 @@ plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_source *s, 
     for (int view = 0; view < PLUMB_VIEW_COUNT; view++)
         for (int i = 0; m->adapters[view].present && i < m->params.count; i++)
             if (m->adapters[view].chosen[i]) PLUMB_TRY(attach_one(m, (plumb_view)view, from[view], o, i));
-    if (plumb_model_plans_head(m, o)) PLUMB_TRY(attach_head(m, PLUMB_VIEW_POLICY, o->adapter, s, o->head, o->seed));
+    if (plumb_model_plans_head(m, o)) PLUMB_TRY(attach_head(m, PLUMB_VIEW_POLICY, o->head_from ? o->head_from : o->adapter, s, o->head, o->seed));
     if (m->judges) PLUMB_TRY(attach_head(m, PLUMB_VIEW_REWARD, o->reward, s, PLUMB_HEAD_NONE, o->seed));
     if (m->adapters[PLUMB_VIEW_VALUE].present) PLUMB_TRY(attach_head(m, PLUMB_VIEW_VALUE, o->value, NULL, PLUMB_HEAD_ZERO, o->seed));
     plumb_model_refresh(m);

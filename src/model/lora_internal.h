@@ -16,6 +16,10 @@ plumb_status plumb_lora_config_read(plumb_lora_config *c, bool *tensors_decide, 
 plumb_status plumb_lora_set_targets(plumb_lora_config *c, const char *const *names, int count) PLUMB_CHECKED;
 /* "base_model.model.<module>.lora_A.weight"; half is 'A' or 'B'. */
 #define PLUMB_SCORE_KEY "base_model.model.score.weight"
+/* A head alone: TRL's names in a file of their own. plumb's head has no bias; it is written as 0 for readers that expect one. */
+#define PLUMB_HEAD_FILE "value_head"
+#define PLUMB_HEAD_KEY "v_head.summary.weight"
+#define PLUMB_HEAD_BIAS "v_head.summary.bias"
 enum { PLUMB_LORA_KEY = 160 };
 void plumb_lora_key(char out[PLUMB_LORA_KEY], const plumb_param *p, char half);
 #endif

@@ -55,6 +55,34 @@ online 2 ppo "$work/trunk" reward_adapter="$work/reward/adapter" value_model=tru
 has "$work/trunk/adapter/adapter_config.json" CAUSAL_LM
 "$plumb" generate model="$model" adapter="$work/trunk/adapter" prompt="Once upon a time" max_new_tokens=5 >"$work/log" 2>&1 || fail "the trained policy does not generate"
 
+# The head is saved beside a policy of either kind, and a further run starts from it: at a rate of almost 0 it ends as it began. A policy in full has the head alone beside it.
+trunk() { # folder, further settings
+    online 2 ppo "$@" reward_funcs=length:20 value_model=trunk
+    [ "$code" -eq 0 ] || fail "value_model: trunk: exit code $code"
+}
+trunk "$work/whole" lora=false learning_rate=1e-4
+has "$work/whole/model/config.json" LlamaForCausalLM
+[ "$(ls "$work/whole/value")" = value_head.safetensors ] || fail "expected the head alone"
+trunk "$work/whole-on" model="$work/whole/model" value_adapter="$work/whole/value" lora=false learning_rate=1e-30 max_steps=1
+same "$work/whole/value/value_head.safetensors" "$work/whole-on/value/value_head.safetensors"
+trunk "$work/trunk-on" adapter="$work/trunk/adapter" value_adapter="$work/trunk/value" learning_rate=1e-30 max_steps=1
+same "$work/trunk/value/adapter_model.safetensors" "$work/trunk-on/value/adapter_model.safetensors"
+for folder in whole-on trunk-on; do
+    "$plumb" trajectories "$work/$folder" --tokens --json --limit 1 >"$work/log" || fail "trajectories: exit code $?"
+    has "$work/log" '"values":\[-?[0-9.e-]*[1-9]'
+done
+must 1 score model="$work/whole/model" adapter="$work/whole/value" input_file=$pairs max_length=300 output_file="$work/alone.jsonl"
+"$plumb" merge --model "$work/whole/model" --adapter "$work/whole/value" --output "$work/classifier" >"$work/log" 2>&1 || fail "merge: exit code $?"
+must 1 score model="$work/classifier" input_file=$pairs max_length=300 output_file="$work/merged.jsonl"
+same "$work/alone.jsonl" "$work/merged.jsonl"
+refused_head() { # what is said, COMMAND, settings
+    ranks 2 "$2" model="$model" train_file="$work/prompts.jsonl" reward_funcs=length:20 output_dir="$work/no" max_prompt_length=200 "${@:3}"
+    [ "$code" -eq 1 ] || fail "plumb ${*:2}: exit code $code"
+    has "$work/log" "$1"
+}
+refused_head "value_adapter: .* is a value head alone; expected value_model: trunk" ppo value_adapter="$work/whole/value"
+refused_head "adapter: .* is a value head alone; plumb ppo" ppo adapter="$work/whole/value"
+
 # Two iterations on 3 ranks, the third on 1.
 rm -r "$work/ppo3"
 online 3 ppo "$work/ppo3" reward_adapter="$work/reward/adapter" num_mini_batches=2 adap_kl_ctrl=true save_steps=2

@@ -95,7 +95,7 @@ static void binds_stages_and_references(void **state) {
 static void knows_what_a_value_model_leaves(void **state) {
     static const struct { const char *settings, *product; bool made; } cases[] = {
         {"reward_funcs: [json]", "value", true}, {"reward_funcs: [json]", "value_model", false},
-        {"reward_funcs: [json], value_model: trunk", "value", true}, {"reward_funcs: [json], value_model: trunk, lora: false", "value", false},
+        {"reward_funcs: [json], value_model: trunk", "value", true}, {"reward_funcs: [json], value_model: trunk, lora: false", "value", true}, {"reward_funcs: [json], value_model: trunk, lora: false", "value_model", false},
         {"value_model: '${judge.model}', reward_model: '${judge.model}'", "value", true}, {"value_model: '${judge.model}', reward_model: '${judge.model}'", "value_model", false},
         {"reward_funcs: [json], value_model: '${judge.model}', lora: false", "value_model", true}, {"reward_funcs: [json], value_model: '${judge.model}', lora: false", "value", false},
         {"reward_funcs: [json], value_model: other, train_modules: ['*norm*']", "value_model", true},

@@ -345,6 +345,49 @@ static void refuses_tensors(void **state) {
     plumb_source_close(f.source);
 }
 
+static void a_head_alone(void **state) { /* the names and shapes of TRL's AutoModelForCausalLMWithValueHead */
+    fixture f = open_model(GOLDEN "/models/llama");
+    float weight[48], bias = 0;
+    plumb_adapter a = {.score = weight, .n_score = 48}, again;
+    plumb_safetensors file;
+    int64_t count;
+    for (int i = 0; i < 48; i++) weight[i] = (float)i / 7 - 2;
+    assert_ok(plumb_head_save(&a, *state));
+    assert_ok(plumb_safetensors_open(&file, *state, "value_head"));
+    assert_int_equal(file.count, 2);
+    float *stored = load_tensor(&file, "v_head.summary.bias", &count);
+    assert_true(count == 1 && *stored == 0);
+    free(stored);
+    const plumb_file_tensor *t = plumb_safetensors_find(&file, "v_head.summary.weight");
+    assert_true(t && t->n_dims == 2 && t->shape[0] == 1 && t->shape[1] == 48);
+    plumb_safetensors_close(&file);
+    assert_ok(plumb_adapter_load(&again, *state, f.params));
+    assert_true(again.config.r == 0 && again.n_score == 48 && !again.a[0]);
+    assert_memory_equal(again.score, weight, sizeof weight);
+    plumb_adapter_free(&again);
+
+    plumb_st_item items[] = {{"v_head.summary.weight", 2, {1, 48}, weight, PLUMB_FT_F32}, {"v_head.summary.bias", 1, {1}, &bias, PLUMB_FT_F32}};
+    const char *path = in(*state, "value_head.safetensors");
+    assert_ok(plumb_safetensors_write(path, items, 1, NULL, NULL));
+    assert_ok(plumb_adapter_load(&again, *state, f.params));
+    plumb_adapter_free(&again);
+    bias = 0.5f;
+    assert_ok(plumb_safetensors_write(path, items, 2, NULL, NULL));
+    assert_refused(plumb_adapter_load(&again, *state, f.params), PLUMB_E_UNSUPPORTED, "v_head.summary.bias has the value 0.5");
+    items[1].name = "v_head.scale";
+    assert_ok(plumb_safetensors_write(path, items, 2, NULL, NULL));
+    assert_refused(plumb_adapter_load(&again, *state, f.params), PLUMB_E_FORMAT, "and no other");
+    items[0].shape[1] = 47;
+    assert_ok(plumb_safetensors_write(path, items, 1, NULL, NULL));
+    assert_refused(plumb_adapter_load(&again, *state, f.params), PLUMB_E_FORMAT, "expected [1, 48]");
+    copy_file(GOLDEN "/adapters/llama/adapter_config.json", *state, "adapter_config.json"); /* beside an adapter it is not what counts */
+    copy_file(GOLDEN "/adapters/llama/adapter_model.safetensors", *state, "adapter_model.safetensors");
+    assert_ok(plumb_adapter_load(&again, *state, f.params));
+    assert_true(again.config.r == 4 && !again.score);
+    plumb_adapter_free(&again);
+    plumb_source_close(f.source);
+}
+
 static void survives_lost_memory(void **state) {
     fixture f = open_model(GOLDEN "/models/llama");
     plumb_adapter a;
@@ -375,6 +418,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(refuses_options, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(narrows_targets, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(refuses_tensors, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(a_head_alone, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(survives_lost_memory, make_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
