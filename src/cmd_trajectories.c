@@ -35,6 +35,10 @@ static const char help[] =
     "  --limit N        at most N sequences\n"
     "\n"
     "  --verify         instead: read every file and compare it with the manifest\n"
+    "  --rebuild        instead: make a lost or damaged manifest.pb, and the master file, again from\n"
+    "                   the files; not beside a run. Damaged files and incomplete iterations are\n"
+    "                   named and renamed NAME.left-out\n"
+    "  --partial        with --rebuild: exit status 0 also where something was left out\n"
     "  --help           this page\n"
     "\n"
     "kl is the sum of logp - ref_logp over the tokens in the loss; in the list its mean over\n"
@@ -45,9 +49,10 @@ static const char help[] =
     "  plumb trajectories runs/my-run --iteration 40-50 --print --sort score --limit 3\n"
     "  plumb trajectories runs/my-run --finish length --json | jq .text\n"
     "  plumb trajectories runs/my-run --verify\n"
+    "  plumb trajectories runs/my-run --rebuild\n"
     "\n"
-    "Exit status: 0 shown, or complete; 1 cannot be read, or --verify found a difference;\n"
-    "2 wrong usage.\n";
+    "Exit status: 0 shown, or complete; 1 cannot be read, --verify found a difference, or\n"
+    "--rebuild left something out; 2 wrong usage.\n";
 
 typedef enum sort_key { SORT_NONE, SORT_SCORE, SORT_LENGTH, SORT_KL } sort_key;
 static const char *const finish_names[] = {"eos", "stop", "length"};
@@ -57,7 +62,7 @@ typedef struct options {
     const char *dir, *contains;
     int64_t first, last, limit; /* limit -1: none */
     double min_score, max_score;
-    bool has_min, has_max, reverse, print, json, tokens, verify;
+    bool has_min, has_max, reverse, print, json, tokens, verify, rebuild, partial;
     int finish; /* -1: any */
     sort_key sort;
 } options;
@@ -326,7 +331,7 @@ static plumb_status show_all(const options *o, const char *dir) {
 }
 
 /* DIR/trajectories, or DIR itself. */
-static plumb_status find_folder(char **folder, const char *dir) {
+static plumb_status find_folder(char **folder, const char *dir, bool without_manifest) {
     char *manifest = NULL;
     PLUMB_TRY(plumb_path_join(folder, dir, "trajectories"));
     if (!plumb_path_is_dir(*folder)) {
@@ -334,16 +339,29 @@ static plumb_status find_folder(char **folder, const char *dir) {
         PLUMB_TRY(plumb_path_join(folder, dir, ""));
     }
     plumb_status status = plumb_path_join(&manifest, *folder, "manifest.pb");
-    if (status == PLUMB_OK && !plumb_path_exists(manifest))
-        status = plumb_error(PLUMB_E_DATA, "%s: no trajectories: expected the folder of a run that has logged some, or its folder trajectories (with manifest.pb)", dir);
+    if (status == PLUMB_OK && !without_manifest && !plumb_path_exists(manifest))
+        status = plumb_error(PLUMB_E_DATA, "%s: no trajectories: expected the folder of a run that has logged some, or its folder trajectories (with manifest.pb; --rebuild makes a lost one again)",
+                             dir);
     free(manifest);
     return status;
 }
 
+static void say_left_out(const char *message) { fprintf(stderr, "plumb trajectories: left out: %s\n", message); }
+
+static plumb_status rebuild(const options *o, const char *folder) {
+    plumb_trajectories_rebuilt r;
+    PLUMB_TRY(plumb_trajectories_rebuild(folder, say_left_out, &r));
+    printf("rebuilt: %" PRId64 " iterations, %" PRId64 " sequences, %" PRId64 " tokens\n", r.iterations, r.sequences, r.tokens);
+    if (r.left_out == 0 || o->partial) return PLUMB_OK;
+    return plumb_error(PLUMB_E_DATA, "%s: the manifest lacks %" PRId64 " files, which are named NAME.left-out now", o->dir, r.left_out);
+}
+
 static plumb_status run(const options *o) {
     char *folder = NULL;
-    plumb_status status = find_folder(&folder, o->dir);
-    if (status == PLUMB_OK && o->verify) {
+    plumb_status status = find_folder(&folder, o->dir, o->rebuild);
+    if (status == PLUMB_OK && o->rebuild) {
+        status = rebuild(o, folder);
+    } else if (status == PLUMB_OK && o->verify) {
         int64_t iterations, sequences, tokens;
         status = plumb_trajectories_verify(folder, &iterations, &sequences, &tokens);
         if (status == PLUMB_OK) printf("complete: %" PRId64 " iterations, %" PRId64 " sequences, %" PRId64 " tokens\n", iterations, sequences, tokens);
@@ -415,7 +433,8 @@ static int usage(const char *why, const char *what) {
 static int parse(options *o, int argc, char **argv) {
     static const char *const valued[] = {"--iteration", "--sort", "--limit", "--finish", "--min-score", "--max-score", "--contains"};
     const struct { const char *name; bool *flag; } flags[] = {
-        {"--reverse", &o->reverse}, {"--print", &o->print}, {"--json", &o->json}, {"--tokens", &o->tokens}, {"--verify", &o->verify}};
+        {"--reverse", &o->reverse}, {"--print", &o->print}, {"--json", &o->json}, {"--tokens", &o->tokens}, {"--verify", &o->verify},
+        {"--rebuild", &o->rebuild}, {"--partial", &o->partial}};
     int value_options = 0, k;
     bool options_end = false;
     for (int i = 1; i < argc; i++) {
@@ -445,7 +464,10 @@ static int parse(options *o, int argc, char **argv) {
         }
     }
     if (!o->dir) return usage("which folder?", "");
-    if (o->verify && (value_options || o->reverse || shows_sequences(o))) return usage("--verify goes with no other option: it reads everything", "");
+    bool shows = value_options || o->reverse || shows_sequences(o);
+    if (o->verify && (shows || o->rebuild)) return usage("--verify goes with no other option: it reads everything", "");
+    if (o->rebuild && shows) return usage("--rebuild goes with --partial alone: it reads everything", "");
+    if (o->partial && !o->rebuild) return usage("--partial needs --rebuild", "");
     if ((o->sort || o->limit >= 0) && !shows_sequences(o)) return usage("--sort and --limit are for sequences: add --print, --json or --tokens", "");
     if (o->reverse && !o->sort) return usage("--reverse needs --sort", "");
     if (o->print && o->json) return usage("--print or --json: texts are in both", "");

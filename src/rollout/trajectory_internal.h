@@ -5,7 +5,8 @@
  *   trajectory_manifest.c   the list of files with counts and checksums
  *   trajectory_master.c     the master file: virtual datasets over all listed files
  *   trajectory_reader.c     reading by the manifest
- *   trajectory_log.c        what changes a folder: commit, rewind, compact */
+ *   trajectory_log.c        what changes a folder: commit, rewind, compact
+ *   trajectory_rebuild.c    a manifest from the files alone */
 #ifndef PLUMB_TRAJECTORY_INTERNAL_H
 #define PLUMB_TRAJECTORY_INTERNAL_H
 #include "plumb/hdf5.h"
@@ -43,6 +44,12 @@ typedef struct trajectory_entry { /* what the manifest says of a file; owns its 
     char part_names[PLUMB_SCORE_PARTS][PLUMB_PART_NAME];
 } trajectory_entry;
 void trajectory_entry_free(trajectory_entry *e);
+bool trajectory_has_iteration(const trajectory_entry *e, int64_t iteration);
+
+/* Names of files: of one iteration and writer; merged; either of them. */
+void trajectory_file_name(char name[TRAJECTORY_NAME], int64_t iteration, int writer);
+void trajectory_merged_name(char name[TRAJECTORY_NAME], int64_t first, int64_t last);
+bool trajectory_is_data(const char *name);
 
 /* The bytes of a file of these batches, in ascending order of iteration and of the same parts; owned by the caller. `name` is for messages. */
 plumb_status trajectory_encode(const plumb_trajectories *batches, int64_t n, const char *name, uint8_t **bytes, size_t *size) PLUMB_CHECKED;

@@ -19,8 +19,11 @@
 
 enum { FILE_TOKENS = 1 << 23 }; /* of a compacted file: about 1 GB of memory while it is made */
 
-static void file_name(char name[TRAJECTORY_NAME], int64_t iteration, int writer) {
+void trajectory_file_name(char name[TRAJECTORY_NAME], int64_t iteration, int writer) {
     snprintf(name, TRAJECTORY_NAME, "iteration-%06lld.w%03d.h5", (long long)iteration, writer);
+}
+void trajectory_merged_name(char name[TRAJECTORY_NAME], int64_t first, int64_t last) {
+    snprintf(name, TRAJECTORY_NAME, "iterations-%06lld-%06lld.h5", (long long)first, (long long)last);
 }
 
 static bool begins(const char *name, const char *with) { return strncmp(name, with, strlen(with)) == 0; }
@@ -30,13 +33,16 @@ static bool ends(const char *name, const char *with) {
     return n >= m && strcmp(name + n - m, with) == 0;
 }
 
+static bool is_ours(const char *name) { return begins(name, "iteration-") || begins(name, "iterations-"); }
+bool trajectory_is_data(const char *name) { return is_ours(name) && ends(name, ".h5"); }
+
 /* --- write -------------------------------------------------------------------------------------------------------- */
 plumb_status plumb_trajectories_write(const char *dir, int writer, const plumb_trajectories *t) {
     PLUMB_CHECK(writer >= 0);
     char name[TRAJECTORY_NAME], *path = NULL;
     uint8_t *bytes = NULL;
     size_t size;
-    file_name(name, t->iteration, writer);
+    trajectory_file_name(name, t->iteration, writer);
     plumb_status status = plumb_trajectories_check(t);
     if (status != PLUMB_OK) return plumb_error_prefix(status, "%s/%s: trajectories cannot be written", dir, name);
     PLUMB_TRY(plumb_make_dirs(dir));
@@ -51,9 +57,8 @@ plumb_status plumb_trajectories_write(const char *dir, int writer, const plumb_t
 /* --- the three steps ---------------------------------------------------------------------------------------------- */
 /* A name of ours that the manifest does not list: a file of trajectories, or what was left of one (or of the manifest) that was being written. */
 static bool is_leftover(const trajectory_manifest *m, const char *name) {
-    bool data = begins(name, "iteration-") || begins(name, "iterations-");
-    if (ends(name, ".part")) return data || begins(name, TRAJECTORY_MANIFEST ".") || begins(name, TRAJECTORY_MASTER ".");
-    return data && ends(name, ".h5") && !trajectory_manifest_find(m, name);
+    if (ends(name, ".part")) return is_ours(name) || begins(name, TRAJECTORY_MANIFEST ".") || begins(name, TRAJECTORY_MASTER ".");
+    return trajectory_is_data(name) && !trajectory_manifest_find(m, name);
 }
 
 /* Third step. The master is written before any file goes that it may show; `renew`: in any case. */
@@ -89,7 +94,7 @@ static plumb_status write_merged(const char *dir, const plumb_trajectories *batc
     size_t size;
     char name[TRAJECTORY_NAME], *path;
     plumb_hdf5 *f = NULL;
-    snprintf(name, sizeof name, "iterations-%06lld-%06lld.h5", (long long)batches[0].iteration, (long long)batches[n - 1].iteration);
+    trajectory_merged_name(name, batches[0].iteration, batches[n - 1].iteration);
     PLUMB_TRY(plumb_path_join(&path, dir, name));
     plumb_status status = trajectory_encode(batches, n, path, &bytes, &size);
     if (status == PLUMB_OK) status = plumb_write_file(path, bytes, size);
@@ -145,7 +150,7 @@ static plumb_status add_writer(trajectory_manifest *m, const char *dir, int64_t 
     plumb_hdf5 *f;
     trajectory_entry e;
     int64_t found;
-    file_name(name, iteration, writer);
+    trajectory_file_name(name, iteration, writer);
     PLUMB_TRY(plumb_path_join(&path, dir, name));
     bool there = plumb_path_exists(path);
     free(path);
@@ -191,7 +196,7 @@ static plumb_status check_lost(const trajectory_manifest *m, const char *dir, in
     plumb_status status = PLUMB_OK;
     for (struct dirent *e; status == PLUMB_OK && (e = readdir(d));)
         if (is_leftover(m, e->d_name) && ends(e->d_name, ".h5"))
-            status = plumb_error(PLUMB_E_DATA, "%s/%s is not there, but %s is, and the run goes on behind iteration %lld; put the manifest back, or move the folder away to go on without what it holds", dir,
+            status = plumb_error(PLUMB_E_DATA, "%s/%s is not there, but %s is, and the run goes on behind iteration %lld; plumb trajectories --rebuild makes a new manifest, or move the folder away to go on without what it holds", dir,
                                  TRAJECTORY_MANIFEST, e->d_name, (long long)last);
     closedir(d);
     return status;

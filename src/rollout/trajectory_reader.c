@@ -80,7 +80,7 @@ void plumb_trajectory_reader_close(plumb_trajectory_reader *r) {
     free(r);
 }
 
-static bool has_iteration(const trajectory_entry *e, int64_t iteration) {
+bool trajectory_has_iteration(const trajectory_entry *e, int64_t iteration) {
     for (int64_t i = 0; i < e->n_iterations; i++)
         if (e->iterations[i] == iteration) return true;
     return false;
@@ -100,8 +100,8 @@ static plumb_status read_part(plumb_trajectory_reader *r, const trajectory_entry
 /* All parts of an iteration by the manifest that the reader has. */
 static plumb_status read_listed(plumb_trajectory_reader *r, int64_t iteration, plumb_trajectories *out) {
     size_t first = 0, n = 0, done = 0;
-    while (first < r->manifest.count && !has_iteration(&r->manifest.entries[first], iteration)) first++;
-    while (first + n < r->manifest.count && has_iteration(&r->manifest.entries[first + n], iteration)) n++;
+    while (first < r->manifest.count && !trajectory_has_iteration(&r->manifest.entries[first], iteration)) first++;
+    while (first + n < r->manifest.count && trajectory_has_iteration(&r->manifest.entries[first + n], iteration)) n++;
     if (n == 0) return plumb_error(PLUMB_E_DATA, "%s: iteration %lld is not among the committed ones", r->dir, (long long)iteration);
     plumb_trajectories *parts;
     PLUMB_TRY(plumb_alloc(&parts, n, sizeof *parts, "trajectories"));

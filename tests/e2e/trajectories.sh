@@ -76,6 +76,18 @@ else
     echo "$python lacks h5py: that part was left out"
 fi
 
+# A manifest that is lost or damaged comes again from the files, to the byte.
+manifest=$run/trajectories/manifest.pb
+cp "$manifest" "$work/manifest"
+rm "$manifest"
+refused 1 'with manifest.pb; --rebuild' "$run"
+show "$run" --rebuild
+has "$work/log" '^rebuilt: 10 iterations, 480 sequences, 19200 tokens$'
+same "$manifest" "$work/manifest"
+show "$run" --verify
+refused 2 'add|alone' "$run" --rebuild --json
+refused 2 'needs --rebuild' "$run" --partial
+
 file=$run/trajectories/iterations-000005-000008.h5
 printf 'x' | dd of="$file" bs=1 seek=20000 conv=notrunc status=none
 refused 1 'iterations-000005-000008\.h5' "$run" --verify
@@ -83,3 +95,14 @@ refused 1 'iterations-000005-000008\.h5' "$run" --iteration 6
 rm "$file"
 refused 1 'iterations-000005-000008\.h5' "$run" --verify
 show "$run" --iteration 1-4
+
+# What is damaged is named, and left out.
+truncate -s -100 "$run/trajectories/iterations-000001-000004.h5"
+cp -r "$run" "$work/again"
+rm "$manifest"
+refused 1 'left out: .*iterations-000001-000004\.h5' "$run" --rebuild
+has "$work/log" '^rebuilt: 2 iterations, 96 sequences'
+show "$run" --verify
+[ -f "$run/trajectories/iterations-000001-000004.h5.left-out" ] || fail "it was not put aside"
+show "$work/again" --rebuild --partial
+has "$work/log" 'left out: .*iterations-000001-000004\.h5'

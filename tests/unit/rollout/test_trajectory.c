@@ -311,6 +311,104 @@ static void test_verify(void **state) {
     free(manifest);
 }
 
+/* --- a lost manifest ---------------------------------------------------------------------------------------------- */
+static char left_out[1024];
+static void note(const char *message) {
+    strncat(left_out, message, sizeof left_out - strlen(left_out) - 2);
+    strcat(left_out, ";");
+}
+static void assert_rebuilt(const char *dir, int64_t iterations, int64_t sequences, int64_t n_left_out) {
+    plumb_trajectories_rebuilt r;
+    int64_t listed[3];
+    left_out[0] = 0;
+    assert_ok(plumb_trajectories_rebuild(dir, note, &r));
+    assert_ok(plumb_trajectories_verify(dir, &listed[0], &listed[1], &listed[2]));
+    assert_true(r.iterations == listed[0] && r.sequences == listed[1] && r.tokens == listed[2]);
+    assert_int_equal(r.iterations, iterations);
+    assert_int_equal(r.sequences, sequences);
+    assert_int_equal(r.left_out, n_left_out);
+    assert_true((n_left_out == 0) == (left_out[0] == 0));
+}
+static void copy(const char *from, const char *to) {
+    char *bytes;
+    size_t size;
+    assert_ok(plumb_read_file(from, &bytes, &size));
+    assert_ok(plumb_write_file(to, bytes, size));
+    free(bytes);
+}
+
+static void test_rebuild(void **state) { /* to the byte what it was: merged files, single ones, several writers */
+    char *manifest = strdup(in(*state, "manifest.pb")), *was, *now;
+    size_t n, m;
+    for (int64_t i = 1; i <= 7; i++) {
+        log_iteration(*state, i, 2, 5);
+        if (i == 2 || i == 5) assert_ok(plumb_trajectories_compact(*state));
+    }
+    assert_ok(plumb_read_file(manifest, &was, &n));
+    for (int damaged = 0; damaged < 2; damaged++) {
+        if (damaged) flip(manifest, 12);
+        else assert_int_equal(unlink(manifest), 0);
+        assert_int_equal(unlink(in(*state, "trajectories.h5")), 0);
+        assert_rebuilt(*state, 7, 70, 0);
+        assert_ok(plumb_read_file(manifest, &now, &m));
+        assert_int_equal(n, m);
+        assert_memory_equal(was, now, n);
+        assert_true(plumb_path_exists(in(*state, "trajectories.h5")));
+        free(now);
+    }
+    for (int64_t i = 1; i <= 7; i++) assert_logged(*state, i, 2, 5);
+    free(was);
+    free(manifest);
+}
+
+static void test_rebuild_overlap(void **state) { /* what kills leave: merged files beside their parts, a longer one beside a shorter, one writer of an iteration */
+    char *part = strdup(in(*state, "iteration-000002.w001.h5")), *merged = strdup(in(*state, "iterations-000001-000003.h5")), *kept = strdup(in(*state, "kept"));
+    for (int64_t i = 1; i <= 3; i++) log_iteration(*state, i, 2, 5);
+    copy(part, kept);
+    assert_ok(plumb_trajectories_compact(*state));
+    copy(kept, part);
+    copy(merged, kept);
+    assert_ok(plumb_trajectories_rewind(*state, 2));
+    copy(kept, merged);
+    plumb_trajectories t;
+    fill(&t, 4, 0, 5);
+    assert_ok(plumb_trajectories_write(*state, 0, &t));
+    plumb_trajectories_free(&t);
+    assert_int_equal(unlink(in(*state, "manifest.pb")), 0);
+    assert_rebuilt(*state, 3, 30, 1);
+    assert_non_null(strstr(left_out, "iteration-000004.w000.h5: the iteration is not complete"));
+    for (int64_t i = 1; i <= 3; i++) assert_logged(*state, i, 2, 5);
+    log_iteration(*state, 4, 2, 5); /* the run goes on: what is twice is gone, what was left out stays */
+    assert_string_equal(listing(*state), "iteration-000004.w000.h5 iteration-000004.w000.h5.left-out iteration-000004.w001.h5 iterations-000001-000003.h5 kept manifest.pb trajectories.h5");
+    free(part), free(merged), free(kept);
+}
+
+static void test_rebuild_damaged(void **state) {
+    char *part = strdup(in(*state, "iteration-000002.w001.h5")), *other = strdup(in(*state, "iteration-000007.w000.h5"));
+    for (int64_t i = 1; i <= 4; i++) log_iteration(*state, i, 2, 5);
+    copy(part, other); /* a name that is not its own */
+    char *bytes;
+    size_t size;
+    assert_ok(plumb_read_file(part, &bytes, &size));
+    assert_int_equal(truncate(part, (off_t)size - 1), 0);
+    assert_int_equal(unlink(in(*state, "iteration-000003.w000.h5")), 0);
+    assert_int_equal(unlink(in(*state, "manifest.pb")), 0);
+    assert_rebuilt(*state, 2, 20, 4);
+    assert_non_null(strstr(left_out, "iteration-000002.w001.h5"));
+    assert_non_null(strstr(left_out, "iteration-000002.w000.h5: the iteration is not complete"));
+    assert_non_null(strstr(left_out, "iteration-000003.w001.h5: the iteration is not complete"));
+    assert_non_null(strstr(left_out, "iteration-000007.w000.h5: its name is not"));
+    assert_logged(*state, 1, 2, 5);
+    assert_logged(*state, 4, 2, 5);
+    assert_ok(plumb_write_file(in(*state, "iteration-000004.w001.h5"), bytes, size)); /* a whole manifest knows more than the files */
+    assert_rebuilt(*state, 1, 10, 2);
+    assert_non_null(strstr(left_out, "iteration-000004.w001.h5: not the bytes that the manifest lists"));
+    flip(in(*state, "iteration-000001.w000.h5"), 4);
+    assert_refused(plumb_trajectories_rebuild(*state, note, &(plumb_trajectories_rebuilt){0}), PLUMB_E_DATA, "no complete iteration");
+    assert_true(plumb_path_exists(in(*state, "iteration-000001.w000.h5")));
+    free(bytes), free(part), free(other);
+}
+
 static void test_memory(void **state) { /* the n-th allocation fails: an error each time, and the folder stays right */
     for (int64_t i = 1; i <= 2; i++) log_iteration(*state, i, 2, 4);
     plumb_trajectories t, found;
@@ -368,6 +466,7 @@ int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_same_bytes), TEST(test_small),     TEST(test_slice),  TEST(test_bad_batches),
                                        TEST(test_compact),    TEST(test_compact_limit), TEST(test_rewind), TEST(test_rewind_without_manifest), TEST(test_commit), TEST(test_leftovers),
-                                       TEST(test_verify),     TEST(test_memory),     TEST(test_full_disk)};
+                                       TEST(test_verify),     TEST(test_memory),     TEST(test_full_disk),
+                                       TEST(test_rebuild),    TEST(test_rebuild_overlap), TEST(test_rebuild_damaged)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
