@@ -39,7 +39,7 @@ job=$(submit --nodes=2 --ntasks-per-node=2) || fail "sbatch"
 wait_for 30 seen job.log 1 || fail "the job did not start"
 sleep 1
 scancel --batch --signal=USR1 "$job"
-wait_for 30 grep -q 'back into the queue' "$work/job.log" || fail "no checkpoint and no requeue after USR1"
+wait_for 60 grep -q "back into the queue" "$work/job.log" || fail "no checkpoint and no requeue after USR1"
 wait_for 60 seen job.log 2 || fail "the job did not resume by itself"
 grep -q 'start 2: 4 ranks' "$work/job.log" || fail "the restart is not counted"
 sleep 1
