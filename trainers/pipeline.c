@@ -75,7 +75,7 @@ static plumb_status check_products(const run *r) {
 }
 static plumb_status check_there(const run *r) {
     uint64_t begun = 0;
-    for (int k = 0; k < r->p->count; k++) begun |= (uint64_t)(r->states[k].progress != PLUMB_STAGE_PENDING) << k;
+    for (int k = 0; k < r->p->count; k++) begun |= (uint64_t)(r->states[k].written || counts(r, k)) << k;
     return plumb_stages_check_there(r->p, begun);
 }
 /* The same file on every rank, and rank 0's word on what is done. */
@@ -91,7 +91,7 @@ static plumb_status agree_on_states(run *r) {
     if (plumb_is_root() && local == PLUMB_OK) local = check_there(r);
     if (plumb_is_root() && local == PLUMB_OK && from >= 0 && !r->choice->dry_run) local = plumb_stages_reset(r->p, r->states, from);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
-    for (int k = from; k >= 0 && k < n; k++) r->states[k] = (plumb_stage_state){0};
+    for (int k = from; k >= 0 && k < n; k++) r->states[k] = (plumb_stage_state){.written = r->states[k].written};
     for (int k = 0; k < n; k++) r->was_done[k] = r->states[k].progress == PLUMB_STAGE_DONE;
     return PLUMB_OK;
 }
@@ -116,7 +116,7 @@ static plumb_status begin(run *r, int k, double left) {
     plumb_stage_state *state = &r->states[k];
     bool again = state->progress == PLUMB_STAGE_RUNNING;
     say("stage %d/%d %s: plumb %s, output %s%s", k + 1, r->p->count, s->name, plumb_options_command_name(s->command), s->dir, again ? "; goes on" : "");
-    state->progress = PLUMB_STAGE_RUNNING, state->exit_code = 0;
+    state->progress = PLUMB_STAGE_RUNNING, state->exit_code = 0, state->written = 1;
     memcpy(state->settings, s->settings, sizeof state->settings);
     plumb_status local = limit_time(r, &s->options, left);
     if (plumb_is_root() && local == PLUMB_OK) local = plumb_make_dirs(s->dir);

@@ -13,6 +13,7 @@ typedef enum plumb_stage_progress { PLUMB_STAGE_PENDING, PLUMB_STAGE_RUNNING, PL
 typedef struct plumb_stage_state { /* plain bytes: it is broadcast */
     int64_t progress, exit_code; /* the code of the last try */
     double seconds;              /* over all tries that came to an end */
+    int64_t written;             /* begun some time, before --from too, with this product: what is there is its own */
     char settings[17];           /* with which it was begun */
 } plumb_stage_state;
 

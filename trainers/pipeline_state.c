@@ -19,14 +19,15 @@ static plumb_status state_path(const plumb_stages *p, char **path) { return plum
 static plumb_status read_stage(const char *path, size_t index, json_t *item, const plumb_stages *p, plumb_stage_state *states) {
     const char *name = json_string_value(json_object_get(item, "name")), *word = json_string_value(json_object_get(item, "state"));
     const char *settings = json_string_value(json_object_get(item, "settings"));
-    json_t *code = json_object_get(item, "exit_code"), *seconds = json_object_get(item, "seconds");
+    json_t *code = json_object_get(item, "exit_code"), *seconds = json_object_get(item, "seconds"), *writes = json_object_get(item, "writes"); /* absent: of an older version */
     int progress = 0;
     while (word && progress < 3 && strcmp(word, words[progress])) progress++;
     if (!name || !word || progress == 3 || !settings || strlen(settings) >= sizeof states->settings || !json_is_number(seconds) || !(json_is_integer(code) || json_is_null(code)))
         return plumb_error(PLUMB_E_FORMAT, "%s: stage %zu is damaged: expected name, state (pending, running or done), settings, exit_code and seconds; without the file every stage counts as not done", path, index + 1);
     for (int k = 0; k < p->count; k++) {
         if (strcmp(p->stages[k].name, name)) continue;
-        states[k] = (plumb_stage_state){.progress = progress, .exit_code = json_integer_value(code), .seconds = json_number_value(seconds)};
+        states[k] = (plumb_stage_state){.progress = progress, .exit_code = json_integer_value(code), .seconds = json_number_value(seconds),
+                                        .written = writes ? json_is_string(writes) && !strcmp(json_string_value(writes), p->stages[k].product) : progress != PLUMB_STAGE_PENDING};
         strcpy(states[k].settings, settings);
     }
     return PLUMB_OK; /* one that the pipeline no longer has is forgotten */
@@ -59,9 +60,10 @@ done:
 /* --- writing ---------------------------------------------------------------------------------------------------------------------------------------- */
 static json_t *describe(const plumb_stage *s, const plumb_stage_state *state) {
     bool begun = state->progress != PLUMB_STAGE_PENDING, done = state->progress == PLUMB_STAGE_DONE;
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "name", s->name, "command", plumb_options_command_name(s->command), "state", words[state->progress], "settings",
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "name", s->name, "command", plumb_options_command_name(s->command), "state", words[state->progress], "settings",
                      begun ? state->settings : s->settings, "exit_code", done || (begun && state->exit_code) ? json_integer((json_int_t)state->exit_code) : json_null(), "seconds",
-                     json_real((double)(int64_t)(state->seconds * 1000 + 0.5) / 1000), "product", done ? json_string(s->product) : json_null());
+                     json_real((double)(int64_t)(state->seconds * 1000 + 0.5) / 1000), "product", done ? json_string(s->product) : json_null(),
+                     "writes", state->written ? json_string(s->product) : json_null());
 }
 
 plumb_status plumb_stages_note(const plumb_stages *p, const plumb_stage_state *states) {
@@ -100,7 +102,7 @@ plumb_status plumb_stages_reset(const plumb_stages *p, plumb_stage_state *states
     for (int k = p->count - 1; k >= first; k--) {
         const plumb_stage *s = &p->stages[k];
         bool began = states[k].progress != PLUMB_STAGE_PENDING;
-        states[k] = (plumb_stage_state){0};
+        states[k] = (plumb_stage_state){.written = states[k].written};
         if (s->command == PLUMB_FOR_BESTOFN) PLUMB_TRY(plumb_bestofn_forget(s->options.output_file));
         if (!(s->command & PLUMB_FOR_TRAINING)) continue; /* results of the others are replaced as a whole */
         if (began && plumb_path_exists(s->dir)) PLUMB_TRY(set_aside(s->dir));

@@ -94,6 +94,17 @@ has "$work/log" "^stage 3/6 best: .*; goes on$"
 has "$work/log" "^resumed from $work/stopped/best/records.jsonl.partial"
 for product in best/records.jsonl judged/scores.jsonl dpo/adapter/adapter_model.safetensors eval/eval_results.json; do same "$work/whole/$product" "$work/stopped/$product"; done
 
+# What a stage wrote before --from is its own, also where the run stops before the stage has begun again; a file of another name is not.
+mine=(dpo.train_file="$work/stopped/best/records.jsonl")
+run 2 output_dir="$work/stopped" --from sft "${mine[@]}" sft.field_output=nothing
+[ "$code" -eq 1 ] || fail "--from, a stage that fails: exit code $code"
+has "$work/stopped/pipeline.json" "\"writes\": \"$work/stopped/best/records.jsonl\""
+run 2 output_dir="$work/stopped" "${mine[@]}" best.output_file="$work/mine.jsonl" dpo.train_file="$work/mine.jsonl"
+[ "$code" -eq 1 ] || fail "another file: exit code $code"
+has "$work/log" "would write over $work/mine.jsonl"
+run 2 output_dir="$work/stopped" "${mine[@]}"
+[ "$code" -eq 0 ] || fail "after --from: exit code $code"
+
 # What depends on other samples is not taken for done; --from forgets what was sampled.
 run 2 output_dir="$work/stopped" best.seed=7
 [ "$code" -eq 1 ] || fail "another seed: exit code $code"
