@@ -29,7 +29,9 @@ static bool is_same(const char *a, const char *b) { return plumb_config_same_tex
 const char *plumb_config_input(const plumb_stage *s, const plumb_option *row) {
     bool path = row->type == PLUMB_OPT_STRING && row->high == PLUMB_PATH_BYTES && (row->commands & s->command);
     if (!path || !strcmp(row->key, "output_dir") || !strcmp(row->key, "output_file") || !strcmp(row->key, "resume")) return NULL;
-    return *(char *const *)(const void *)((const char *)&s->options + row->offset);
+    const char *value = *(char *const *)(const void *)((const char *)&s->options + row->offset);
+    bool word = !strcmp(row->key, "value_model") && (!strcmp(value, "adapter") || !strcmp(value, "trunk"));
+    return word ? NULL : value;
 }
 /* Does a stage leave its result, or PPO's value model, under this path? */
 static bool writes(const plumb_stage *s, const char *path) {
