@@ -353,7 +353,7 @@ static plumb_status rebuild(const options *o, const char *folder) {
     PLUMB_TRY(plumb_trajectories_rebuild(folder, say_left_out, &r));
     printf("rebuilt: %" PRId64 " iterations, %" PRId64 " sequences, %" PRId64 " tokens\n", r.iterations, r.sequences, r.tokens);
     if (r.left_out == 0 || o->partial) return PLUMB_OK;
-    return plumb_error(PLUMB_E_DATA, "%s: the manifest lacks %" PRId64 " files, which are named NAME.left-out now", o->dir, r.left_out);
+    return plumb_error(PLUMB_E_DATA, "%s: the manifest lacks %" PRId64 " files; what is there of them is named NAME.left-out now", o->dir, r.left_out);
 }
 
 static plumb_status run(const options *o) {

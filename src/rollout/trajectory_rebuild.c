@@ -168,6 +168,28 @@ static plumb_status keep_complete(rebuild *r, trajectory_manifest *m) {
     return status;
 }
 
+/* What the old manifest lists, and no file holds. */
+static bool holds_all(const trajectory_manifest *m, const trajectory_entry *e) {
+    bool all = true;
+    for (int64_t i = 0; i < e->n_iterations && all; i++) {
+        all = false;
+        for (size_t k = 0; k < m->count && !all; k++) all = trajectory_has_iteration(&m->entries[k], e->iterations[i]);
+    }
+    return all;
+}
+static void note_lost(const rebuild *r, const trajectory_manifest *m, plumb_trajectories_rebuilt *out) {
+    char text[256];
+    for (size_t i = 0; i < r->old.count; i++) {
+        const trajectory_entry *e = &r->old.entries[i];
+        bool known = holds_all(m, e);
+        for (size_t k = 0; k < r->n_left_out && !known; k++) known = !strcmp(r->left_out[k], e->name);
+        if (known) continue;
+        snprintf(text, sizeof text, "%s: the manifest lists it, and it is not there", e->name);
+        r->note(text);
+        out->left_out++;
+    }
+}
+
 /* --- write -------------------------------------------------------------------------------------------------------- */
 static plumb_status put_aside(const rebuild *r, const char *name) {
     char *from = NULL, *to = NULL, aside[TRAJECTORY_NAME + 16];
@@ -199,11 +221,12 @@ plumb_status plumb_trajectories_rebuild(const char *dir, plumb_trajectories_note
     if (status == PLUMB_OK) status = examine_all(&r);
     if (status == PLUMB_OK) status = choose(&r);
     if (status == PLUMB_OK) status = keep_complete(&r, &m);
+    if (status == PLUMB_OK) note_lost(&r, &m, out);
     for (size_t i = 0; i < r.n_left_out && status == PLUMB_OK; i++) status = put_aside(&r, r.left_out[i]);
     if (status == PLUMB_OK) status = trajectory_manifest_write(&m, dir);
     if (status == PLUMB_OK) status = trajectory_master_write(&m, dir);
     count(&m, out);
-    out->left_out = (int64_t)r.n_left_out;
+    out->left_out += (int64_t)r.n_left_out;
     for (size_t i = 0; i < r.count; i++) trajectory_entry_free(&r.files[i].entry);
     free(r.files);
     free(r.left_out);

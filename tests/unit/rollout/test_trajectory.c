@@ -409,6 +409,21 @@ static void test_rebuild_damaged(void **state) {
     free(bytes), free(part), free(other);
 }
 
+static void test_rebuild_gone(void **state) { /* while the manifest can be read, it is known what was there */
+    for (int64_t i = 1; i <= 4; i++) {
+        log_iteration(*state, i, 2, 5);
+        if (i == 2) assert_ok(plumb_trajectories_compact(*state));
+    }
+    assert_int_equal(unlink(in(*state, "iterations-000001-000002.h5")), 0);
+    assert_rebuilt(*state, 2, 20, 1);
+    assert_string_equal(left_out, "iterations-000001-000002.h5: the manifest lists it, and it is not there;");
+    assert_int_equal(unlink(in(*state, "iteration-000004.w001.h5")), 0);
+    assert_rebuilt(*state, 1, 10, 2);
+    assert_non_null(strstr(left_out, "iteration-000004.w000.h5: the iteration is not complete"));
+    assert_non_null(strstr(left_out, "iteration-000004.w001.h5: the manifest lists it"));
+    assert_rebuilt(*state, 1, 10, 0);
+}
+
 static void test_memory(void **state) { /* the n-th allocation fails: an error each time, and the folder stays right */
     for (int64_t i = 1; i <= 2; i++) log_iteration(*state, i, 2, 4);
     plumb_trajectories t, found;
@@ -467,6 +482,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_same_bytes), TEST(test_small),     TEST(test_slice),  TEST(test_bad_batches),
                                        TEST(test_compact),    TEST(test_compact_limit), TEST(test_rewind), TEST(test_rewind_without_manifest), TEST(test_commit), TEST(test_leftovers),
                                        TEST(test_verify),     TEST(test_memory),     TEST(test_full_disk),
-                                       TEST(test_rebuild),    TEST(test_rebuild_overlap), TEST(test_rebuild_damaged)};
+                                       TEST(test_rebuild),    TEST(test_rebuild_overlap), TEST(test_rebuild_damaged), TEST(test_rebuild_gone)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
