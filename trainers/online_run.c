@@ -114,7 +114,7 @@ static plumb_status open_critic(plumb_online *o, plumb_session *s, plumb_model_o
         m->head = PLUMB_HEAD_ZERO, m->head_from = options->value_adapter ? &o->value_adapter : NULL;
         return PLUMB_OK;
     }
-    m->value = options->value_adapter ? &o->value_adapter : m->reward;
+    m->value = options->value_adapter ? &o->value_adapter : m->reward && m->reward->config.r ? m->reward : NULL; /* a head alone has no matrices to start from */
     if (m->value) o->value_config = &m->value->config;
     else if (m->adapter || m->lora) m->value_lora = o->value_config;
     else return plumb_error(PLUMB_E_CONFIG, "value_model: adapter needs lora: true, a value_adapter or a reward_adapter to start from; or take trunk, or a model of its own");

@@ -75,6 +75,9 @@ must 1 score model="$work/whole/model" adapter="$work/whole/value" input_file=$p
 "$plumb" merge --model "$work/whole/model" --adapter "$work/whole/value" --output "$work/classifier" >"$work/log" 2>&1 || fail "merge: exit code $?"
 must 1 score model="$work/classifier" input_file=$pairs max_length=300 output_file="$work/merged.jsonl"
 same "$work/alone.jsonl" "$work/merged.jsonl"
+online 1 ppo "$work/by-head" model="$work/whole/model" reward_adapter="$work/whole/value" max_steps=1 # a head alone judges; the value model is a fresh adapter
+[ "$code" -eq 0 ] || fail "a head alone as the judge: exit code $code"
+has "$work/by-head/value/adapter_config.json" SEQ_CLS
 refused_head() { # what is said, COMMAND, settings
     ranks 2 "$2" model="$model" train_file="$work/prompts.jsonl" reward_funcs=length:20 output_dir="$work/no" max_prompt_length=200 "${@:3}"
     [ "$code" -eq 1 ] || fail "plumb ${*:2}: exit code $code"
