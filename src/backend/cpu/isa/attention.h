@@ -162,24 +162,27 @@ static void attend_tile(attend *t, plumb_tensor o, plumb_tensor lse) {
     }
 }
 
-/* Tiles of all segments, one after the other; a thread that comes takes the next. */
+/* Tiles of all segments, one after the other. The first of each thread is its own, so that none takes two while another has none; then a thread that comes takes the next. */
 typedef struct turn { /* where a thread stands */
     const plumb_forest *f;
     int64_t kv_heads, group, before; /* tiles of the segments before s */
     const plumb_segment *s;
     int64_t kv_head, first; /* the tile: queries from here */
 } turn;
-static bool take_turn(turn *t, int64_t *next) {
-    int64_t number, tiles;
-#pragma omp atomic capture
-    number = (*next)++;
-    for (; t->s < t->f->segments + t->f->n_segments; t->before += tiles, t->s++) {
+static bool find_turn(turn *t, int64_t number) { /* numbers ascend */
+    for (int64_t tiles; t->s < t->f->segments + t->f->n_segments; t->before += tiles, t->s++) {
         tiles = (t->s->count * t->group + QUERIES - 1) / QUERIES * t->kv_heads;
         if (number >= t->before + tiles) continue;
         t->kv_head = (number - t->before) % t->kv_heads, t->first = (number - t->before) / t->kv_heads * QUERIES;
         return true;
     }
     return false;
+}
+static bool take_turn(turn *t, int64_t *next) {
+    int64_t number;
+#pragma omp atomic capture
+    number = (*next)++;
+    return find_turn(t, omp_get_num_threads() + number);
 }
 static void attend_turn(attend *t, const turn *now, const turn *then, plumb_tensor o, plumb_tensor lse) {
     t->kv_head = now->kv_head, t->path = now->f->paths + now->s->first_page, t->following_places = 0;
@@ -212,7 +215,7 @@ static void op_attention_forward(plumb_backend *be, const plumb_attention *a, pl
         attend t = {.a = a, .q = q, .kv = kv, .layer = layer, .bf16 = bf16, .queries = mine};
         t.scores = t.queries + QUERIES * plumb_round_up(D, BLOCK), t.probabilities = t.scores + QUERIES * PLUMB_PAGE, t.o = t.probabilities + QUERIES * PLUMB_PAGE;
         turn now = {.f = f, .kv_heads = a->kv_heads, .group = group, .s = f->segments}, then;
-        for (bool more = take_turn(&now, &next); more; now = then) {
+        for (bool more = find_turn(&now, omp_get_thread_num()); more; now = then) {
             then = now, more = take_turn(&then, &next);
             attend_turn(&t, &now, more ? &then : NULL, o, lse);
         }
