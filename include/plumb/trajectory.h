@@ -79,7 +79,8 @@ plumb_status plumb_trajectories_list(const char *dir, int64_t **list, int64_t *c
 plumb_status plumb_trajectories_verify(const char *dir, int64_t *iterations, int64_t *sequences, int64_t *tokens) PLUMB_CHECKED;
 /* Makes a lost or damaged manifest again from the files, and the master file: every file is read whole. Damaged files (where the old manifest can be read: also those with
  * other bytes than it lists) and iterations that lack a writer's file are left out: `note` is told of each, and it is renamed NAME.left-out; and of each that the old manifest
- * lists and that is gone. No iteration counts twice. Not beside a run. Without a complete iteration nothing is changed: PLUMB_E_DATA. */
+ * lists and that is gone. No iteration counts twice. Not beside a run: where the manifest changes meanwhile, and
+ * without a complete iteration, nothing is changed: PLUMB_E_DATA. */
 typedef void (*plumb_trajectories_note)(const char *message);
 typedef struct plumb_trajectories_rebuilt { int64_t iterations, sequences, tokens, left_out; /* files */ } plumb_trajectories_rebuilt;
 plumb_status plumb_trajectories_rebuild(const char *dir, plumb_trajectories_note note, plumb_trajectories_rebuilt *out) PLUMB_CHECKED;

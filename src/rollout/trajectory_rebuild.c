@@ -202,6 +202,16 @@ static plumb_status put_aside(const rebuild *r, const char *name) {
     return status;
 }
 
+/* A run that writes here would lose what it commits meanwhile. */
+static plumb_status check_still(const rebuild *r, plumb_status was) {
+    trajectory_manifest now = {0};
+    plumb_status status = trajectory_manifest_read(&now, r->dir);
+    bool same = status == was && now.checksum == r->old.checksum;
+    trajectory_manifest_free(&now);
+    if (same) return PLUMB_OK;
+    return status != PLUMB_OK && status != PLUMB_E_FORMAT ? status : plumb_error(PLUMB_E_DATA, "%s: the manifest has changed meanwhile, by a run that writes here: nothing was changed", r->dir);
+}
+
 static void count(const trajectory_manifest *m, plumb_trajectories_rebuilt *out) {
     int64_t last = -1;
     for (size_t i = 0; i < m->count; i++) {
@@ -216,11 +226,11 @@ plumb_status plumb_trajectories_rebuild(const char *dir, plumb_trajectories_note
     rebuild r = {.dir = dir, .note = note};
     trajectory_manifest m = {0};
     *out = (plumb_trajectories_rebuilt){0};
-    plumb_status status = trajectory_manifest_read(&r.old, dir);
-    if (status == PLUMB_E_FORMAT) status = PLUMB_OK;
+    plumb_status old = trajectory_manifest_read(&r.old, dir), status = old == PLUMB_E_FORMAT ? PLUMB_OK : old;
     if (status == PLUMB_OK) status = examine_all(&r);
     if (status == PLUMB_OK) status = choose(&r);
     if (status == PLUMB_OK) status = keep_complete(&r, &m);
+    if (status == PLUMB_OK) status = check_still(&r, old);
     if (status == PLUMB_OK) note_lost(&r, &m, out);
     for (size_t i = 0; i < r.n_left_out && status == PLUMB_OK; i++) status = put_aside(&r, r.left_out[i]);
     if (status == PLUMB_OK) status = trajectory_manifest_write(&m, dir);

@@ -424,6 +424,19 @@ static void test_rebuild_gone(void **state) { /* while the manifest can be read,
     assert_rebuilt(*state, 1, 10, 0);
 }
 
+static const char *running;
+static void commit_meanwhile(const char *message) {
+    (void)message;
+    log_iteration(running, 4, 2, 5);
+}
+static void test_rebuild_beside_a_run(void **state) { /* what a run has committed meanwhile stays */
+    for (int64_t i = 1; i <= 3; i++) log_iteration(*state, i, 2, 5);
+    fclose(fopen(in(*state, "iterations-000008-000009.h5"), "w"));
+    running = *state;
+    assert_refused(plumb_trajectories_rebuild(*state, commit_meanwhile, &(plumb_trajectories_rebuilt){0}), PLUMB_E_DATA, "the manifest has changed meanwhile");
+    for (int64_t i = 1; i <= 4; i++) assert_logged(*state, i, 2, 5);
+}
+
 static void test_memory(void **state) { /* the n-th allocation fails: an error each time, and the folder stays right */
     for (int64_t i = 1; i <= 2; i++) log_iteration(*state, i, 2, 4);
     plumb_trajectories t, found;
@@ -482,6 +495,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_same_bytes), TEST(test_small),     TEST(test_slice),  TEST(test_bad_batches),
                                        TEST(test_compact),    TEST(test_compact_limit), TEST(test_rewind), TEST(test_rewind_without_manifest), TEST(test_commit), TEST(test_leftovers),
                                        TEST(test_verify),     TEST(test_memory),     TEST(test_full_disk),
-                                       TEST(test_rebuild),    TEST(test_rebuild_overlap), TEST(test_rebuild_damaged), TEST(test_rebuild_gone)};
+                                       TEST(test_rebuild),    TEST(test_rebuild_overlap), TEST(test_rebuild_damaged), TEST(test_rebuild_gone), TEST(test_rebuild_beside_a_run)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
