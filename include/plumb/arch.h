@@ -89,7 +89,7 @@ plumb_status plumb_adapter_load(plumb_adapter *a, const char *dir, const plumb_p
 void plumb_adapter_free(plumb_adapter *a);
 /* Writes dir (created; both files atomically) so that PEFT 0.21 loads it. */
 plumb_status plumb_adapter_save(const plumb_adapter *a, const char *dir, const plumb_params *p) PLUMB_CHECKED;
-/* Writes the head alone to dir/value_head.safetensors (dir is created), under the names of TRL's AutoModelForCausalLMWithValueHead. */
+/* Writes the head alone to dir/value_head.safetensors (dir is created; an adapter in it is removed), under the names of TRL's AutoModelForCausalLMWithValueHead. */
 plumb_status plumb_head_save(const plumb_adapter *a, const char *dir) PLUMB_CHECKED;
 
 /* weight [rows, cols] of parameter `param` becomes W + scale * (B A), in double, rounded once to `type` (for BF16 and F16: to a float that the writer

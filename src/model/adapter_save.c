@@ -4,10 +4,12 @@
  * take PEFT's defaults, which are "off". "all-linear" is written as the names it stands for, because only newer
  * versions know the word. The tensors are written first: a directory with a configuration is a whole adapter. */
 #include "lora_internal.h"
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static json_t *
 all_linear_names(const plumb_params *p) { /* q_proj, k_proj, ...: the last part of each linear module of layer 0 */
@@ -78,6 +80,19 @@ static plumb_status save_tensors(const plumb_adapter *a, const char *path, const
     return status;
 }
 
+/* A folder with a configuration is read as an adapter: one that an earlier run left must not hide the head. */
+static plumb_status remove_adapter(const char *dir) {
+    static const char *const names[] = {"adapter_config.json", "adapter_model.safetensors"};
+    plumb_status status = PLUMB_OK;
+    for (int i = 0; i < 2 && status == PLUMB_OK; i++) {
+        char *path = NULL;
+        status = plumb_path_join(&path, dir, names[i]);
+        if (status == PLUMB_OK && unlink(path) && errno != ENOENT) status = plumb_error(PLUMB_E_IO, "%s: cannot remove: %m", path);
+        free(path);
+    }
+    return status;
+}
+
 plumb_status plumb_head_save(const plumb_adapter *a, const char *dir) {
     static const float no_bias = 0;
     char *path = NULL;
@@ -87,6 +102,7 @@ plumb_status plumb_head_save(const plumb_adapter *a, const char *dir) {
     PLUMB_TRY(plumb_make_dirs(dir));
     PLUMB_TRY(plumb_path_join(&path, dir, PLUMB_HEAD_FILE ".safetensors"));
     plumb_status status = plumb_safetensors_write(path, items, 2, NULL, NULL);
+    if (status == PLUMB_OK) status = remove_adapter(dir);
     free(path);
     return status;
 }
