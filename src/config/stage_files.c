@@ -18,11 +18,17 @@ static const char *next_part(const char *path, size_t *length) {
     *length = strcspn(path, "/");
     return path;
 }
-bool plumb_config_same_text(const char *a, const char *b) {
+/* Do they have these parts in common? *rest, *other: whether one has more. */
+static bool begin_alike(const char *a, const char *b, bool *rest, bool *other) {
     size_t n, m;
     if ((*a == '/') != (*b == '/')) return false;
     for (a = next_part(a, &n), b = next_part(b, &m); n && n == m && !memcmp(a, b, n);) a = next_part(a + n, &n), b = next_part(b + m, &m);
-    return !n && !m;
+    *rest = n, *other = m;
+    return !n || !m;
+}
+bool plumb_config_same_text(const char *a, const char *b) {
+    bool rest, other;
+    return begin_alike(a, b, &rest, &other) && !rest && !other;
 }
 static bool is_same(const char *a, const char *b) { return plumb_config_same_text(a, b) || plumb_same_path(a, b); }
 
@@ -58,13 +64,18 @@ static plumb_place place_of(const plumb_binding *b, const plumb_stage *s, const 
     return at.line || at.argument ? at : (plumb_place){.line = s->line, .column = s->column};
 }
 
+/* One is the other, or lies in it. */
+static bool are_nested(const char *a, const char *b) {
+    bool rest, other;
+    return begin_alike(a, b, &rest, &other) || plumb_same_path(a, b);
+}
 static plumb_status check_writers(const plumb_binding *b, const plumb_stages *p, int k) {
     const plumb_stage *s = &p->stages[k];
     bool file = s->command & PLUMB_FOR_FILE;
     for (int j = 0; j < k; j++) {
         const plumb_stage *other = &p->stages[j];
-        if (!is_same(s->product, other->product) && (file || !is_same(s->dir, other->dir))) continue;
-        return plumb_config_fault(b, (plumb_place){.line = s->line, .column = s->column}, output_key(s), "stage %s writes to %s, as stage %s does; expected a %s of its own", s->name,
+        if (!are_nested(s->product, other->product) && (file || !is_same(s->dir, other->dir))) continue;
+        return plumb_config_fault(b, (plumb_place){.line = s->line, .column = s->column}, output_key(s), "stage %s writes to %s, where stage %s does; expected a %s of its own", s->name,
                                   file ? s->product : s->dir, other->name, file ? "file" : "folder");
     }
     return PLUMB_OK;
