@@ -143,7 +143,7 @@ struct plumb_stage;
 plumb_status plumb_config_product(struct plumb_stage *s) PLUMB_CHECKED;
 
 /* --- stage_files.c --- */
-/* Whether two paths are one as written, "./" and needless slashes aside: whatever is there. */
+/* Whether two paths are one as written, from the root, "." and ".." resolved: whatever is there. */
 bool plumb_config_same_text(const char *a, const char *b);
 /* The path that a stage reads by this key; NULL: none. */
 const char *plumb_config_input(const struct plumb_stage *s, const plumb_option *row);

@@ -9,27 +9,35 @@
 #include "config_internal.h"
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "plumb/io.h"
 #include "plumb/pipeline.h"
 
 /* --- paths -------------------------------------------------------------------------------------------------------------------------------------------- */
-static const char *next_part(const char *path, size_t *length) {
-    while (*path == '/' || (*path == '.' && (path[1] == '/' || !path[1]))) path++;
-    *length = strcspn(path, "/");
-    return path;
+enum { PLAIN_BYTES = 4 * PLUMB_PATH_BYTES }; /* of a folder, and of a path in it with a stage's folder before and behind */
+/* The same place from the root, without empty parts, "." and ".."; links are not followed. "" is the root. */
+static void plain_path(char to[PLAIN_BYTES], const char *path) {
+    size_t n = 0;
+    if (*path != '/' && getcwd(to, PLUMB_PATH_BYTES) && strcmp(to, "/") != 0) n = strlen(to);
+    for (size_t part; *path; path += part) {
+        path += strspn(path, "/"), part = strcspn(path, "/");
+        if (part == 0 || (part == 1 && *path == '.') || n + part + 2 > PLAIN_BYTES) continue;
+        if (part == 2 && !strncmp(path, "..", 2)) {
+            while (n && to[--n] != '/') {}
+        } else {
+            to[n++] = '/', memcpy(to + n, path, part), n += part;
+        }
+    }
+    to[n] = 0;
 }
-/* Do they have these parts in common? *rest, *other: whether one has more. */
-static bool begin_alike(const char *a, const char *b, bool *rest, bool *other) {
-    size_t n, m;
-    if ((*a == '/') != (*b == '/')) return false;
-    for (a = next_part(a, &n), b = next_part(b, &m); n && n == m && !memcmp(a, b, n);) a = next_part(a + n, &n), b = next_part(b + m, &m);
-    *rest = n, *other = m;
-    return !n || !m;
+/* Is b the place a, or in the folder a? */
+static bool lies_in(const char *b, const char *a) {
+    char outer[PLAIN_BYTES], inner[PLAIN_BYTES];
+    plain_path(outer, a), plain_path(inner, b);
+    size_t n = strlen(outer);
+    return !strncmp(outer, inner, n) && (inner[n] == 0 || inner[n] == '/');
 }
-bool plumb_config_same_text(const char *a, const char *b) {
-    bool rest, other;
-    return begin_alike(a, b, &rest, &other) && !rest && !other;
-}
+bool plumb_config_same_text(const char *a, const char *b) { return lies_in(a, b) && lies_in(b, a); }
 static bool is_same(const char *a, const char *b) { return plumb_config_same_text(a, b) || plumb_same_path(a, b); }
 
 const char *plumb_config_input(const plumb_stage *s, const plumb_option *row) {
@@ -66,8 +74,7 @@ static plumb_place place_of(const plumb_binding *b, const plumb_stage *s, const 
 
 /* One is the other, or lies in it. */
 static bool are_nested(const char *a, const char *b) {
-    bool rest, other;
-    return begin_alike(a, b, &rest, &other) || plumb_same_path(a, b);
+    return lies_in(a, b) || lies_in(b, a) || plumb_same_path(a, b);
 }
 static plumb_status check_writers(const plumb_binding *b, const plumb_stages *p, int k) {
     const plumb_stage *s = &p->stages[k];

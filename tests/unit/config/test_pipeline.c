@@ -201,6 +201,8 @@ static void refuses_bad_files(void **state) {
          "p.yaml:5:3: output_file: stage b writes to .//x.jsonl, where stage bestofn does"},
         {"output_dir: o\ndefaults: {model: m, train_file: t}\nstages:\n- {command: eval, eval_last: 1}\n- {command: score, adapter: a, input_file: i, output_file: o/eval/eval_results.json}\n",
          "p.yaml:5:3: output_file: stage score writes to o/eval/eval_results.json, where stage eval does"},
+        {"output_dir: o\ndefaults: {model: m, input_file: i, reward_funcs: [json]}\nstages:\n- {command: bestofn, output_file: x.jsonl}\n- {command: bestofn, name: b, output_file: y/../x.jsonl}\n",
+         "p.yaml:5:3: output_file: stage b writes to y/../x.jsonl, where stage bestofn does"},
         {"output_dir: o\nstages:\n- " STAGE "\n- {command: bestofn, model: m, input_file: i, reward_funcs: [json], output_file: o/sft/./adapter/x.jsonl}\n",
          "p.yaml:4:3: output_file: stage bestofn writes to o/sft/./adapter/x.jsonl, where stage sft does; expected a file of its own"},
         {"output_dir: o\nstages:\n- " STAGE "\n- {command: bestofn, model: m, input_file: i, reward_funcs: [json], output_file: ./t}\n",
