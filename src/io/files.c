@@ -113,8 +113,10 @@ bool plumb_path_is_dir(const char *path) {
 }
 
 static plumb_status make_one_dir(const char *path) {
-    if (mkdir(path, 0777) == 0 || (errno == EEXIST && plumb_path_is_dir(path))) return PLUMB_OK;
-    if (plumb_path_is_dir(path)) return PLUMB_OK; /* a read-only file system reports EROFS before EEXIST */
+    if (mkdir(path, 0777) == 0) return PLUMB_OK;
+    int reason = errno; /* a read-only file system reports EROFS before EEXIST */
+    if (plumb_path_is_dir(path)) return PLUMB_OK;
+    errno = reason;
     return plumb_error(PLUMB_E_IO, "%s: cannot make the directory: %m", path);
 }
 

@@ -6,7 +6,7 @@
 # number of ranks and nodes, to its end. The result must be that of an uninterrupted run on one rank.
 #
 # In ARGUMENTS the word RUN_DIR_WORD stands for the run's folder; FINAL_FILE (relative to it) is compared. Exits 77 (skipped) with a reason
-# where Slurm cannot be started. Environment: RUNNING_LINE, a pattern the log shows when the ranks are at work (default "begin at step").
+# where Slurm cannot be started. Environment: RUNNING_LINE, a pattern the log shows once a start, when the ranks are at work (default "begin at step").
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/slurm_cluster.sh"
