@@ -81,7 +81,6 @@ typedef struct plumb_backend_ops {
     void (*read)(plumb_backend *be, plumb_tensor from, float *to);
     void (*read_f64)(plumb_backend *be, plumb_tensor from, double *to);    /* ref: without rounding to float */
     void (*zero)(plumb_backend *be, plumb_tensor t);
-    void (*copy)(plumb_backend *be, plumb_tensor to, plumb_tensor from);
 
     /* --- weights: memory of weight_bytes() may be given (shared by the ranks of a node), or NULL = own -------------------- */
     size_t (*weight_bytes)(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage);

@@ -145,6 +145,7 @@ plumb_status plumb_config_product(struct plumb_stage *s) PLUMB_CHECKED;
 /* --- stage_files.c --- */
 /* Whether two paths are one as written, from the root, "." and ".." resolved: whatever is there. */
 bool plumb_config_same_text(const char *a, const char *b);
+bool plumb_config_lies_in(const char *path, const char *place); /* in the same way: is it the place, or in that folder? */
 /* The path that a stage reads by this key; NULL: none. */
 const char *plumb_config_input(const struct plumb_stage *s, const plumb_option *row);
 /* Stage k, whose product is known, against itself and those before it: a file or folder of its own, nothing that was read by then written over, records that it can read. */

@@ -280,8 +280,7 @@ static plumb_status check_stage(const plumb_binding *b, const source *s, int k) 
 }
 
 bool plumb_stage_made(const plumb_stage *s, const char *path) {
-    size_t n = strlen(s->dir);
-    return plumb_config_same_text(path, s->product) || (strcmp(s->dir, ".") != 0 && !strncmp(path, s->dir, n) && path[n] == '/');
+    return plumb_config_lies_in(path, s->product) || (strcmp(s->dir, ".") != 0 && plumb_config_lies_in(path, s->dir));
 }
 static void find_needs(const plumb_binding *b, plumb_stages *p, int k) {
     plumb_stage *stage = &p->stages[k];

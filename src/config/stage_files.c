@@ -30,14 +30,13 @@ static void plain_path(char to[PLAIN_BYTES], const char *path) {
     }
     to[n] = 0;
 }
-/* Is b the place a, or in the folder a? */
-static bool lies_in(const char *b, const char *a) {
+bool plumb_config_lies_in(const char *b, const char *a) {
     char outer[PLAIN_BYTES], inner[PLAIN_BYTES];
     plain_path(outer, a), plain_path(inner, b);
     size_t n = strlen(outer);
     return !strncmp(outer, inner, n) && (inner[n] == 0 || inner[n] == '/');
 }
-bool plumb_config_same_text(const char *a, const char *b) { return lies_in(a, b) && lies_in(b, a); }
+bool plumb_config_same_text(const char *a, const char *b) { return plumb_config_lies_in(a, b) && plumb_config_lies_in(b, a); }
 static bool is_same(const char *a, const char *b) { return plumb_config_same_text(a, b) || plumb_same_path(a, b); }
 
 const char *plumb_config_input(const plumb_stage *s, const plumb_option *row) {
@@ -74,7 +73,7 @@ static plumb_place place_of(const plumb_binding *b, const plumb_stage *s, const 
 
 /* One is the other, or lies in it. */
 static bool are_nested(const char *a, const char *b) {
-    return lies_in(a, b) || lies_in(b, a) || plumb_same_path(a, b);
+    return plumb_config_lies_in(a, b) || plumb_config_lies_in(b, a) || plumb_same_path(a, b);
 }
 static plumb_status check_writers(const plumb_binding *b, const plumb_stages *p, int k) {
     const plumb_stage *s = &p->stages[k];

@@ -12,9 +12,10 @@ static const char *spelling(const plumb_tokenizer *t, int32_t id, int *length) {
     size_t n = 0;
     char padding[24];
     const char *text = plumb_vocab_text(&t->vocab, id, &n);
-    snprintf(padding, sizeof padding, "[PAD%d]", id);
     *length = (int)plumb_min64((int64_t)n, INT32_MAX);
-    return text && n == strlen(padding) && !memcmp(text, padding, n) ? NULL : text;
+    if (!text || n < 4 || memcmp(text, "[PAD", 4)) return text;
+    snprintf(padding, sizeof padding, "[PAD%d]", id);
+    return n == strlen(padding) && !memcmp(text, padding, n) ? NULL : text;
 }
 static plumb_status say(const plumb_tokenizer *t, int32_t id, plumb_str *out) {
     int length;

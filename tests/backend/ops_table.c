@@ -179,6 +179,12 @@ static void score_backward(device *d) {
     PLUMB_RUN(d->be, score_backward, d->t[SCDH], d->t[SCDW], d->t[SCDY], d->t[SCH], d->t[SCW]);
 }
 
+/* What an operation works on in place begins as another argument. */
+static void begin_as(device *d, int to, int from) {
+    PLUMB_RUN(d->be, zero, d->t[to]);
+    PLUMB_RUN(d->be, add, d->t[to], d->t[to], d->t[from]);
+}
+
 /* --- rmsnorm
  * ----------------------------------------------------------------------------------------------------------------------------
  */
@@ -216,11 +222,11 @@ static void rope_describe(context *x) {
     add_arg(x, "dx", ROLE_GRADIENT, AXIS_TOKENS, 0, C, RX, true);
 }
 static void rope_forward(device *d) {
-    PLUMB_RUN(d->be, copy, d->t[RY], d->t[RX]);
+    begin_as(d, RY, RX);
     PLUMB_RUN(d->be, rope_forward, d->t[RY], d->t[RTABLE], d->x->c->head_dim, d->batch);
 }
 static void rope_backward(device *d) {
-    PLUMB_RUN(d->be, copy, d->t[RDX], d->t[RDY]);
+    begin_as(d, RDX, RDY);
     PLUMB_RUN(d->be, rope_backward, d->t[RDX], d->t[RTABLE], d->x->c->head_dim, d->batch);
 }
 
@@ -242,8 +248,8 @@ static void swiglu_forward(device *d) {
 static void swiglu_backward(device *d) {
     bool alias = d->x->c->alias;
     if (alias) {
-        PLUMB_RUN(d->be, copy, d->t[SDG], d->t[SG]);
-        PLUMB_RUN(d->be, copy, d->t[SDU], d->t[SU]);
+        begin_as(d, SDG, SG);
+        begin_as(d, SDU, SU);
     }
     PLUMB_RUN(d->be, swiglu_backward, d->t[SDG], d->t[SDU], d->t[SDH], d->t[alias ? SDG : SG], d->t[alias ? SDU : SU]);
 }
@@ -266,7 +272,7 @@ static void pointwise_describe(context *x) {
 static void pointwise_forward(device *d) { /* y = s (x + z) */
     PLUMB_RUN(d->be, add, d->t[PSUM], d->t[PX], d->t[PZ]);
     if (d->x->c->alias) {
-        PLUMB_RUN(d->be, copy, d->t[PY], d->t[PX]);
+        begin_as(d, PY, PX);
         PLUMB_RUN(d->be, add, d->t[PY], d->t[PY], d->t[PZ]);
     }
     PLUMB_RUN(d->be, scale_rows, d->t[PY], d->t[d->x->c->alias ? PY : PSUM], d->t[PS]);
@@ -291,7 +297,7 @@ static void drop(device *d, int to, int from, bool accumulate) {
     PLUMB_RUN(d->be, dropout, d->t[to], d->t[from], d->x->c->p, 0x123456789abcdefull, 17, 4000, accumulate, d->batch);
 }
 static void dropout_forward(device *d) {
-    if (d->x->c->accumulate) PLUMB_RUN(d->be, copy, d->t[DOUT], d->t[DBEFORE]);
+    if (d->x->c->accumulate) begin_as(d, DOUT, DBEFORE);
     drop(d, DOUT, DX, d->x->c->accumulate);
 }
 static void dropout_backward(device *d) {

@@ -59,7 +59,6 @@ void plumb_cpu_write(plumb_backend *be, plumb_tensor to, const float *from);
 void plumb_cpu_read(plumb_backend *be, plumb_tensor from, float *to);
 void plumb_cpu_read_f64(plumb_backend *be, plumb_tensor from, double *to);
 void plumb_cpu_zero(plumb_backend *be, plumb_tensor t);
-void plumb_cpu_copy(plumb_backend *be, plumb_tensor to, plumb_tensor from);
 size_t plumb_cpu_weight_bytes(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage);
 plumb_status plumb_cpu_weight_create(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage, void *memory, plumb_weight **out);
 void plumb_cpu_weight_free(plumb_backend *be, plumb_weight *w);

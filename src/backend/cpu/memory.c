@@ -55,10 +55,6 @@ void plumb_cpu_zero(plumb_backend *be, plumb_tensor t) {
     (void)be;
     for (int64_t r = 0; r < t.rows; r++) memset(plumb_cpu_at(t, r), 0, (size_t)t.cols * sizeof(float));
 }
-void plumb_cpu_copy(plumb_backend *be, plumb_tensor to, plumb_tensor from) {
-    (void)be;
-    for (int64_t r = 0; r < to.rows; r++) memcpy(plumb_cpu_at(to, r), plumb_cpu_at(from, r), (size_t)to.cols * sizeof(float));
-}
 
 size_t plumb_cpu_weight_bytes(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage) {
     if (storage == PLUMB_STORE_NATIVE) return product_bytes(plumb_round_up(n, BLOCK), k, 1, 1, element_bytes(be));

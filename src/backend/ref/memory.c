@@ -62,12 +62,6 @@ void plumb_ref_zero(plumb_backend *be, plumb_tensor t) {
         for (int64_t c = 0; c < t.cols; c++) row_of(t, r)[c] = 0;
 }
 
-void plumb_ref_copy(plumb_backend *be, plumb_tensor to, plumb_tensor from) {
-    if (!plumb_ref_shaped(be, to, from.rows, from.cols, "copy", "to")) return;
-    if (!plumb_ref_shaped(be, from, from.rows, from.cols, "copy", "from")) return;
-    for (int64_t r = 0; r < to.rows; r++)
-        for (int64_t c = 0; c < to.cols; c++) row_of(to, r)[c] = row_of(from, r)[c];
-}
 
 size_t plumb_ref_weight_bytes(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage) {
     (void)be, (void)storage; /* doubles, whatever they were rounded to */

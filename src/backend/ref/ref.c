@@ -46,7 +46,6 @@ const plumb_backend_ops plumb_ref_ops = {
     .read = plumb_ref_read,
     .read_f64 = plumb_ref_read_f64,
     .zero = plumb_ref_zero,
-    .copy = plumb_ref_copy,
     .weight_bytes = plumb_ref_weight_bytes,
     .weight_create = plumb_ref_weight_create,
     .weight_free = plumb_ref_weight_free,

@@ -257,6 +257,14 @@ static void takes_words_for_no_paths(void **state) {
     plumb_stages_free(&p);
 }
 
+static void knows_a_product_however_it_is_written(void **state) {
+    plumb_stages p;
+    (void)state;
+    assert_ok(load(&p, "output_dir: o\ndefaults: {model: m, train_file: t}\nstages:\n- {command: sft}\n- {command: dpo, adapter: x/.././o//sft/adapter}\n", NULL, 0));
+    assert_int_equal(p.stages[1].needs, 1);
+    plumb_stages_free(&p);
+}
+
 /* A file that is there before the stage that writes it has ever begun is the user's, unless its reader says that he means the stage's. */
 static void keeps_what_was_there(void **state) {
     (void)state;
@@ -413,7 +421,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(binds_stages_and_references), cmocka_unit_test(knows_what_a_value_model_leaves), cmocka_unit_test(passes_files_on),
         cmocka_unit_test(arguments_come_last), cmocka_unit_test(refuses_bad_files), cmocka_unit_test(knows_who_reads_records), cmocka_unit_test(keeps_what_was_there),
-        cmocka_unit_test(takes_words_for_no_paths),
+        cmocka_unit_test(takes_words_for_no_paths), cmocka_unit_test(knows_a_product_however_it_is_written),
         cmocka_unit_test(refuses_bad_references), cmocka_unit_test(fingerprints_follow_what_decides), cmocka_unit_test(finds_stages_by_name),
         cmocka_unit_test(reads_the_command_line), cmocka_unit_test(shipped_files_load), cmocka_unit_test(survives_failed_allocations),
     };

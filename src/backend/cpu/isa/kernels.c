@@ -13,7 +13,6 @@ const plumb_backend_ops JOIN(plumb_cpu_ops_, PLUMB_ISA) = {
     .read = plumb_cpu_read,
     .read_f64 = plumb_cpu_read_f64,
     .zero = plumb_cpu_zero,
-    .copy = plumb_cpu_copy,
     .weight_bytes = plumb_cpu_weight_bytes,
     .weight_create = plumb_cpu_weight_create,
     .weight_free = plumb_cpu_weight_free,
