@@ -67,6 +67,7 @@ static plumb_status gather(plumb_online *o) {
     plumb_trajectories *t = &o->t;
     int64_t n = o->n_groups * o->group_size, prompt_tokens = 0, tokens = 0, *sizes;
     int ranks = plumb_comm_size(PLUMB_AXIS_DATA);
+    bool trunk = plumb_online_on_trunk(o);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, plumb_alloc(&sizes, (size_t)(2 * n), sizeof *sizes, "lengths")));
     for (int64_t i = 0; i < o->n_mine; i++) sizes[o->mine + i] = o->completions[i].count, sizes[n + o->mine + i] = o->completions[i].finish;
     plumb_comm_sum_i64(PLUMB_AXIS_DATA, sizes, 2 * n);
@@ -92,9 +93,10 @@ static plumb_status gather(plumb_online *o) {
         memcpy(t->ids + at, c->ids, (size_t)c->count * sizeof *c->ids);
         memcpy(t->logp + at, c->logp, (size_t)c->count * sizeof *c->logp);
         memcpy(t->entropy + at, c->entropy, (size_t)c->count * sizeof *c->entropy);
+        if (trunk) memcpy(t->values + at, c->values, (size_t)c->count * sizeof *c->values);
     }
-    struct { void *all; size_t size; } arrays[] = {{t->ids, sizeof *t->ids}, {t->logp, sizeof *t->logp}, {t->entropy, sizeof *t->entropy}};
-    for (size_t a = 0; a < 3; a++) {
+    struct { void *all; size_t size; } arrays[] = {{t->ids, sizeof *t->ids}, {t->logp, sizeof *t->logp}, {t->entropy, sizeof *t->entropy}, {t->values, sizeof *t->values}};
+    for (int a = 0; a < 3 + trunk; a++) {
         for (int r = 0; r < ranks; r++) {
             int64_t first = t->token_offset[n * r / ranks], last = t->token_offset[n * (r + 1) / ranks];
             offsets[r] = (size_t)first * arrays[a].size, counts[r] = (size_t)(last - first) * arrays[a].size;
@@ -235,7 +237,7 @@ static plumb_status pass(plumb_online *o, plumb_scorer who, bool values, double 
     return PLUMB_OK;
 }
 plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) { return pass(o, (plumb_scorer){o->s->model, view}, false, out); }
-plumb_status plumb_online_values(plumb_online *o, double *out) { return pass(o, o->critic, true, out); }
+plumb_status plumb_online_values(plumb_online *o, double *out) { return plumb_online_on_trunk(o) ? PLUMB_OK : pass(o, o->critic, true, out); }
 
 /* --- learning --------------------------------------------------------------------------------------------------------------------------------------- */
 /* The k-th mini-batch of a pass, into s->plan: whole groups, in an order by seed, iteration and pass. */

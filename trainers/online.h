@@ -61,10 +61,14 @@ plumb_sampling plumb_online_sampling(const plumb_session *s, int32_t *ends);
 /* Groups of an iteration, at most. Local. */
 int64_t plumb_online_chunk(const plumb_options *o);
 
+/* Is the value model a head on the policy? Then values come with the tokens, and one pass learns both. */
+static inline bool plumb_online_on_trunk(const plumb_online *o) { return o->critic.model == o->s->model && o->critic.view == PLUMB_VIEW_POLICY; }
+
 /* The functions below are collective. TERM sets s->interrupted, alike on every rank; what follows is then left out. */
 plumb_status plumb_online_sample(plumb_online *o) PLUMB_CHECKED;
 plumb_status plumb_online_score(plumb_online *o) PLUMB_CHECKED;
-/* out [n_tokens]: log-probabilities of all completion tokens under a view of the policy, or what the value model expects at the states before them. */
+/* out [n_tokens]: log-probabilities of all completion tokens under a view of the policy, or what the value model expects at the states before them.
+ * On the trunk sampling has brought the values already. */
 plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) PLUMB_CHECKED;
 plumb_status plumb_online_values(plumb_online *o, double *out) PLUMB_CHECKED;
 /* `passes` passes over the completions, each in num_mini_batches updates: `work` computes a micro-batch of trees, notes statistics and runs backward. Leaves sums, first_log_ratio,

@@ -183,7 +183,7 @@ static plumb_status open_local(plumb_online *o) {
     }
     for (int i = 0; i < PLUMB_SCORE_PARTS; i++) o->weights[i] = i < options->n_reward_weights ? strtod(options->reward_weights[i], NULL) : 1;
     PLUMB_TRY(plumb_stops_create(&o->stops, s->tokenizer, options->stop_strings, options->n_stop_strings));
-    plumb_rollout_options r = {.view = PLUMB_VIEW_POLICY, .sampling = plumb_online_sampling(s, o->ends), .stops = o->stops, .seed = (uint64_t)options->seed, .batch = options->rollout_batch,
+    plumb_rollout_options r = {.view = PLUMB_VIEW_POLICY, .values = plumb_online_on_trunk(o), .sampling = plumb_online_sampling(s, o->ends), .stops = o->stops, .seed = (uint64_t)options->seed, .batch = options->rollout_batch,
                                .kv_bytes = (size_t)options->kv_budget_mb << 20, .threads = s->be->threads, .progress = plumb_online_progress, .user = o};
     return plumb_rollout_create(&o->engine, s->model, &r);
 }

@@ -4,7 +4,7 @@
  *     1 sample      completions of the next prompts, with the log-probability of every token as it was drawn
  *     2 score       a reward for each completion
  *     3 reference   log-probabilities of the same tokens under the policy as it was when training began
- *     4 values      what the value model expects at each token
+ *     4 values      what the value model expects at each token (a head on the policy says it while sampling)
  *     5 rewards     per token: -kl_coef * KL; the score at the last token
  *     6 advantages  generalised advantage estimation; returns; advantages whitened over the whole batch
  *     7 learn       num_ppo_epochs passes; each mini-batch: clipped policy loss, clipped value loss, agree, reduce, clip, update
@@ -22,7 +22,6 @@ enum { POLICY_LOSS = STAT_OWN, VALUE_LOSS, CLIPPED, VALUE_CLIPPED, RATIO, APPROX
 typedef struct ppo { plumb_ppo_estimates e; double explained; } ppo;
 
 plumb_ppo_options plumb_ppo_clipping(const plumb_options *o) { return (plumb_ppo_options){.clip_range = o->cliprange, .clip_range_value = o->cliprange_value, .dual_clip = o->dual_clip}; }
-static bool on_trunk(const plumb_online *o) { return o->critic.model == o->s->model && o->critic.view == PLUMB_VIEW_POLICY; }
 
 /* --- 5, 6: every rank computes the same from the whole batch ---------------------------------------------------------------------------------------- */
 void plumb_ppo_estimate(const plumb_options *o, double kl_coef, plumb_trajectories *t, plumb_ppo_estimates *e) {
@@ -83,7 +82,7 @@ static void value_loss(plumb_online *o, const plumb_plan *p, const plumb_micro_b
 }
 static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     plumb_online *o = s->user;
-    bool trunk = on_trunk(o);
+    bool trunk = plumb_online_on_trunk(o);
     plumb_model *critic = o->critic.model;
     plumb_pass policy = {.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .values = trunk, .temperature = s->o->temperature};
     PLUMB_TRY(plumb_online_pack(o, p, b, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY)));

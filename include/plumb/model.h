@@ -96,6 +96,8 @@ plumb_status plumb_model_backward(plumb_model *m, const plumb_gradients *d) PLUM
 plumb_status plumb_model_decode(plumb_model *m, const plumb_forest *f, plumb_view view, plumb_kv *kv, float *out) PLUMB_CHECKED;
 /* Right after: log-probability and entropy of the tokens [n_targets] that were chosen, with the bits that plumb_model_forward gives them. Once per decode. */
 plumb_status plumb_model_token_stats(plumb_model *m, const int32_t *tokens, double temperature, double *logp, double *entropy) PLUMB_CHECKED;
+/* Likewise: what the view's scalar head says of the listed rows [n_targets]. */
+plumb_status plumb_model_decoded_values(plumb_model *m, double *values) PLUMB_CHECKED;
 size_t plumb_model_kv_bytes(const plumb_model *m); /* of one page of 64 tokens, all layers */
 plumb_status plumb_model_kv_create(plumb_model *m, int64_t slots, plumb_kv **out) PLUMB_CHECKED;
 void plumb_model_kv_free(plumb_model *m, plumb_kv *kv);

@@ -17,9 +17,10 @@ typedef struct plumb_rollout_request {
 typedef struct plumb_completion { /* zero-initialise; memory is kept from run to run */
     int32_t *ids;                 /* [count], an end token included */
     double *logp, *entropy;       /* [count]: of the whole distribution at the temperature, before top-k and its kin */
+    double *values;               /* [count]: of the view's scalar head on the state in which each was drawn; where asked for */
     int64_t count;
     plumb_finish finish;
-    size_t cap_ids, cap_logp, cap_entropy;
+    size_t cap_ids, cap_logp, cap_entropy, cap_values;
 } plumb_completion;
 void plumb_completion_free(plumb_completion *c);
 
@@ -27,6 +28,7 @@ typedef struct plumb_rollout_stats { int64_t tokens, prefill_tokens, steps, fini
 
 typedef struct plumb_rollout_options {
     plumb_view view;
+    bool values;                  /* the view has a scalar head: note what it says at every token */
     plumb_sampling sampling;      /* its ends are borrowed */
     const plumb_stops *stops;     /* borrowed; NULL = none */
     uint64_t seed; uint32_t step;

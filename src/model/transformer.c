@@ -221,22 +221,27 @@ void plumb_forward_result_free(plumb_forward_result *r) {
     *r = (plumb_forward_result){0};
 }
 
+/* The view's scalar head on the listed rows. */
+static void score_rows(plumb_model *m, plumb_view view, double *values) {
+    plumb_tensor scores = first_rows(m->space.scores, m->targets);
+    PLUMB_RUN(m->be, score_forward, scores, first_rows(m->space.rows_normed, m->targets), m->heads[view].weight);
+    PLUMB_RUN(m->be, read_f64, scores, values);
+}
+
+static plumb_status no_head(void) { return plumb_error(PLUMB_E_CONFIG, "this model has no scalar head"); }
 static plumb_status no_lm_head(void) { return plumb_error(PLUMB_E_CONFIG, "a sequence classifier has no LM head: it gives scores, no probabilities of tokens"); }
 
 plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const plumb_pass *o, plumb_forward_result *r) {
     pass p;
     workspace *s = &m->space;
     plumb_tensor none = {0};
-    if (o->values && !plumb_model_has_head(m, o->view)) return plumb_error(PLUMB_E_CONFIG, "this model has no scalar head");
+    if (o->values && !plumb_model_has_head(m, o->view)) return no_head();
     if ((o->logprobs || o->entropy) && !head_value(m)) return no_lm_head();
     if (o->entropy && head_value(m)->grad.buffer) return plumb_error(PLUMB_E_UNSUPPORTED, "an entropy bonus needs a frozen head and embedding; leave them out of train_modules");
     PLUMB_TRY(begin(m, &p, f, o->view, o->training, o->dropout, NULL));
     run_layers(&p);
     PLUMB_TRY(reserve_result(r, m->targets));
-    if (o->values) {
-        PLUMB_RUN(m->be, score_forward, first_rows(s->scores, m->targets), first_rows(s->rows_normed, m->targets), m->heads[o->view].weight);
-        PLUMB_RUN(m->be, read_f64, first_rows(s->scores, m->targets), r->values);
-    }
+    if (o->values) score_rows(m, o->view, r->values);
     if (o->logprobs) {
         PLUMB_RUN(m->be, head_forward, first_rows(s->stats, m->targets), o->training ? first_rows(s->u, m->targets) : none, o->training && o->entropy ? first_rows(s->e, m->targets) : none, first_rows(s->rows_normed, m->targets),
                   plumb_value_weight(head_value(m), o->view), o->temperature > 0 ? o->temperature : 1.0, m->logits_budget, p.batch);
@@ -349,6 +354,11 @@ plumb_status plumb_model_token_stats(plumb_model *m, const int32_t *tokens, doub
     PLUMB_RUN(m->be, read_f64, stats, host);
     for (int64_t i = 0; i < n; i++) logp[i] = host[4 * i], entropy[i] = host[4 * i + 2];
     free(host);
+    return plumb_backend_fault(m->be);
+}
+plumb_status plumb_model_decoded_values(plumb_model *m, double *values) {
+    if (!plumb_model_has_head(m, m->view)) return no_head();
+    score_rows(m, m->view, values);
     return plumb_backend_fault(m->be);
 }
 size_t plumb_model_kv_bytes(const plumb_model *m) {

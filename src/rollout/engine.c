@@ -37,7 +37,7 @@ struct plumb_rollout {
     int64_t *starts; const int32_t **slots; size_t cap_starts, cap_slots; /* of the forest's segments */
     int64_t *row_owner; size_t cap_owner;         /* active sequence of each listed row */
     float *logits; size_t cap_logits;
-    int32_t *tokens; double *logp, *entropy; size_t cap_tokens, cap_logp, cap_entropy;
+    int32_t *tokens; double *logp, *entropy, *values; size_t cap_tokens, cap_logp, cap_entropy, cap_values;
     plumb_sampler **samplers; int n_samplers;
     plumb_rollout_stats stats;
 };
@@ -169,7 +169,8 @@ static plumb_status choose(plumb_rollout *r, const plumb_rollout_request *reques
         }
     }
     if (status != PLUMB_OK) return plumb_error(status, "%s", message);
-    return plumb_model_token_stats(r->m, r->tokens, r->o.sampling.temperature, r->logp, r->entropy);
+    PLUMB_TRY(plumb_model_token_stats(r->m, r->tokens, r->o.sampling.temperature, r->logp, r->entropy));
+    return r->o.values ? plumb_model_decoded_values(r->m, r->values) : PLUMB_OK;
 }
 
 static bool ends_completion(const plumb_sampling *s, int32_t token) {
@@ -185,6 +186,10 @@ static plumb_status append(plumb_rollout *r, int64_t j, const plumb_rollout_requ
     PLUMB_TRY(plumb_grow(&c->ids, &c->cap_ids, (size_t)generated + 1, sizeof *c->ids));
     PLUMB_TRY(plumb_grow(&c->logp, &c->cap_logp, (size_t)generated + 1, sizeof *c->logp));
     PLUMB_TRY(plumb_grow(&c->entropy, &c->cap_entropy, (size_t)generated + 1, sizeof *c->entropy));
+    if (r->o.values) {
+        PLUMB_TRY(plumb_grow(&c->values, &c->cap_values, (size_t)generated + 1, sizeof *c->values));
+        c->values[generated] = r->values[j];
+    }
     c->ids[generated] = s->history[s->count++] = r->tokens[j];
     c->logp[generated] = r->logp[j], c->entropy[generated] = r->entropy[j];
     c->count = generated + 1;
@@ -214,6 +219,7 @@ static plumb_status advance(plumb_rollout *r, const plumb_rollout_request *reque
     PLUMB_TRY(plumb_grow(&r->tokens, &r->cap_tokens, (size_t)rows, sizeof *r->tokens));
     PLUMB_TRY(plumb_grow(&r->logp, &r->cap_logp, (size_t)rows, sizeof *r->logp));
     PLUMB_TRY(plumb_grow(&r->entropy, &r->cap_entropy, (size_t)rows, sizeof *r->entropy));
+    PLUMB_TRY(plumb_grow(&r->values, &r->cap_values, (size_t)rows, sizeof *r->values));
     PLUMB_TRY(plumb_model_decode(r->m, &r->forest, r->o.view, r->kv, r->logits));
     PLUMB_TRY(choose(r, requests));
     r->stats.steps++;
@@ -256,7 +262,7 @@ void plumb_rollout_free(plumb_rollout *r) {
     for (int i = 0; r->samplers && i < r->n_samplers; i++) plumb_sampler_free(r->samplers[i]);
     plumb_forest_free(&r->forest);
     free(r->samplers), free(r->active), free(r->prefix), free(r->free_slots), free(r->users), free(r->starts), free(r->slots), free(r->row_owner);
-    free(r->logits), free(r->tokens), free(r->logp), free(r->entropy);
+    free(r->logits), free(r->tokens), free(r->logp), free(r->entropy), free(r->values);
     free(r);
 }
 
@@ -289,6 +295,6 @@ plumb_status plumb_rollout_run(plumb_rollout *r, const plumb_rollout_request *re
 }
 
 void plumb_completion_free(plumb_completion *c) {
-    free(c->ids), free(c->logp), free(c->entropy);
+    free(c->ids), free(c->logp), free(c->entropy), free(c->values);
     *c = (plumb_completion){0};
 }

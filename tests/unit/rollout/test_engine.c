@@ -13,7 +13,7 @@ static void open_world(world *w, const char *backend, const char *precision, int
     assert_ok(plumb_backend_create(&w->be, &(plumb_backend_options){.backend = backend, .isa = "auto", .precision = precision, .threads = threads}, &note));
     assert_ok(plumb_source_open(&w->source, PLUMB_TEST_DATA "/models/stories260K"));
     plumb_lora_config lora = {.r = 4, .alpha = 8, .target_modules = (char *[]){"all-linear"}, .n_target_modules = 1};
-    assert_ok(plumb_model_create(&w->m, w->be, w->source, &(plumb_model_options){.lora = &lora, .seed = 3}));
+    assert_ok(plumb_model_create(&w->m, w->be, w->source, &(plumb_model_options){.lora = &lora, .head = PLUMB_HEAD_RANDOM, .seed = 3}));
     static const int64_t lengths[PROMPTS] = {1, 63, 64, 65, 150}; /* around the borders of pages */
     for (int p = 0; p < PROMPTS; p++) {
         for (int64_t i = 0; i < lengths[p]; i++) w->prompts[p][i] = i == 0 ? 1 : (int32_t)(3 + (i * 37 + p * 11) % 500);
@@ -107,7 +107,7 @@ static void completions_depend_on_their_key_alone(void **state) {
 }
 
 /* A prompt with its completions as one tree: the trainer's pass. */
-static void log_probabilities_are_the_trainers(void **state) {
+static void what_it_notes_is_the_trainers(void **state) {
     (void)state;
     static const char *const precisions[] = {"fp32", "bf16"};
     for (int k = 0; k < 2; k++) {
@@ -116,6 +116,7 @@ static void log_probabilities_are_the_trainers(void **state) {
         plumb_forward_result r = {0};
         open_world(&w, "cpu", precisions[k], 1);
         plumb_rollout_options o = options_of(&w);
+        o.values = true;
         complete(&w, &o, w.requests, REQUESTS, all, NULL);
         for (int p = 0; p < PROMPTS; p++) {
             plumb_forest f = {0};
@@ -127,10 +128,12 @@ static void log_probabilities_are_the_trainers(void **state) {
                 for (int64_t i = 0; i < c->count; i++) assert_ok(plumb_forest_target(&f, plumb_forest_row_before(&f, segment, i), c->ids[i], segment));
             }
             assert_ok(plumb_forest_finish(&f));
-            assert_ok(plumb_model_forward(w.m, &f, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = true, .logprobs = true, .temperature = 0.8}, &r));
+            assert_ok(plumb_model_forward(w.m, &f, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = true, .logprobs = true, .values = true, .temperature = 0.8}, &r));
             for (int64_t g = 0, at = 0; g < GROUP; g++)
                 for (int64_t i = 0; i < all[p * GROUP + g].count; i++, at++) {
                     const plumb_completion *c = &all[p * GROUP + g];
+                    if (r.values[at] != c->values[i])
+                        fail_msg("%s, prompt %d, completion %d, token %d: value %.17g while sampling, %.17g in training", precisions[k], p, (int)g, (int)i, c->values[i], r.values[at]);
                     if (r.logp[at] != c->logp[i] || r.entropy[at] != c->entropy[i])
                         fail_msg("%s, prompt %d, completion %d, token %d: sampled with %.17g, trained with %.17g", precisions[k], p, (int)g, (int)i, c->logp[i], r.logp[at]);
                 }
@@ -242,7 +245,7 @@ static void draws_follow_the_distribution(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(completions_depend_on_their_key_alone), cmocka_unit_test(log_probabilities_are_the_trainers), cmocka_unit_test(ends_as_it_should),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(completions_depend_on_their_key_alone), cmocka_unit_test(what_it_notes_is_the_trainers), cmocka_unit_test(ends_as_it_should),
                                        cmocka_unit_test(draws_follow_the_distribution)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
