@@ -1,8 +1,12 @@
-/* What the arithmetic units can do: independent multiply-adds in registers, in the widest form this processor has, on `threads` threads at once. */
+/* What this machine can do.  The arithmetic units: independent multiply-adds in registers, in the widest form this processor has, on `threads` threads at once. Memory: plain reading. */
 #ifndef BENCH_CEILING_H
 #define BENCH_CEILING_H
 #include <immintrin.h>
 #include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include "plumb/base.h"
 
 static volatile float bench_sink;
@@ -29,7 +33,7 @@ BENCH_KERNEL(bench_bf16_512, "avx512f,avx512bf16", __m512, _mm512_set1_ps, STEP_
 BENCH_KERNEL(bench_plain_128, "sse2", __m128, _mm_set1_ps, STEP_128, 4)
 
 /* GFLOP/s over about a millisecond. */
-static double bench_ceiling(int threads, int bf16) {
+static inline double bench_ceiling(int threads, int bf16) {
     double (*kernel)(long) = bf16 && __builtin_cpu_supports("avx512bf16") ? bench_bf16_512
                              : __builtin_cpu_supports("avx512f")          ? bench_fma_512
                              : __builtin_cpu_supports("avx2")             ? bench_fma_256
@@ -38,5 +42,34 @@ static double bench_ceiling(int threads, int bf16) {
 #pragma omp parallel num_threads(threads) reduction(+ : total)
     total += kernel(400000);
     return total / (plumb_clock() - start) / 1e9;
+}
+
+enum { BENCH_LARGE = 2 << 20 };
+/* Memory in large pages, written once; exits when there is none. */
+static inline char *bench_large_block(size_t bytes) {
+    bytes = (bytes + BENCH_LARGE - 1) / BENCH_LARGE * BENCH_LARGE;
+    char *block = aligned_alloc(BENCH_LARGE, bytes);
+    if (!block) exit((fprintf(stderr, "out of memory\n"), 1));
+    madvise(block, bytes, MADV_HUGEPAGE);
+    memset(block, 1, bytes);
+    return block;
+}
+/* GB/s of reading a piece of memory, every thread its own part. */
+__attribute__((target("avx2"))) static inline double bench_read(const char *memory, int64_t bytes, int threads) {
+    double start = plumb_clock();
+    long long total = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : total)
+    {
+        int64_t part = bytes / threads / 256 * 256;
+        const __m256i *p = (const __m256i *)(memory + part * omp_get_thread_num());
+        __m256i s[8] = {_mm256_setzero_si256()};
+        for (int64_t i = 0; i + 8 <= part / 32; i += 8) {
+            for (int j = 0; j < 4; j++) __builtin_prefetch((const char *)(p + i) + 4096 + 64 * j);
+            for (int j = 0; j < 8; j++) s[j] = _mm256_xor_si256(s[j], _mm256_load_si256(p + i + j));
+        }
+        for (int j = 0; j < 8; j++) total += _mm256_extract_epi64(s[j], 0);
+    }
+    bench_sink = (float)total;
+    return (double)bytes / (plumb_clock() - start) / 1e9;
 }
 #endif

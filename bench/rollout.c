@@ -9,10 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include "ceiling.h"
 
-enum { LAYERS = 30, PER_LAYER = 7, MATRICES = LAYERS * PER_LAYER + 1, SAMPLES = 24, PIECE = 2 << 20, LARGE = 2 << 20 };
+enum { LAYERS = 30, PER_LAYER = 7, MATRICES = LAYERS * PER_LAYER + 1, SAMPLES = 24, PIECE = 2 << 20 };
 static const struct { int64_t n, k; } layer[PER_LAYER] = {{576, 576}, {192, 576}, {192, 576}, {576, 576}, {1536, 576}, {1536, 576}, {576, 1536}}, head = {49152, 576};
 
 static float noise(uint64_t i) {
@@ -23,25 +22,6 @@ static void fail(plumb_status s) {
     if (s == PLUMB_OK) return;
     fprintf(stderr, "bench_rollout: %s\n", plumb_error_message());
     exit(1);
-}
-
-/* GB/s of reading a piece of memory, every thread its own part. */
-__attribute__((target("avx2"))) static double read_rate(const char *memory, int64_t bytes, int threads) {
-    double start = plumb_clock();
-    long long total = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : total)
-    {
-        int64_t part = bytes / threads / 256 * 256;
-        const __m256i *p = (const __m256i *)(memory + part * omp_get_thread_num());
-        __m256i s[8] = {_mm256_setzero_si256()};
-        for (int64_t i = 0; i + 8 <= part / 32; i += 8) {
-            for (int j = 0; j < 4; j++) __builtin_prefetch((const char *)(p + i) + 4096 + 64 * j);
-            for (int j = 0; j < 8; j++) s[j] = _mm256_xor_si256(s[j], _mm256_load_si256(p + i + j));
-        }
-        for (int j = 0; j < 8; j++) total += _mm256_extract_epi64(s[j], 0);
-    }
-    bench_sink = (float)total;
-    return (double)bytes / (plumb_clock() - start) / 1e9;
 }
 
 typedef struct model {
@@ -57,19 +37,11 @@ static int64_t rows_of(int i) { return i < MATRICES - 1 ? layer[i % PER_LAYER].n
 static int64_t cols_of(int i) { return i < MATRICES - 1 ? layer[i % PER_LAYER].k : head.k; }
 static float value_of(int i, int64_t n, int64_t k) { return noise((uint64_t)(i + 1) << 40 ^ (uint64_t)(n * 4096 + k)); }
 
-static char *large_block(size_t bytes) {
-    bytes = (bytes + LARGE - 1) / LARGE * LARGE;
-    char *block = aligned_alloc(LARGE, bytes);
-    if (!block) exit((fprintf(stderr, "bench_rollout: out of memory\n"), 1));
-    madvise(block, bytes, MADV_HUGEPAGE);
-    memset(block, 1, bytes);
-    return block;
-}
 static void create(model *m, plumb_backend *be, plumb_storage storage, int64_t most) {
     *m = (model){.be = be, .storage = storage};
     size_t total = 0, at = 0;
     for (int i = 0; i < MATRICES; i++) total += (be->ops->weight_bytes(be, rows_of(i), cols_of(i), storage) + 4095) / 4096 * 4096;
-    m->memory = large_block(total);
+    m->memory = bench_large_block(total);
     for (int i = 0; i < MATRICES; i++) {
         int64_t n = rows_of(i), k = cols_of(i);
         fail(be->ops->weight_create(be, n, k, m->storage, m->memory + at, &m->w[i]));
@@ -133,7 +105,7 @@ int main(int argc, char **argv) {
     const char *only = argc > 3 ? argv[3] : NULL;
     static const int64_t rows[] = {1, 2, 4, 8, 16, 32, 64};
     int64_t bytes = (int64_t)256 << 20;
-    char *memory = large_block((size_t)bytes);
+    char *memory = bench_large_block((size_t)bytes);
     static const struct { const char *name, *precision; plumb_storage storage; } types[] = {
         {"fp32", "fp32", PLUMB_STORE_NATIVE}, {"bf16", "bf16", PLUMB_STORE_NATIVE}, {"int8", "auto", PLUMB_STORE_INT8}, {"int4", "auto", PLUMB_STORE_INT4}};
     for (int p = 0; p < 4; p++) {
@@ -156,7 +128,7 @@ int main(int argc, char **argv) {
             for (int k = 0; k <= PER_LAYER; k++) kinds[k] = 1e30;
             for (int turn = 0; turn < 3 || plumb_clock() - start < patience; turn++) {
                 sweep(&m, rows[i], kinds);
-                for (int64_t at = 0; at < bytes; at += PIECE) bandwidth = fmax(bandwidth, read_rate(memory + at, PIECE, threads));
+                for (int64_t at = 0; at < bytes; at += PIECE) bandwidth = fmax(bandwidth, bench_read(memory + at, PIECE, threads));
                 for (int k = 0; k < 8; k++) ceiling = fmax(ceiling, bench_ceiling(threads, bf16));
             }
             for (int k = 0; k <= PER_LAYER; k++) best += kinds[k] * (k < PER_LAYER ? LAYERS : 1);
