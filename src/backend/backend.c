@@ -40,7 +40,7 @@ static bool has_isa(int isa) {
     bool avx512 = avx2 && os_saves(0xe6) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
     switch (isa) {
-    case ISA_AVX512BF16: return avx512 && __builtin_cpu_supports("avx512bf16");
+    case ISA_AVX512BF16: return avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
     case ISA_AVX512: return avx512;
     case ISA_AVX2: return avx2;
     default: return true;

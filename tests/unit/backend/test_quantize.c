@@ -142,8 +142,77 @@ static void both_back_ends_agree(void **state) {
     for (int i = 0; i < 2; i++) plumb_backend_free(be[i]);
 }
 
+/* Rows of bf16 meet 8-bit weights in whole numbers: whatever their range, an error of at most half a step for each, the same bits on every instruction set with fma,
+ * and what is not finite stays in its row. */
+enum { ROWS = 7, OUT = 40, IN = 83 };
+static float row_value(int m, int k) {
+    float v = plumb_bf16_float(plumb_bf16(noise(1000 * m + k)));
+    switch (m) {
+    case 1: return k % 32 == 5 ? 4096 : v;       /* one outlier a block */
+    case 2: return 0;
+    case 3: return v * 0x1p-120f;                /* near the end of floats, */
+    case 4: return k % 2 ? v * 0x1p-140f : 0;    /* and below it */
+    case 5: return k == 40 ? INFINITY : v;
+    default: return m == 6 ? v * 0x1p100f : v;
+    }
+}
+/* The power of two that a block counts in: its greatest value is 2^14 to 2^15 of them. */
+static double step_of(const float *x, int n) {
+    double greatest = 0;
+    int exponent;
+    for (int k = 0; k < n; k++) greatest = fmax(greatest, fabs((double)x[k]));
+    frexp(fmax(greatest, 0x1p-112), &exponent);
+    return ldexp(1, exponent - 15);
+}
+static void whole_numbers(void **state) {
+    (void)state;
+    static const char *const isas[] = {"plain", "avx2", "avx512", "avx512bf16"};
+    float w[OUT * IN], held[OUT * IN], x[ROWS * IN], y[ROWS * OUT], first[ROWS * OUT];
+    int seen = 0; /* of the instruction sets with one result */
+    for (int e = 0; e < OUT * IN; e++) w[e] = noise(e) * 0.05f;
+    for (int e = 0; e < ROWS * IN; e++) x[e] = row_value(e / IN, e % IN);
+    for (int i = 0; i < 4; i++) {
+        plumb_backend *be;
+        plumb_buffer *b;
+        plumb_weight *weight;
+        plumb_operand *o;
+        plumb_tensor none = {0};
+        if (plumb_backend_create(&be, &(plumb_backend_options){.backend = "cpu", .isa = isas[i], .precision = "bf16", .threads = 2, .emulate_bf16 = i < 3}, NULL) != PLUMB_OK) continue; /* not on this processor */
+        assert_int_equal(be->ops->weight_create(be, OUT, IN, PLUMB_STORE_INT8, NULL, &weight), PLUMB_OK);
+        assert_int_equal(be->ops->buffer_create(be, ROWS * (IN + OUT), "a test", &b), PLUMB_OK);
+        assert_int_equal(be->ops->operand_create(be, ROWS, IN, &o), PLUMB_OK);
+        PLUMB_RUN(be, weight_write, weight, 0, OUT, w);
+        PLUMB_RUN(be, weight_read, weight, 0, OUT, held);
+        plumb_tensor tx = plumb_tensor_of(b, 0, ROWS, IN), ty = plumb_tensor_of(b, ROWS * IN, ROWS, OUT);
+        PLUMB_RUN(be, write, tx, x);
+        PLUMB_RUN(be, operand_pack, o, tx, PLUMB_BY_COLUMNS, none);
+        PLUMB_RUN(be, linear_forward, &(plumb_product){ty, &(plumb_term){o, weight}, 1, none}, 1);
+        PLUMB_RUN(be, read, ty, y);
+        for (int m = 0; m < ROWS; m++)
+            for (int n = 0; n < OUT; n++) {
+                double sum = 0, allowed = 0x1p-149;
+                for (int k0 = 0; k0 < IN; k0 += 32) {
+                    double step = step_of(&x[m * IN + k0], IN - k0 < 32 ? IN - k0 : 32);
+                    for (int k = k0; k < IN && k < k0 + 32; k++) {
+                        double term = rint(x[m * IN + k] / step) * step * held[n * IN + k];
+                        sum += term, allowed += 1e-6 * fabs(term);
+                    }
+                }
+                if (m == 5) assert_false(isfinite(y[m * OUT + n]));
+                else if (!(fabs(y[m * OUT + n] - sum) <= allowed)) fail_msg("%s, row %d: %g is not %g", isas[i], m, (double)y[m * OUT + n], sum);
+            }
+        for (int n = 0; n < OUT; n++) assert_true(y[2 * OUT + n] == 0);
+        bool fused = i > 0; /* plain adds and multiplies apart */
+        for (int e = 0; e < ROWS * OUT; e++) assert_true(e / OUT == 5 || !fused || !seen || y[e] == first[e]);
+        if (fused) memcpy(first, y, sizeof y);
+        seen += fused;
+        be->ops->operand_free(be, o), be->ops->buffer_free(be, b), be->ops->weight_free(be, weight);
+        plumb_backend_free(be);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(halves), cmocka_unit_test(levels_come_back), cmocka_unit_test(errors_are_bounded), cmocka_unit_test(constants_and_odd_values),
-                                       cmocka_unit_test(both_back_ends_agree)};
+                                       cmocka_unit_test(both_back_ends_agree), cmocka_unit_test(whole_numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

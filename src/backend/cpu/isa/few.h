@@ -89,9 +89,8 @@ INLINE void few_bf16_shape(const few *f, const int rows) {
 
 #define FEW_CASE(K, R) case R: K(f, R); break;
 #if defined(PLUMB_ISA_avx512) || defined(PLUMB_ISA_avx512bf16)
-#define FEW_CASES(K)                                                                                                                                             \
-    FEW_CASE(K, 1) FEW_CASE(K, 2) FEW_CASE(K, 3) FEW_CASE(K, 4) FEW_CASE(K, 5) FEW_CASE(K, 6) FEW_CASE(K, 7) FEW_CASE(K, 8) FEW_CASE(K, 9) FEW_CASE(K, 10) \
-    FEW_CASE(K, 11) FEW_CASE(K, 12)
+#define FEW_CASES_8(K) FEW_CASE(K, 1) FEW_CASE(K, 2) FEW_CASE(K, 3) FEW_CASE(K, 4) FEW_CASE(K, 5) FEW_CASE(K, 6) FEW_CASE(K, 7) FEW_CASE(K, 8)
+#define FEW_CASES(K) FEW_CASES_8(K) FEW_CASE(K, 9) FEW_CASE(K, 10) FEW_CASE(K, 11) FEW_CASE(K, 12)
 #elif defined(PLUMB_ISA_avx2)
 #define FEW_CASES(K) FEW_CASE(K, 1) FEW_CASE(K, 2)
 #else

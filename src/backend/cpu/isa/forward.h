@@ -59,6 +59,40 @@ static void finish_group(plumb_tensor y, const float *sums, const float *bias, i
         }
     }
 }
+/* What is known of the rows (quantized.h), by operand and storage. */
+enum { MAX_FACTS = 4 * PLUMB_MAX_PRODUCTS };
+typedef struct facts { const plumb_operand *x; plumb_storage storage; float *at; } facts;
+typedef struct facts_list { facts of[MAX_FACTS]; int count; int64_t blocks; } facts_list;
+static const facts *facts_for(const facts_list *l, const plumb_term *t) { /* NULL: there are none */
+    for (int i = 0; i < l->count; i++)
+        if (l->of[i].x == t->x && l->of[i].storage == t->w->storage) return &l->of[i];
+    return NULL;
+}
+/* Lists what the products need and finds memory for it; false after latching a fault. */
+static bool list_facts(plumb_backend *be, facts_list *l, const plumb_product *products, int count) {
+    int64_t size = 0;
+    for (int i = 0; i < count; i++)
+        for (int t = 0; t < products[i].n_terms; t++) {
+            const plumb_term *term = &products[i].terms[t];
+            if (!facts_size(term->x, term->w->storage, is_bf16(be)) || facts_for(l, term)) continue;
+            if (l->count == MAX_FACTS) {
+                plumb_backend_set_fault(be, PLUMB_E_DEVICE, "a call with more than %d operands for quantised weights", MAX_FACTS);
+                return false;
+            }
+            l->of[l->count++] = (facts){term->x, term->w->storage, NULL};
+            l->blocks += term->x->rows * blocks_of(term->x->cols), size += facts_size(term->x, term->w->storage, is_bf16(be));
+        }
+    float *at = size ? plumb_cpu_scratch(be, SCRATCH_SUMS, (size_t)size * sizeof(float)) : NULL;
+    for (int i = 0; at && i < l->count; i++) l->of[i].at = at, at += facts_size(l->of[i].x, l->of[i].storage, is_bf16(be));
+    return !size || at;
+}
+/* The threads of a team share the blocks, and must meet before the facts are used. */
+static void note_facts(plumb_backend *be, const facts_list *l) {
+    for (int i = 0; i < l->count; i++) {
+        share blocks = my_share(blocks_of(l->of[i].x->cols));
+        note_blocks(l->of[i].at, l->of[i].x, l->of[i].storage, is_bf16(be), blocks.first, blocks.last);
+    }
+}
 typedef struct forward_job { /* a forward product, as its threads see it */
     plumb_backend *be;
     plumb_tensor y;
@@ -66,12 +100,15 @@ typedef struct forward_job { /* a forward product, as its threads see it */
     int n_terms;
     int64_t panels;
     const float *bias;
-    float *x_sums; /* of 4-bit terms one after the other, see quantized.h */
+    const facts_list *facts;
     float *sums;   /* with many rows: of all threads */
     uint32_t *pairs;
     int64_t group;
 } forward_job;
-INLINE int64_t x_sums_of(const plumb_term *t) { return t->w->storage == PLUMB_STORE_INT4 ? t->x->rows * blocks_of(t->w->k) : 0; }
+static void quantized_panels(const forward_job *f, int t, float *sums, int64_t first, int64_t count) {
+    const facts *known = facts_for(f->facts, &f->terms[t]);
+    quantized_term(f->be, &f->terms[t], known ? known->at : NULL, sums, f->y.rows, first, count, t > 0);
+}
 
 /* A thread's panels with many rows: groups of panels, terms, chunks. */
 static void forward_many(const forward_job *f, share panels) {
@@ -79,17 +116,14 @@ static void forward_many(const forward_job *f, share panels) {
     int64_t me = omp_get_thread_num(), M = f->y.rows;
     float *sums = f->sums + me * f->group * M * BLOCK;
     uint32_t *pairs = f->pairs + me * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK;
-    const float *x_sums = f->x_sums;
     walk p = walk_at(f->terms, bf16, panels, f->group, panels.first, 0, 0);
     while (more) {
         walk now = p;
         const plumb_term *term = &f->terms[now.term];
         more = walk_next(&p, f->terms, f->n_terms, bf16, panels, f->group);
         ahead next = more ? weight_ahead(f->be, f->terms, &p) : (ahead){0};
-        if (now.term == 0) x_sums = f->x_sums;
-        if (is_quantized(term->w)) quantized_term(f->be, term, x_sums, sums, M, now.first, now.count, now.term > 0);
+        if (is_quantized(term->w)) quantized_panels(f, now.term, sums, now.first, now.count);
         else forward_chunk(f->be, sums, M, term, &now, pairs, next);
-        if (p.term != now.term) x_sums += x_sums_of(term);
         if (!more || p.first != now.first) finish_group(f->y, sums, f->bias, now.first, now.count);
     }
 }
@@ -97,31 +131,18 @@ static void forward_many(const forward_job *f, share panels) {
 static void forward_few(const forward_job *f, share panels) {
     float sums[FEW_ROWS * BLOCK] __attribute__((aligned(64)));
     for (int64_t p = panels.first; p < panels.last; p++) {
-        const float *x_sums = f->x_sums;
-        for (int t = 0; t < f->n_terms; x_sums += x_sums_of(&f->terms[t]), t++)
-            if (is_quantized(f->terms[t].w)) quantized_term(f->be, &f->terms[t], x_sums, sums, f->y.rows, p, 1, t > 0);
+        for (int t = 0; t < f->n_terms; t++)
+            if (is_quantized(f->terms[t].w)) quantized_panels(f, t, sums, p, 1);
             else few_term(f->be, sums, f->y.rows, &f->terms[t], p, t > 0);
         finish_group(f->y, sums, f->bias, p, 1);
     }
 }
-/* Sums over blocks of x, for all 4-bit terms; the threads of a team share the blocks and must meet before they are used. */
-static void sum_all_blocks(const forward_job *f) {
-    float *to = f->x_sums;
-    for (int t = 0; t < f->n_terms; to += x_sums_of(&f->terms[t]), t++) {
-        share blocks = my_share(x_sums_of(&f->terms[t]) ? blocks_of(f->terms[t].w->k) : 0);
-        sum_blocks(to, f->terms[t].x, is_bf16(f->be), blocks.first, blocks.last);
-    }
-}
-INLINE int64_t sums_of_product(const plumb_product *p) {
-    int64_t n = 0;
-    for (int t = 0; t < p->n_terms; t++) n += x_sums_of(&p->terms[t]);
-    return n;
-}
 /* The threads share the panels of each product, and meet when all are done. */
 static void op_linear_forward(plumb_backend *be, const plumb_product *products, int count) {
-    int64_t M = products->y.rows, work = 0, n_sums = 0, group = M ? panels_in_group(M) : 1;
+    int64_t M = products->y.rows, work = 0, group = M ? panels_in_group(M) : 1;
     bool little = few_rows(M, is_bf16(be));
     forward_job jobs[PLUMB_MAX_PRODUCTS];
+    facts_list known = {.count = 0};
     if (!M) return;
     if (count > PLUMB_MAX_PRODUCTS) {
         plumb_backend_set_fault(be, PLUMB_E_DEVICE, "%d products in one call; at most %d", count, PLUMB_MAX_PRODUCTS);
@@ -132,23 +153,22 @@ static void op_linear_forward(plumb_backend *be, const plumb_product *products, 
         jobs[i] = (forward_job){.be = be, .y = p->y, .terms = p->terms, .n_terms = p->n_terms, .panels = (p->y.cols + BLOCK - 1) / BLOCK, .group = group,
                                 .bias = p->bias.buffer ? plumb_cpu_at(p->bias, 0) : NULL};
         for (int t = 0; t < p->n_terms; t++) work += p->terms[t].w->k * p->y.cols * ((M + 3) / 4);
-        n_sums += sums_of_product(p);
     }
     int threads = team_for(be, work);
-    float *x_sums = n_sums ? plumb_cpu_scratch(be, SCRATCH_SUMS, (size_t)n_sums * sizeof(float)) : NULL, *sums = NULL;
+    float *sums = NULL;
     uint32_t *pairs = NULL;
     if (!little) {
         pairs = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)threads * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK * sizeof(uint32_t));
         sums = plumb_cpu_scratch(be, SCRATCH_RESULT, (size_t)(group * M * BLOCK * threads) * sizeof(float));
     }
-    if ((!little && (!pairs || !sums)) || (n_sums && !x_sums)) return;
-    for (int64_t i = 0, at = 0; i < count; at += sums_of_product(&products[i]), i++) jobs[i].x_sums = n_sums ? x_sums + at : NULL, jobs[i].sums = sums, jobs[i].pairs = pairs;
-    bool alone = n_sums < 1024; /* cheaper than a meeting of threads */
-    for (int i = 0; i < count && n_sums && alone; i++) sum_all_blocks(&jobs[i]);
+    if ((!little && (!pairs || !sums)) || !list_facts(be, &known, products, count)) return;
+    for (int i = 0; i < count; i++) jobs[i].facts = &known, jobs[i].sums = sums, jobs[i].pairs = pairs;
+    bool alone = known.blocks < 128; /* cheaper than a meeting of threads */
+    if (alone) note_facts(be, &known);
 #pragma omp parallel num_threads(threads)
     {
-        for (int i = 0; i < count && !alone; i++) sum_all_blocks(&jobs[i]);
         if (!alone) {
+            note_facts(be, &known);
 #pragma omp barrier
         }
         for (int i = 0; i < count; i++)

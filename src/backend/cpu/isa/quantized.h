@@ -2,7 +2,7 @@
  *
  * A panel of 32 rows n is a run of blocks of 32 along k, so that a product reads a weight as one stream, scales included:
  *
- *   8 bit, 1152 bytes   int8 q[2 halves][8 groups][16 lanes][4 k], float d[32]
+ *   8 bit, 1152 bytes   int8 q[16 pairs][32 lanes][2 k], float d[32]
  *   4 bit,  640 bytes   16-bit words [2 halves][4 groups][16 lanes][2], half d[32], half m[32]; nibble s of word (half, g, lane, j) is k = 8 g + 2 s + j
  *
  * so that a register of 4-bit words, shifted by 0, 4, 8, 12, is four times a table's index of the pair k, k+1 of 16 lanes: vpermw reads the bf16 values 0..15.
@@ -13,7 +13,10 @@
  *   sum = fma(d_b, S_b, sum)           blocks in order, going on from the terms before
  *   sum = fma(m_b, X_b, sum)           4 bit; X_b = sum of the block of x as packed: lanes l and l+16, then the fixed tree
  *
- * Bits depend on the row and the weight alone. Where vdpbf16ps exists a block stays in registers and serves up to 12 rows; elsewhere it is laid out for the tile. */
+ * 8 bit in bf16: x becomes whole numbers as well, x = n f with f a power of two for each row and block and |n| < 2^15: that keeps all eight bits of what is within 2^-7 of the block's
+ * greatest, and no error is above 2^-15 of that. S_b = f * sum of n q, a sum in int32 that is exact in any order; a weight costs a quarter of the instructions that turn it into bf16.
+ *
+ * Bits depend on the row and the weight alone. Where vdpbf16ps exists a block stays in registers and serves several rows; elsewhere it is laid out for the tile. */
 #ifndef PLUMB_QUANTIZED_H
 #define PLUMB_QUANTIZED_H
 #include "few.h"
@@ -26,7 +29,7 @@ INLINE bool is_quantized(const plumb_weight *w) { return w->storage != PLUMB_STO
 enum { QUANT_8_SCALES = 1024, QUANT_4_SCALES = 512, QUANT_4_MINIMA = 576 };
 
 /* --- in and out ---------------------------------------------------------------------------------------------------------------------- */
-INLINE int64_t byte_at(int64_t k, int64_t lane) { return ((lane / 16 * 8 + k / 4) * 16 + lane % 16) * 4 + k % 4; }
+INLINE int64_t byte_at(int64_t k, int64_t lane) { return (k / 2 * BLOCK + lane) * 2 + k % 2; }
 INLINE int64_t nibble_word(int64_t k, int64_t lane) { return ((lane / 16 * 4 + k / 8) * 16 + lane % 16) * 2 + k % 2; }
 static void put_block(char *to, plumb_storage storage, int64_t lane, const plumb_qblock *b) {
     if (storage == PLUMB_STORE_INT8) {
@@ -74,18 +77,19 @@ static void dequantize_row(const plumb_weight *w, int64_t row, float *to) {
     }
 }
 
-/* Sixteen whole numbers q of row k, lanes [lane, lane+16), as floats; their scales and minima. */
-INLINE v16 block_q(const char *block, plumb_storage storage, int64_t k, int64_t lane) {
+/* Sixteen whole numbers q of row k, lanes [lane, lane+16); as floats; their scales and minima. */
+INLINE v16i block_whole(const char *block, plumb_storage storage, int64_t k, int64_t lane) {
     v16i q;
     if (storage == PLUMB_STORE_INT8) {
-        memcpy(&q, block + byte_at(k / 4 * 4, lane), sizeof q);
-        q = q << (int)(24 - k % 4 * 8) >> 24;
-    } else {
-        memcpy(&q, block + 2 * nibble_word(k / 2 * 2, lane), sizeof q);
-        q = q >> (int)(k % 2 * 16 + k / 2 % 4 * 4) & 15;
+        typedef int16_t h16i __attribute__((vector_size(32)));
+        h16i pairs;
+        memcpy(&pairs, block + byte_at(k / 2 * 2, lane), sizeof pairs);
+        return __builtin_convertvector(pairs, v16i) << (int)(24 - k % 2 * 8) >> 24;
     }
-    return __builtin_convertvector(q, v16);
+    memcpy(&q, block + 2 * nibble_word(k / 2 * 2, lane), sizeof q);
+    return q >> (int)(k % 2 * 16 + k / 2 % 4 * 4) & 15;
 }
+INLINE v16 block_q(const char *block, plumb_storage storage, int64_t k, int64_t lane) { return __builtin_convertvector(block_whole(block, storage, k, lane), v16); }
 INLINE v16 halves(const char *from) {
 #ifdef __AVX512F__
     return (v16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
@@ -114,88 +118,135 @@ static void dequantize_panels(void *to, const plumb_weight *w, int64_t first, in
             }
 }
 
-/* --- forward ------------------------------------------------------------------------------------------------------------------------- */
-/* X_b of rows: to[b][M] for blocks [first, last) of k. */
-static void sum_blocks(float *to, const plumb_operand *x, bool bf16, int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; b++)
-        for (int64_t m = 0; m < x->rows; m++) {
-            int64_t at = (b * x->rows + m) * BLOCK;
-            to[b * x->rows + m] = v_sum(load_16(x->data, at, bf16) + load_16(x->data, at + 16, bf16));
-        }
+/* --- what a product wants to know of its rows, once for all weights that meet them ---------------------------------------------------------- */
+/* 4 bit: X_b, [blocks][M]. 8 bit in bf16: whole numbers, pairs of int16 [blocks][M][16], then f, [blocks][M]. Otherwise nothing. Sizes are in floats. */
+INLINE bool in_whole_numbers(plumb_storage storage, bool bf16) { return storage == PLUMB_STORE_INT8 && bf16; }
+INLINE int64_t facts_size(const plumb_operand *x, plumb_storage storage, bool bf16) {
+    return x->rows * blocks_of(x->cols) * (storage == PLUMB_STORE_INT4 ? 1 : in_whole_numbers(storage, bf16) ? 17 : 0);
+}
+INLINE const float *factors_of(const plumb_operand *x, const float *facts) { return facts + x->rows * blocks_of(x->cols) * 16; }
+
+INLINE int32_t greatest_bits(v16 a, v16 b) { /* of |x|, which as bits grow with it; what is not finite has 0x7f800000 and more */
+    v16i x = (v16i)a & 0x7fffffff, y = (v16i)b & 0x7fffffff;
+    x = (v16i)v_select(x > y, (v16)x, (v16)y);
+#ifdef __AVX512F__
+    return _mm512_reduce_max_epi32((__m512i)x);
+#else
+    int32_t most = 0;
+    for (int l = 0; l < 16; l++) most = x[l] > most ? x[l] : most;
+    return most;
+#endif
+}
+INLINE float power_of_two(int32_t exponent_field) {
+    int32_t bits = exponent_field << 23;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+INLINE void put_whole(int16_t *to, v16 x, float scale) {
+    typedef int16_t h16i __attribute__((vector_size(32)));
+    const v16 magic = v_set(12582912.0f); /* adding 1.5*2^23 rounds to a whole number, ties to even */
+    h16i n = __builtin_convertvector(__builtin_convertvector(x * v_set(scale) + magic - magic, v16i), h16i);
+    memcpy(to, &n, sizeof n);
+}
+/* One block of a row: bf16 x to n and f. Where x is not finite, f is not either. */
+static float whole_block(int16_t *to, const void *x, int64_t at) {
+    v16 low = load_16(x, at, true), high = load_16(x, at + 16, true);
+    int32_t greatest = greatest_bits(low, high), exponent = greatest >> 23;
+    if (exponent == 255) {
+        memset(to, 0, BLOCK * sizeof *to);
+        return NAN;
+    }
+    if (exponent < 15) exponent = 15; /* below 2^-112 the scale would not be a float */
+    put_whole(to, low, power_of_two(268 - exponent)); /* the greatest lands in [2^14, 2^15) */
+    put_whole(to + 16, high, power_of_two(268 - exponent));
+    return power_of_two(exponent - 14);
+}
+static void note_blocks(float *facts, const plumb_operand *x, plumb_storage storage, bool bf16, int64_t first, int64_t last) {
+    bool whole = in_whole_numbers(storage, bf16);
+    float *each = whole ? facts + x->rows * blocks_of(x->cols) * 16 : facts;
+    for (int64_t i = first * x->rows; i < last * x->rows; i++)
+        each[i] = whole ? whole_block((int16_t *)facts + i * BLOCK, x->data, i * BLOCK) : v_sum(load_16(x->data, i * BLOCK, bf16) + load_16(x->data, i * BLOCK + 16, bf16));
 }
 
+/* --- forward ------------------------------------------------------------------------------------------------------------------------- */
 #ifdef PLUMB_ISA_avx512bf16
-enum { QUANT_PASS = 12, QUANT_KEPT = 4 }; /* rows of a pass; up to how many keep their sums in registers, too */
+enum { QUANT_4_PASS = 12, QUANT_8_PASS = 8, QUANT_KEPT = 4 }; /* rows of a pass; up to how many keep their sums in registers, too */
 typedef struct quant {
     const char *w; /* the panel's first block */
     int64_t blocks;
-    const float *x, *x_sums; /* of the pass's first row */
+    const float *x, *facts; /* of the pass's first row: pairs of bf16 and X_b, or pairs of whole numbers and f */
     int64_t x_rows;
     float *sums;
     bool add;
 } quant;
-/* Four k of sixteen lanes as two registers of pairs. A byte moved to the top of its word and converted is q * 2^24 exactly, and so few bits that the upper half of the
- * float is all of it, a bf16 number, and its lower half is zero. The factor is taken out of the scale. (Tables of bytes, vpermi2b, took 1.5 times as long.) */
-INLINE void quant_pairs(__m512i bytes, __m512bh to[2]) {
-    const __m512i top = _mm512_set1_epi32((int)0xff000000);
-    __m512 first = _mm512_cvtepi32_ps(_mm512_slli_epi32(bytes, 24)), second = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_slli_epi32(bytes, 16), top));
-    __m512 third = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_slli_epi32(bytes, 8), top)), fourth = _mm512_cvtepi32_ps(_mm512_and_si512(bytes, top));
-    to[0] = (__m512bh)_mm512_or_si512((__m512i)second, _mm512_srli_epi32((__m512i)first, 16));
-    to[1] = (__m512bh)_mm512_or_si512((__m512i)fourth, _mm512_srli_epi32((__m512i)third, 16));
-}
-typedef __m512 quant_sums[QUANT_PASS][2]; /* rows, halves */
-/* One register of each half of a block: four pairs, or two. */
-INLINE void quant_group(const char *w, const float *x, int g, quant_sums c, const int rows, const bool four) {
+typedef __m512 quant_sums[QUANT_4_PASS][2]; /* rows, halves */
+/* S_b of a block of 4 bit: a register of each half holds four pairs. */
+INLINE void quant_4_block(const char *w, const float *x, quant_sums c, const int rows) {
     const __m512i half_table = _mm512_set_epi16(0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0, 0x4170, 0x4160,
                                                 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0); /* 15..0 twice: bit 4 is the next nibble's */
-    const int steps = four ? 4 : 2;
-    __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + (four ? 256 : 512) + g * 64)};
-    __m512bh pairs[2][2];
-    few_prefetch(w + g * 128, 2);
-    for (int h = 0; h < 2 && !four; h++) quant_pairs(v[h], pairs[h]);
-    _Pragma("GCC unroll 4") for (int s = 0; s < steps; s++) {
-        __m512bh q[2];
-        for (int h = 0; h < 2; h++)
-            q[h] = four ? (__m512bh)_mm512_permutexvar_epi16(s ? _mm512_srli_epi16(v[h], (unsigned)(4 * s)) : v[h], half_table) : pairs[h][s % 2];
-        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
-            __m512bh a = (__m512bh)_mm512_set1_ps(x[i * 16 + steps * g + s]);
-            c[i][0] = _mm512_dpbf16_ps(c[i][0], a, q[0]);
-            c[i][1] = _mm512_dpbf16_ps(c[i][1], a, q[1]);
+    for (int i = 0; i < rows; i++) c[i][0] = c[i][1] = _mm512_setzero_ps();
+    _Pragma("GCC unroll 1") for (int g = 0; g < 4; g++) { /* see below */
+        __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + 256 + g * 64)};
+        few_prefetch(w + g * 128, 2);
+        _Pragma("GCC unroll 4") for (int s = 0; s < 4; s++) {
+            __m512bh q[2];
+            for (int h = 0; h < 2; h++) q[h] = (__m512bh)_mm512_permutexvar_epi16(s ? _mm512_srli_epi16(v[h], (unsigned)(4 * s)) : v[h], half_table);
+            _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
+                __m512bh a = (__m512bh)_mm512_set1_ps(x[i * 16 + 4 * g + s]);
+                c[i][0] = _mm512_dpbf16_ps(c[i][0], a, q[0]);
+                c[i][1] = _mm512_dpbf16_ps(c[i][1], a, q[1]);
+            }
         }
     }
 }
+/* Of 8 bit, in whole numbers. */
+INLINE void quant_8_block(const char *w, const float *x, const float *factors, quant_sums c, const int rows) {
+    __m512i n[QUANT_8_PASS][2];
+    for (int i = 0; i < rows; i++) n[i][0] = n[i][1] = _mm512_setzero_si512();
+    _Pragma("GCC unroll 4") for (int p = 0; p < 16; p++) { /* unrolled as a whole, all its prefetches would come at once, and take 15 % */
+        __m512i q[2] = {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64))), _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64 + 32)))};
+        few_prefetch(w + p * 64, 1);
+        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
+            __m512i a = _mm512_set1_epi32(((const int32_t *)x)[i * 16 + p]);
+            n[i][0] = _mm512_dpwssd_epi32(n[i][0], a, q[0]);
+            n[i][1] = _mm512_dpwssd_epi32(n[i][1], a, q[1]);
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int h = 0; h < 2; h++) c[i][h] = _mm512_mul_ps(_mm512_cvtepi32_ps(n[i][h]), _mm512_set1_ps(factors[i]));
+}
 /* S_b and X_b of a block, scaled, to the sums: in registers while rows are few. */
-INLINE void quant_finish(const char *w, quant_sums c, const float *x_sums, quant_sums kept, float *sums, bool begin, const int rows, const bool four) {
+INLINE void quant_finish(const char *w, quant_sums c, const float *facts, quant_sums kept, float *sums, bool begin, const int rows, const bool four) {
     plumb_storage storage = four ? PLUMB_STORE_INT4 : PLUMB_STORE_INT8;
     few_prefetch(w + (four ? 512 : 1024), 2);
     _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
         __m512 scale = (__m512)block_scale(w, storage, 16 * h), minimum = (__m512)block_minimum(w, storage, 16 * h);
-        if (!four) scale = _mm512_mul_ps(scale, _mm512_set1_ps(0x1p-24f));
         _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
             float *out = sums + i * BLOCK + h * 16;
             __m512 sum = rows <= QUANT_KEPT ? kept[i][h] : begin ? _mm512_setzero_ps() : _mm512_loadu_ps(out);
             sum = _mm512_fmadd_ps(scale, c[i][h], sum);
-            if (four) sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_sums[i]), sum);
+            if (four) sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(facts[i]), sum);
             if (rows <= QUANT_KEPT) kept[i][h] = sum;
             else _mm512_storeu_ps(out, sum);
         }
     }
 }
-/* Up to 12 rows through a panel. */
+/* The rows of a pass through a panel. */
 INLINE void quant_shape(const quant *f, const int rows, const bool four) {
-    const int groups = four ? 4 : 8, bytes = four ? 640 : 1152;
+    const int bytes = four ? 640 : 1152;
     const bool keep = rows <= QUANT_KEPT;
     const char *w = f->w;
-    const float *x = f->x, *x_sums = f->x_sums;
+    const float *x = f->x, *facts = f->facts;
     quant_sums kept;
     for (int i = 0; i < rows && keep; i++)
         for (int h = 0; h < 2; h++) kept[i][h] = f->add ? _mm512_loadu_ps(f->sums + i * BLOCK + h * 16) : _mm512_setzero_ps();
     for (int64_t b = 0; b < f->blocks; b++) {
         quant_sums c;
-        for (int i = 0; i < rows; i++) c[i][0] = c[i][1] = _mm512_setzero_ps();
-        _Pragma("GCC unroll 8") for (int g = 0; g < groups; g++) quant_group(w, x, g, c, rows, four);
-        quant_finish(w, c, x_sums, kept, f->sums, b == 0 && !f->add, rows, four);
-        w += bytes, x += f->x_rows * 16, x_sums += four ? f->x_rows : 0;
+        if (four) quant_4_block(w, x, c, rows);
+        else quant_8_block(w, x, facts, c, rows);
+        quant_finish(w, c, facts, kept, f->sums, b == 0 && !f->add, rows, four);
+        w += bytes, x += f->x_rows * 16, facts += f->x_rows;
     }
     for (int i = 0; i < rows && keep; i++)
         for (int h = 0; h < 2; h++) _mm512_storeu_ps(f->sums + i * BLOCK + h * 16, kept[i][h]);
@@ -206,24 +257,42 @@ static __attribute__((noinline)) void quant_4(const quant *f, int rows) {
     switch (rows) { FEW_CASES(quant_4_shape) }
 }
 static __attribute__((noinline)) void quant_8(const quant *f, int rows) {
-    switch (rows) { FEW_CASES(quant_8_shape) }
+    switch (rows) { FEW_CASES_8(quant_8_shape) }
 }
 /* Rows in passes, panels within: a pass's rows of x stay in the L1 cache. */
-static void quantized_in_registers(const plumb_term *term, const float *x_sums, float *sums, int64_t M, int64_t first, int64_t count, bool add) {
-    int64_t passes = (M + QUANT_PASS - 1) / QUANT_PASS, x_rows = term->x->rows;
+static void quantized_in_registers(const plumb_term *term, const float *facts, float *sums, int64_t M, int64_t first, int64_t count, bool add) {
+    bool four = term->w->storage == PLUMB_STORE_INT4;
+    int64_t most = four ? QUANT_4_PASS : QUANT_8_PASS, passes = (M + most - 1) / most;
+    const float *x = four ? (const float *)term->x->data : facts, *each = four ? facts : factors_of(term->x, facts);
     for (int64_t p = 0; p < passes; p++) {
         int64_t m = tile_begin(M, passes, p), rows = tile_begin(M, passes, p + 1) - m;
         for (int64_t i = 0; i < count; i++) {
-            quant f = {.w = block_at(term->w, first + i, 0), .blocks = blocks_of(term->w->k), .x = (const float *)term->x->data + m * 16, .x_sums = x_sums ? x_sums + m : NULL, .x_rows = x_rows,
-                       .sums = sums + (i * M + m) * BLOCK, .add = add};
-            if (term->w->storage == PLUMB_STORE_INT4) quant_4(&f, (int)rows);
-            else quant_8(&f, (int)rows);
+            quant f = {.w = block_at(term->w, first + i, 0), .blocks = blocks_of(term->w->k), .x = x + m * 16, .facts = each + m, .x_rows = term->x->rows, .sums = sums + (i * M + m) * BLOCK, .add = add};
+            (four ? quant_4 : quant_8)(&f, (int)rows);
         }
     }
 }
+#else
+/* The same in whole numbers, to the bit. */
+static void quantized_in_whole(const plumb_term *term, const float *facts, float *sums, int64_t M, int64_t first, int64_t count, bool add) {
+    const plumb_weight *w = term->w;
+    const float *factors = factors_of(term->x, facts);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t b = 0; b < blocks_of(w->k); b++)
+            for (int64_t m = 0; m < M; m++)
+                for (int64_t lane = 0; lane < BLOCK; lane += 16) {
+                    const char *block = block_at(w, first + i, b);
+                    const int16_t *n = (const int16_t *)facts + (b * term->x->rows + m) * BLOCK;
+                    float *out = sums + (i * M + m) * BLOCK + lane;
+                    v16i s = {0};
+                    for (int64_t k = 0; k < BLOCK; k++) s = s + block_whole(block, w->storage, k, lane) * (int32_t)n[k];
+                    v16 product = __builtin_convertvector(s, v16) * v_set(factors[b * term->x->rows + m]);
+                    v_store(out, v_fma(block_scale(block, w->storage, lane), product, b || add ? v_load(out) : v_set(0)));
+                }
+}
 #endif
 
-/* Anywhere else: the whole numbers of a block laid out for the tile. */
+/* Anywhere else: the numbers of a block laid out for the tile. */
 static void lay_out_block(float *to, const char *block, plumb_storage storage, bool bf16) {
     for (int64_t k = 0; k < BLOCK; k += 2)
         for (int64_t lane = 0; lane < BLOCK; lane += 16) {
@@ -237,7 +306,7 @@ static void lay_out_block(float *to, const char *block, plumb_storage storage, b
         }
 }
 enum { QUANT_SLICE = 64 };
-static void quantized_by_tiles(const plumb_term *term, const float *x_sums, float *sums, int64_t M, int64_t first, int64_t count, bool add, bool bf16) {
+static void quantized_by_tiles(const plumb_term *term, const float *facts, float *sums, int64_t M, int64_t first, int64_t count, bool add, bool bf16) {
     float q[BLOCK * BLOCK] __attribute__((aligned(64))), products[QUANT_SLICE * BLOCK] __attribute__((aligned(64)));
     const plumb_weight *w = term->w;
     int64_t x_rows = term->x->rows;
@@ -254,20 +323,19 @@ static void quantized_by_tiles(const plumb_term *term, const float *x_sums, floa
                     for (int64_t m = 0; m < rows; m++) {
                         float *out = sums + (i * M + m0 + m) * BLOCK + lane;
                         v16 sum = v_fma(scale, v_load(products + m * BLOCK + lane), b || add ? v_load(out) : v_set(0));
-                        v_store(out, w->storage == PLUMB_STORE_INT4 ? v_fma(minimum, v_set(x_sums[b * x_rows + m0 + m]), sum) : sum);
+                        v_store(out, w->storage == PLUMB_STORE_INT4 ? v_fma(minimum, v_set(facts[b * x_rows + m0 + m]), sum) : sum);
                     }
                 }
             }
         }
 }
 /* One term for panels [first, first+count): sums [panel][M][32] go on from what is there, or begin. */
-static void quantized_term(plumb_backend *be, const plumb_term *term, const float *x_sums, float *sums, int64_t M, int64_t first, int64_t count, bool add) {
+static void quantized_term(plumb_backend *be, const plumb_term *term, const float *facts, float *sums, int64_t M, int64_t first, int64_t count, bool add) {
 #ifdef PLUMB_ISA_avx512bf16
-    if (is_bf16(be)) {
-        quantized_in_registers(term, x_sums, sums, M, first, count, add);
-        return;
-    }
+    if (is_bf16(be)) quantized_in_registers(term, facts, sums, M, first, count, add);
+#else
+    if (in_whole_numbers(term->w->storage, is_bf16(be))) quantized_in_whole(term, facts, sums, M, first, count, add);
 #endif
-    quantized_by_tiles(term, x_sums, sums, M, first, count, add, is_bf16(be));
+    else quantized_by_tiles(term, facts, sums, M, first, count, add, is_bf16(be));
 }
 #endif
