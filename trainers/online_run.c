@@ -121,10 +121,39 @@ static plumb_status open_critic(plumb_online *o, plumb_session *s, plumb_model_o
     return PLUMB_OK;
 }
 
-/* What the model needs beyond the policy. Local. */
+/* Every answer must be one that the function can compare with: better known now than when its prompt is drawn. */
+static plumb_status try_answers(plumb_reward_source *source, const plumb_dataset *d) {
+    double reward;
+    for (int64_t i = 0; i < d->count; i++) {
+        const plumb_sample *x = &d->samples[i];
+        PLUMB_TRY(plumb_reward_source_score(source, &(plumb_reward_item){x->prompt_text, x->answer, x->answer, x->record, 1}, 1, &reward));
+    }
+    return PLUMB_OK;
+}
+
+/* The reward functions, and whether the data has what they compare with: before the model is loaded. */
+static plumb_status open_sources(plumb_online *o, const plumb_session *s) {
+    const plumb_options *options = s->o;
+    plumb_reward_limits limits = {options->reward_timeout, (int)options->reward_retries};
+    for (int i = 0; i < options->n_reward_funcs; i++) {
+        PLUMB_TRY(plumb_reward_source_create(&o->sources[i], options->reward_funcs[i], &limits));
+        o->n_sources = i + 1;
+        if (!plumb_reward_source_needs_answer(o->sources[i])) continue;
+        for (int64_t k = 0; k < s->train.count; k++)
+            if (!s->train.samples[k].answer)
+                return plumb_error(PLUMB_E_DATA, "reward_funcs: %s compares with an answer, and record %lld has none (field_answer: %s)", options->reward_funcs[i],
+                                   (long long)s->train.samples[k].record + 1, options->field_answer);
+        PLUMB_TRY(try_answers(o->sources[i], &s->train));
+    }
+    return PLUMB_OK;
+}
+
+/* What the model needs beyond the policy, and what else can be wrong before it is there. Local. */
 static plumb_status more_model(plumb_session *s, plumb_model_options *m, plumb_model_options *value) {
     plumb_online *o = s->user;
     const plumb_options *options = s->o;
+    PLUMB_TRY(open_sources(o, s));
+    PLUMB_TRY(plumb_stops_create(&o->stops, s->tokenizer, options->stop_strings, options->n_stop_strings));
     m->reference = s->command != PLUMB_FOR_BESTOFN && (s->command == PLUMB_FOR_PPO || options->beta > 0);
     if (options->reward_adapter || options->reward_model) PLUMB_TRY(open_judge(o, s, m));
     return s->command == PLUMB_FOR_PPO ? open_critic(o, s, m, value) : PLUMB_OK;
@@ -147,16 +176,6 @@ static plumb_status seat_scorers(plumb_online *o) {
     return PLUMB_OK;
 }
 
-/* Every answer must be one that the function can compare with: better known now than when its prompt is drawn. */
-static plumb_status try_answers(plumb_reward_source *source, const plumb_dataset *d) {
-    double reward;
-    for (int64_t i = 0; i < d->count; i++) {
-        const plumb_sample *x = &d->samples[i];
-        PLUMB_TRY(plumb_reward_source_score(source, &(plumb_reward_item){x->prompt_text, x->answer, x->answer, x->record, 1}, 1, &reward));
-    }
-    return PLUMB_OK;
-}
-
 /* Best-of-n has no batch: a fixed number of completions, so that keys of random numbers do not depend on ranks. */
 int64_t plumb_online_chunk(const plumb_options *o) { return plumb_max64(1, 512 / o->num_generations); }
 
@@ -168,21 +187,10 @@ static plumb_status open_local(plumb_online *o) {
     o->n_completions = (size_t)(most / plumb_comm_size(PLUMB_AXIS_DATA) + 1);
     PLUMB_TRY(plumb_alloc(&o->prompt_of, (size_t)groups, sizeof *o->prompt_of, "prompts"));
     PLUMB_TRY(plumb_alloc(&o->completions, o->n_completions, sizeof *o->completions, "completions"));
-    plumb_reward_limits limits = {options->reward_timeout, (int)options->reward_retries};
-    for (int i = 0; i < options->n_reward_funcs; i++) {
-        PLUMB_TRY(plumb_reward_source_create(&o->sources[i], options->reward_funcs[i], &limits));
-        o->n_sources = i + 1;
-        bool needs = plumb_reward_source_needs_answer(o->sources[i]);
-        for (int64_t k = 0; needs && k < s->train.count; k++)
-            if (!s->train.samples[k].answer)
-                return plumb_error(PLUMB_E_DATA, "reward_funcs: %s compares with an answer, and record %lld has none (field_answer: %s)", options->reward_funcs[i],
-                                   (long long)s->train.samples[k].record + 1, options->field_answer);
-        if (needs) PLUMB_TRY(try_answers(o->sources[i], &s->train));
+    for (int i = 0; i < options->n_reward_funcs; i++)
         if (!strncmp(options->reward_funcs[i], "program:", 8)) /* a slow judge is not a lost rank */
             plumb_comm_set_timeout(fmax(1800, options->reward_timeout * (double)o->n_completions * (double)(options->reward_retries + 1)));
-    }
     for (int i = 0; i < PLUMB_SCORE_PARTS; i++) o->weights[i] = i < options->n_reward_weights ? strtod(options->reward_weights[i], NULL) : 1;
-    PLUMB_TRY(plumb_stops_create(&o->stops, s->tokenizer, options->stop_strings, options->n_stop_strings));
     plumb_rollout_options r = {.view = PLUMB_VIEW_POLICY, .values = plumb_online_on_trunk(o), .sampling = plumb_online_sampling(s, o->ends), .stops = o->stops, .seed = (uint64_t)options->seed, .batch = options->rollout_batch,
                                .kv_bytes = (size_t)options->kv_budget_mb << 20, .threads = s->be->threads, .progress = plumb_online_progress, .user = o};
     return plumb_rollout_create(&o->engine, s->model, &r);

@@ -176,6 +176,11 @@ refused() { # text, further settings of plumb grpo
 }
 refused "batch_size: found 8; expected a multiple of num_generations" num_generations=3 reward_funcs=length:20
 refused "lenght" num_generations=4 reward_funcs=lenght:20
+refused "expected length:N" num_generations=4 reward_funcs=length
+refused "regex" num_generations=4 "reward_funcs=regex:("
+refused "the answer .Lily. has no number" num_generations=4 reward_funcs=number
+refused "lenght" num_generations=4 reward_funcs=lenght:20 --dry-run
+[ ! -e "$work/no" ] || fail "what was refused left an output folder"
 refused "reward_adapter is missing" num_generations=4
 refused "exit 3" num_generations=4 reward_funcs="program:exit 3"
 refused "missing_eos" num_generations=4 reward_funcs=length:20 missing_eos=replace
