@@ -17,7 +17,8 @@ static const char help[] = "usage: plumb inspect [--json] FILE|DIR\n"
                            "\n"
                            "  FILE     a .safetensors file, an index (*.safetensors.index.json) or a .gguf file\n"
                            "  DIR      a Hugging Face model (config.json, model.safetensors or its index)\n"
-                           "           or a PEFT adapter (adapter_config.json, adapter_model.safetensors)\n"
+                           "           or a PEFT adapter (adapter_config.json, adapter_model.safetensors),\n"
+                           "           or a value head alone (value_head.safetensors)\n"
                            "  --json   print one JSON object instead of text\n"
                            "  --help   print this\n"
                            "\n"
@@ -238,9 +239,10 @@ static plumb_status put_config(json_t *report, const char *path, const char *con
 }
 
 static plumb_status describe_folder(json_t *report, const char *path) {
-    char *adapter = NULL, *config = NULL;
+    char *adapter = NULL, *config = NULL, *head = NULL;
     plumb_status status = plumb_path_join(&adapter, path, "adapter_config.json");
     if (status == PLUMB_OK) status = plumb_path_join(&config, path, "config.json");
+    if (status == PLUMB_OK) status = plumb_path_join(&head, path, "value_head.safetensors");
     if (status != PLUMB_OK) goto done;
     if (plumb_path_exists(adapter)) {
         status = put(report, "format", json_string("adapter"));
@@ -250,6 +252,9 @@ static plumb_status describe_folder(json_t *report, const char *path) {
         status = put(report, "format", json_string("model"));
         if (status == PLUMB_OK) status = put_config(report, config, model_fields);
         if (status == PLUMB_OK) status = describe_safetensors(report, path, NULL);
+    } else if (plumb_path_exists(head)) {
+        status = put(report, "format", json_string("value head"));
+        if (status == PLUMB_OK) status = describe_safetensors(report, path, "value_head");
     } else {
         status = describe_safetensors(report, path, NULL);
         if (status != PLUMB_OK) plumb_error_prefix(status, "neither config.json nor adapter_config.json is there");
@@ -257,6 +262,7 @@ static plumb_status describe_folder(json_t *report, const char *path) {
 done:
     free(adapter);
     free(config);
+    free(head);
     return status;
 }
 

@@ -14,7 +14,7 @@
 #include "plumb/zero.h"
 
 enum { PLUMB_STATS = 12 }; /* numbers that a recipe keeps per sample */
-enum { PLUMB_NUMERICS = 4 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
+enum { PLUMB_NUMERICS = 5 }; /* grows when the program comes to other bits: cutting of batches, order of sums */
 
 typedef struct plumb_micro_batch { /* samples [first, first+count) of step.members */
     int32_t first, count;

@@ -81,7 +81,7 @@ static plumb_status examine(rebuild *r, const char *name) {
     return status == PLUMB_E_FORMAT || status == PLUMB_E_DATA ? leave_out(r, name, plumb_error_message()) : status;
 }
 
-static int is_data(const struct dirent *e) { return trajectory_is_data(e->d_name) && strlen(e->d_name) < TRAJECTORY_NAME; }
+static int is_data(const struct dirent *e) { return e->d_type != DT_DIR && trajectory_is_data(e->d_name) && strlen(e->d_name) < TRAJECTORY_NAME; }
 
 static plumb_status examine_all(rebuild *r) {
     struct dirent **list;
@@ -191,11 +191,16 @@ static void note_lost(const rebuild *r, const trajectory_manifest *m, plumb_traj
 }
 
 /* --- write -------------------------------------------------------------------------------------------------------- */
-static plumb_status put_aside(const rebuild *r, const char *name) {
-    char *from = NULL, *to = NULL, aside[TRAJECTORY_NAME + 16];
+static plumb_status put_aside(const rebuild *r, const char *name) { /* as NAME.left-out, .left-out.2, … */
+    char *from = NULL, *to = NULL, aside[TRAJECTORY_NAME + 32];
     snprintf(aside, sizeof aside, "%s.left-out", name);
     plumb_status status = plumb_path_join(&from, r->dir, name);
     if (status == PLUMB_OK) status = plumb_path_join(&to, r->dir, aside);
+    for (int i = 2; status == PLUMB_OK && plumb_path_exists(to); i++) {
+        free(to), to = NULL;
+        snprintf(aside, sizeof aside, "%s.left-out.%d", name, i);
+        status = plumb_path_join(&to, r->dir, aside);
+    }
     if (status == PLUMB_OK && rename(from, to)) status = plumb_error(PLUMB_E_IO, "%s: cannot be renamed: %m", from);
     free(from);
     free(to);

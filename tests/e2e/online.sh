@@ -83,6 +83,8 @@ refused_head() { # what is said, COMMAND, settings
     [ "$code" -eq 1 ] || fail "plumb ${*:2}: exit code $code"
     has "$work/log" "$1"
 }
+"$plumb" inspect "$work/whole/value" >"$work/log" || fail "inspect of a value head: exit code $?"
+has "$work/log" 'value head'
 refused_head "value_adapter: .* is a value head alone; expected value_model: trunk" ppo value_adapter="$work/whole/value"
 refused_head "adapter: .* is a value head alone; plumb ppo" ppo adapter="$work/whole/value"
 

@@ -100,9 +100,12 @@ show "$run" --iteration 1-4
 truncate -s -100 "$run/trajectories/iterations-000001-000004.h5"
 cp -r "$run" "$work/again"
 rm "$manifest"
+echo earlier >"$run/trajectories/iterations-000001-000004.h5.left-out"
+mkdir "$run/trajectories/iteration-000099.w0.h5"
 refused 1 'left out: .*iterations-000001-000004\.h5' "$run" --rebuild
 has "$work/log" '^rebuilt: 2 iterations, 96 sequences'
 show "$run" --verify
-[ -f "$run/trajectories/iterations-000001-000004.h5.left-out" ] || fail "it was not put aside"
+[ -f "$run/trajectories/iterations-000001-000004.h5.left-out.2" ] || fail "it was not put aside"
+has "$run/trajectories/iterations-000001-000004.h5.left-out" '^earlier$'
 show "$work/again" --rebuild --partial
 has "$work/log" 'left out: .*iterations-000001-000004\.h5'
