@@ -55,19 +55,20 @@ static inline char *bench_large_block(size_t bytes) {
     return block;
 }
 /* GB/s of reading a piece of memory, every thread its own part. */
-__attribute__((target("avx2"))) static inline double bench_read(const char *memory, int64_t bytes, int threads) {
+static inline double bench_read(const char *memory, int64_t bytes, int threads) {
+    typedef int64_t v4 __attribute__((vector_size(32)));
     double start = plumb_clock();
-    long long total = 0;
+    int64_t total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)
     {
         int64_t part = bytes / threads / 256 * 256;
-        const __m256i *p = (const __m256i *)(memory + part * omp_get_thread_num());
-        __m256i s[8] = {_mm256_setzero_si256()};
+        const v4 *p = (const v4 *)(memory + part * omp_get_thread_num());
+        v4 s[8] = {{0}};
         for (int64_t i = 0; i + 8 <= part / 32; i += 8) {
             for (int j = 0; j < 4; j++) __builtin_prefetch((const char *)(p + i) + 4096 + 64 * j);
-            for (int j = 0; j < 8; j++) s[j] = _mm256_xor_si256(s[j], _mm256_load_si256(p + i + j));
+            for (int j = 0; j < 8; j++) s[j] ^= p[i + j];
         }
-        for (int j = 0; j < 8; j++) total += _mm256_extract_epi64(s[j], 0);
+        for (int j = 0; j < 8; j++) total += s[j][0] + s[j][1] + s[j][2] + s[j][3];
     }
     bench_sink = (float)total;
     return (double)bytes / (plumb_clock() - start) / 1e9;

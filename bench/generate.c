@@ -75,6 +75,7 @@ int main(int argc, char **argv) {
         if (seconds[0] < best) best = seconds[0];
         if (seconds[1] < best_decode) best_decode = seconds[1];
         decode += seconds[1];
+        plumb_comm_barrier(PLUMB_AXIS_WORLD);
         for (double until = plumb_clock() + 0.2; plumb_clock() < until; reads++) reading += (double)read_bytes / bench_read(memory, read_bytes, threads) / 1e9;
     }
     plumb_comm_sum_i64(PLUMB_AXIS_WORLD, &prompt_tokens, 1);
@@ -82,7 +83,7 @@ int main(int argc, char **argv) {
     if (rank == 0) {
         printf("batch %3lld  %s %-6s  %lld ranks x %d threads: %8.1f tokens/s, prompts (%lld tokens) included; %8.1f decoding alone, %6.2f ms a pass\n", (long long)batch, argv[4], argv[5],
                (long long)ranks, threads, (double)(batch * tokens) / best, (long long)prompt_tokens, (double)(batch * (tokens - 1)) / best_decode, 1e3 * best_decode / (double)(tokens - 1));
-        printf("    %.0f MB of weights a pass: %.1f GB/s over %d rounds, %.0f %% of %.1f read in turns with them\n", bytes / 1e6, rate, rounds, 100 * rate / plain, plain);
+        if (tokens > 1) printf("    %.0f MB of weights a pass: %.1f GB/s over %d rounds, %.0f %% of %.1f read in turns with them\n", bytes / 1e6, rate, rounds, 100 * rate / plain, plain);
     }
     plumb_rollout_free(engine);
     plumb_model_free(m);

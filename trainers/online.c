@@ -237,7 +237,7 @@ static plumb_status pass(plumb_online *o, plumb_scorer who, bool values, double 
     return PLUMB_OK;
 }
 plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) { return pass(o, (plumb_scorer){o->s->model, view}, false, out); }
-plumb_status plumb_online_values(plumb_online *o, double *out) { return plumb_online_on_trunk(o) ? PLUMB_OK : pass(o, o->critic, true, out); }
+plumb_status plumb_online_values(plumb_online *o) { return plumb_online_on_trunk(o) ? PLUMB_OK : pass(o, o->critic, true, o->t.values); }
 
 /* --- learning --------------------------------------------------------------------------------------------------------------------------------------- */
 /* The k-th mini-batch of a pass, into s->plan: whole groups, in an order by seed, iteration and pass. */

@@ -2,7 +2,7 @@
  *
  *   sample   prompts are dealt to ranks; each completes its share with the rollout engine; all receive all completions
  *   score    reward functions on a rank's own completions, a reward model on trees of them; weighted sum, penalties
- *   pass     log-probabilities or values of every completion token under a view of the model
+ *   pass     log-probabilities or values of every completion token under a view of the model; values of a head on the policy come with the sampling
  *   learn    trees of a mini-batch are cut into micro-batches, as in the other recipes
  *   log      trajectories to HDF5, one file per writer
  *
@@ -67,10 +67,10 @@ static inline bool plumb_online_on_trunk(const plumb_online *o) { return o->crit
 /* The functions below are collective. TERM sets s->interrupted, alike on every rank; what follows is then left out. */
 plumb_status plumb_online_sample(plumb_online *o) PLUMB_CHECKED;
 plumb_status plumb_online_score(plumb_online *o) PLUMB_CHECKED;
-/* out [n_tokens]: log-probabilities of all completion tokens under a view of the policy, or what the value model expects at the states before them.
- * On the trunk sampling has brought the values already. */
+/* out [n_tokens]: log-probabilities of all completion tokens under a view of the policy. */
 plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) PLUMB_CHECKED;
-plumb_status plumb_online_values(plumb_online *o, double *out) PLUMB_CHECKED;
+/* Into t.values: what the value model expects at the states before the tokens. On the trunk sampling has brought that already. */
+plumb_status plumb_online_values(plumb_online *o) PLUMB_CHECKED;
 /* `passes` passes over the completions, each in num_mini_batches updates: `work` computes a micro-batch of trees, notes statistics and runs backward. Leaves sums, first_log_ratio,
  * last, and the policy's log-probabilities as the first pass found them in t.policy_logp. */
 plumb_status plumb_online_learn(plumb_online *o, int64_t passes, plumb_micro_batch_work work) PLUMB_CHECKED;

@@ -121,7 +121,7 @@ static plumb_status iterate(plumb_online *o) {
     PLUMB_TRY(plumb_online_sample(o));
     PLUMB_TRY(plumb_online_score(o));
     PLUMB_TRY(plumb_online_logprobs(o, PLUMB_VIEW_REFERENCE, o->t.ref_logp));
-    PLUMB_TRY(plumb_online_values(o, o->t.values));
+    PLUMB_TRY(plumb_online_values(o));
     if (s->interrupted) return plumb_online_after(o);
     plumb_ppo_estimate(s->o, s->kl_coef, &o->t, &x->e);
     x->explained = explained_variance(&o->t);

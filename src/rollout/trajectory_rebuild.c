@@ -70,6 +70,11 @@ static plumb_status check_content(rebuild *r, plumb_hdf5 *f, file *found) {
 static plumb_status examine(rebuild *r, const char *name) {
     plumb_hdf5 *f = NULL;
     file found = {0};
+    char *path = NULL;
+    PLUMB_TRY(plumb_path_join(&path, r->dir, name));
+    bool folder = plumb_path_is_dir(path);
+    free(path);
+    if (folder) return PLUMB_OK;
     PLUMB_TRY(plumb_grow(&r->files, &r->capacity, r->count + 1, sizeof *r->files));
     plumb_status status = trajectory_open_new(&f, r->dir, name, &found.entry);
     if (status == PLUMB_OK) status = check_content(r, f, &found);
@@ -81,7 +86,7 @@ static plumb_status examine(rebuild *r, const char *name) {
     return status == PLUMB_E_FORMAT || status == PLUMB_E_DATA ? leave_out(r, name, plumb_error_message()) : status;
 }
 
-static int is_data(const struct dirent *e) { return e->d_type != DT_DIR && trajectory_is_data(e->d_name) && strlen(e->d_name) < TRAJECTORY_NAME; }
+static int is_data(const struct dirent *e) { return trajectory_is_data(e->d_name) && strlen(e->d_name) < TRAJECTORY_NAME; }
 
 static plumb_status examine_all(rebuild *r) {
     struct dirent **list;

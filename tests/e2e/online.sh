@@ -27,27 +27,29 @@ online() { # ranks, command, folder, further settings
     ranks "$n" "$command" model="$model" train_file="$work/prompts.jsonl" determinism=elastic max_completion_length=40 batch_size=8 max_steps=3 learning_rate=1e-3 \
         micro_batch_tokens=100 output_dir="$folder" "$@"
 }
-check() { # command, settings
-    local command=$1
-    shift
+check() { # command, folders, settings
+    local command=$1 folder=$2
+    shift 2
     for n in 1 2 3; do
-        online $n "$command" "$work/$command$n" "$@"
+        online $n "$command" "$work/$folder$n" "$@"
         [ "$code" -eq 0 ] || fail "plumb $command on $n ranks: exit code $code"
     done
     for n in 2 3; do
-        same "$work/${command}1/adapter/adapter_model.safetensors" "$work/$command$n/adapter/adapter_model.safetensors"
-        same <(metric "$work/${command}1/metrics.jsonl" reward) <(metric "$work/$command$n/metrics.jsonl" reward)
+        same "$work/${folder}1/adapter/adapter_model.safetensors" "$work/$folder$n/adapter/adapter_model.safetensors"
+        same <(metric "$work/${folder}1/metrics.jsonl" reward) <(metric "$work/$folder$n/metrics.jsonl" reward)
     done
-    [ "$(metric "$work/${command}2/metrics.jsonl" policy/first_log_ratio | tr '\n' ' ')" = "0 0 0 " ] || fail "plumb $command: the log-ratio at the first update is not 0"
-    "$plumb" trajectories "$work/${command}3" --verify >"$work/log" 2>&1 || fail "plumb trajectories --verify"
-    "$plumb" replay "$work/${command}3" >"$work/log" 2>&1 || fail "plumb replay"
+    [ "$(metric "$work/${folder}2/metrics.jsonl" policy/first_log_ratio | tr '\n' ' ')" = "0 0 0 " ] || fail "plumb $command: the log-ratio at the first update is not 0"
+    "$plumb" trajectories "$work/${folder}3" --verify >"$work/log" 2>&1 || fail "plumb trajectories --verify"
+    "$plumb" replay "$work/${folder}3" >"$work/log" 2>&1 || fail "plumb replay"
     [ "$(grep -c "rewards 0, advantages 0, returns 0;" "$work/log")" -eq 3 ] || fail "replay differs from the log"
 }
-check ppo reward_adapter="$work/reward/adapter" num_mini_batches=2 adap_kl_ctrl=true
+check ppo ppo reward_adapter="$work/reward/adapter" num_mini_batches=2 adap_kl_ctrl=true
 [ "$(metric "$work/ppo1/metrics.jsonl" kl | head -n 1)" = 0 ] || fail "KL is not 0 at the first iteration"
 has "$work/ppo1/value/adapter_config.json" SEQ_CLS
-check grpo reward_adapter="$work/reward/adapter" reward_funcs=length:20,regex:Lily,regex:Tom reward_weights=1,0.5,2,1 num_generations=4 beta=0.04 num_iterations=2
-check rloo reward_funcs=length:20 num_generations=4 min_new_tokens=3 top_k=50
+check grpo grpo reward_adapter="$work/reward/adapter" reward_funcs=length:20,regex:Lily,regex:Tom reward_weights=1,0.5,2,1 num_generations=4 beta=0.04 num_iterations=2
+check rloo rloo reward_funcs=length:20 num_generations=4 min_new_tokens=3 top_k=50
+
+check ppo on-trunk reward_funcs=length:20 value_model=trunk num_mini_batches=2 # values come from the ranks that drew the tokens
 
 # The value head on the policy's trunk; the adapter stays a language model's.
 online 2 ppo "$work/trunk" reward_adapter="$work/reward/adapter" value_model=trunk

@@ -41,7 +41,7 @@ static inline float *plumb_kv_page(const plumb_kv *kv, int64_t layer, int64_t sl
 }
 
 /* Working memory of operations, kept between calls. NULL after latching a fault. Not zeroed; 64-byte aligned. */
-enum { SCRATCH_PANELS, SCRATCH_RESULT, SCRATCH_LOGITS, SCRATCH_ENTROPY, SCRATCH_ATTENTION, SCRATCH_PAGES, SCRATCH_SUMS, SCRATCH_WEIGHTS, SCRATCH_COUNT };
+enum { SCRATCH_PANELS, SCRATCH_RESULT, SCRATCH_LOGITS, SCRATCH_ENTROPY, SCRATCH_ATTENTION, SCRATCH_PAGES, SCRATCH_ROWS, SCRATCH_WEIGHTS, SCRATCH_COUNT };
 typedef struct plumb_cpu_state {
     void *scratch[SCRATCH_COUNT];
     size_t scratch_bytes[SCRATCH_COUNT];

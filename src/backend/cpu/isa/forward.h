@@ -1,4 +1,4 @@
-/* The forward product y = sum_t x_t w_t^T + bias.  Few rows (decoding) go through few.h; more of them serve a group of panels chunk by chunk: the rows of x
+/* The forward product y = sum_t x_t w_t^T + bias.  Few rows (decoding) go through few.h; more of them serve a group of panels chunk by chunk, a slice of rows after the other: the rows of x
  * stay in the L2 cache while the weight streams by, fetched one place ahead. The bits are the same. A quantised weight takes its place in either walk as one chunk. */
 #ifndef PLUMB_FORWARD_H
 #define PLUMB_FORWARD_H
@@ -14,7 +14,7 @@ INLINE const float *vectors_at(side s, int64_t q, int64_t count, int64_t r0, int
 
 /* --- y = sum_t x_t w_t^T + bias -------------------------------------------------------------------------------------------------- */
 /* Sums grow in a small dense block [panel][M][32] that stays in L2, not in y, whose rows lie a page apart: that was half of the time. */
-enum { GROUP_FLOATS = 1 << 16, GROUP_PANELS = 9 }; /* panels in threes make whole strips of 48 lanes */
+enum { GROUP_FLOATS = 1 << 16, GROUP_PANELS = 9, SLICE_ROWS = 640 }; /* panels in threes make whole strips of 48 lanes */
 INLINE int64_t panels_in_group(int64_t M) { return plumb_max64(1, plumb_min64(GROUP_PANELS, GROUP_FLOATS / (M * BLOCK))); }
 
 /* Where a thread stands in its walk over groups of panels, terms and chunks. */
@@ -38,12 +38,12 @@ static ahead weight_ahead(plumb_backend *be, const plumb_term *terms, const walk
     return (ahead){(const char *)side_at(w, p->first * BLOCK, p->r0), p->count, p->n * BLOCK * w.element / 64, w.p * BLOCK * w.element};
 }
 /* One chunk of one term for a group of panels: the rows of x stay in L2 while the weight streams by, fetched one place ahead. */
-static void forward_chunk(plumb_backend *be, float *sums, int64_t M, const plumb_term *term, const walk *p, uint32_t *pairs, ahead next) {
+static void forward_chunk(plumb_backend *be, float *sums, share rows, const plumb_term *term, const walk *p, uint32_t *pairs, ahead next) {
     bool bf16 = is_bf16(be);
     side x = operand_side(be, term->x), w = weight_side(be, term->w);
-    int64_t apart, lanes = plumb_round_up(plumb_min64(p->count * BLOCK, term->w->n - p->first * BLOCK), HALF); /* the sums' lanes are padded */
+    int64_t M = rows.last - rows.first, apart, lanes = plumb_round_up(plumb_min64(p->count * BLOCK, term->w->n - p->first * BLOCK), HALF); /* the sums' lanes are padded */
     const float *b = vectors_at(w, p->first * BLOCK, p->count, p->r0, p->n, bf16, pairs, &apart);
-    strip_run(&(strip){.a = side_at(x, p->r0, 0), .a_block = x.p * (bf16 ? 16 : 32), .b = b, .b_panel = apart, .c = sums, .ldc = BLOCK, .c_panel = M * BLOCK, .rows = M,
+    strip_run(&(strip){.a = side_at(x, p->r0, rows.first), .a_block = x.p * (bf16 ? 16 : 32), .b = b, .b_panel = apart, .c = sums, .ldc = BLOCK, .c_panel = M * BLOCK, .rows = M,
                        .lanes = lanes, .reduction = words(p->n, bf16), .add = p->term > 0 || p->r0 > 0, .bf16 = bf16, .next = next});
 }
 /* Sums to rows of y, plus bias. */
@@ -59,38 +59,44 @@ static void finish_group(plumb_tensor y, const float *sums, const float *bias, i
         }
     }
 }
-/* What is known of the rows (quantized.h), by operand and storage. */
-enum { MAX_FACTS = 4 * PLUMB_MAX_PRODUCTS };
-typedef struct facts { const plumb_operand *x; plumb_storage storage; float *at; } facts;
-typedef struct facts_list { facts of[MAX_FACTS]; int count; int64_t blocks; } facts_list;
-static const facts *facts_for(const facts_list *l, const plumb_term *t) { /* NULL: there are none */
+/* Rows by blocks (quantized.h) of all products in a call: one for each operand and storage. */
+enum { MAX_ROW_BLOCKS = 4 * PLUMB_MAX_PRODUCTS };
+typedef struct row_blocks_list { row_blocks of[MAX_ROW_BLOCKS]; int count; int64_t total; } row_blocks_list;
+static const row_blocks *row_blocks_for(const row_blocks_list *l, const plumb_term *t) { /* NULL: there are none */
     for (int i = 0; i < l->count; i++)
         if (l->of[i].x == t->x && l->of[i].storage == t->w->storage) return &l->of[i];
     return NULL;
 }
 /* Lists what the products need and finds memory for it; false after latching a fault. */
-static bool list_facts(plumb_backend *be, facts_list *l, const plumb_product *products, int count) {
-    int64_t size = 0;
+static bool list_row_blocks(plumb_backend *be, row_blocks_list *l, const plumb_product *products, int count) {
+    size_t bytes = 0;
+    bool bf16 = is_bf16(be);
     for (int i = 0; i < count; i++)
         for (int t = 0; t < products[i].n_terms; t++) {
             const plumb_term *term = &products[i].terms[t];
-            if (!facts_size(term->x, term->w->storage, is_bf16(be)) || facts_for(l, term)) continue;
-            if (l->count == MAX_FACTS) {
-                plumb_backend_set_fault(be, PLUMB_E_DEVICE, "a call with more than %d operands for quantised weights", MAX_FACTS);
+            if (!takes_blocks(term->w->storage, bf16) || row_blocks_for(l, term)) continue;
+            if (l->count == MAX_ROW_BLOCKS) {
+                plumb_backend_set_fault(be, PLUMB_E_DEVICE, "a call with more than %d operands for quantised weights", MAX_ROW_BLOCKS);
                 return false;
             }
-            l->of[l->count++] = (facts){term->x, term->w->storage, NULL};
-            l->blocks += term->x->rows * blocks_of(term->x->cols), size += facts_size(term->x, term->w->storage, is_bf16(be));
+            l->of[l->count++] = (row_blocks){.x = term->x, .storage = term->w->storage};
+            l->total += blocks_in(term->x);
+            bytes += (size_t)blocks_in(term->x) * (sizeof(float) + (takes_whole_numbers(term->w->storage, bf16) ? BLOCK * sizeof(int16_t) : 0));
         }
-    float *at = size ? plumb_cpu_scratch(be, SCRATCH_SUMS, (size_t)size * sizeof(float)) : NULL;
-    for (int i = 0; at && i < l->count; i++) l->of[i].at = at, at += facts_size(l->of[i].x, l->of[i].storage, is_bf16(be));
-    return !size || at;
+    char *at = bytes ? plumb_cpu_scratch(be, SCRATCH_ROWS, bytes) : NULL;
+    for (int i = 0; at && i < l->count; i++) {
+        row_blocks *r = &l->of[i];
+        r->each = (float *)at, at += (size_t)blocks_in(r->x) * sizeof(float);
+        if (!takes_whole_numbers(r->storage, bf16)) continue;
+        r->whole = (int16_t *)at, at += (size_t)blocks_in(r->x) * BLOCK * sizeof(int16_t);
+    }
+    return !bytes || at;
 }
-/* The threads of a team share the blocks, and must meet before the facts are used. */
-static void note_facts(plumb_backend *be, const facts_list *l) {
+/* The threads of a team share the blocks, and must meet before they are used. */
+static void find_row_blocks(plumb_backend *be, const row_blocks_list *l) {
     for (int i = 0; i < l->count; i++) {
         share blocks = my_share(blocks_of(l->of[i].x->cols));
-        note_blocks(l->of[i].at, l->of[i].x, l->of[i].storage, is_bf16(be), blocks.first, blocks.last);
+        find_blocks(&l->of[i], is_bf16(be), blocks.first, blocks.last);
     }
 }
 typedef struct forward_job { /* a forward product, as its threads see it */
@@ -100,21 +106,21 @@ typedef struct forward_job { /* a forward product, as its threads see it */
     int n_terms;
     int64_t panels;
     const float *bias;
-    const facts_list *facts;
+    const row_blocks_list *blocks;
     float *sums;   /* with many rows: of all threads */
     uint32_t *pairs;
     int64_t group;
 } forward_job;
-static void quantized_panels(const forward_job *f, int t, float *sums, int64_t first, int64_t count) {
-    const facts *known = facts_for(f->facts, &f->terms[t]);
-    quantized_term(f->be, &f->terms[t], known ? known->at : NULL, sums, f->y.rows, first, count, t > 0);
+static void quantized_panels(const forward_job *f, int t, float *sums, share rows, int64_t first, int64_t count) {
+    const plumb_term *term = &f->terms[t];
+    quantized_term(f->be, &(quant_job){.term = term, .rows = row_blocks_for(f->blocks, term), .sums = sums, .m0 = rows.first, .M = rows.last - rows.first, .first = first, .count = count, .add = t > 0});
 }
 
 /* A thread's panels with many rows: groups of panels, terms, chunks. */
-static void forward_many(const forward_job *f, share panels) {
+static void forward_slice(const forward_job *f, share panels, share rows) {
     bool bf16 = is_bf16(f->be), more = panels.first < panels.last;
-    int64_t me = omp_get_thread_num(), M = f->y.rows;
-    float *sums = f->sums + me * f->group * M * BLOCK;
+    int64_t me = omp_get_thread_num();
+    float *sums = f->sums + me * f->group * plumb_min64(f->y.rows, SLICE_ROWS) * BLOCK;
     uint32_t *pairs = f->pairs + me * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK;
     walk p = walk_at(f->terms, bf16, panels, f->group, panels.first, 0, 0);
     while (more) {
@@ -122,27 +128,31 @@ static void forward_many(const forward_job *f, share panels) {
         const plumb_term *term = &f->terms[now.term];
         more = walk_next(&p, f->terms, f->n_terms, bf16, panels, f->group);
         ahead next = more ? weight_ahead(f->be, f->terms, &p) : (ahead){0};
-        if (is_quantized(term->w)) quantized_panels(f, now.term, sums, now.first, now.count);
-        else forward_chunk(f->be, sums, M, term, &now, pairs, next);
-        if (!more || p.first != now.first) finish_group(f->y, sums, f->bias, now.first, now.count);
+        if (is_quantized(term->w)) quantized_panels(f, now.term, sums, rows, now.first, now.count);
+        else forward_chunk(f->be, sums, rows, term, &now, pairs, next);
+        if (!more || p.first != now.first) finish_group(plumb_tensor_rows(f->y, rows.first, rows.last - rows.first), sums, f->bias, now.first, now.count);
     }
+}
+static void forward_many(const forward_job *f, share panels) {
+    int64_t M = f->y.rows, slices = (M + SLICE_ROWS - 1) / SLICE_ROWS;
+    for (int64_t i = 0; i < slices; i++) forward_slice(f, panels, (share){tile_begin(M, slices, i), tile_begin(M, slices, i + 1)});
 }
 /* And with few: panel after panel. */
 static void forward_few(const forward_job *f, share panels) {
     float sums[FEW_ROWS * BLOCK] __attribute__((aligned(64)));
     for (int64_t p = panels.first; p < panels.last; p++) {
         for (int t = 0; t < f->n_terms; t++)
-            if (is_quantized(f->terms[t].w)) quantized_panels(f, t, sums, p, 1);
+            if (is_quantized(f->terms[t].w)) quantized_panels(f, t, sums, (share){0, f->y.rows}, p, 1);
             else few_term(f->be, sums, f->y.rows, &f->terms[t], p, t > 0);
         finish_group(f->y, sums, f->bias, p, 1);
     }
 }
 /* The threads share the panels of each product, and meet when all are done. */
 static void op_linear_forward(plumb_backend *be, const plumb_product *products, int count) {
-    int64_t M = products->y.rows, work = 0, group = M ? panels_in_group(M) : 1;
+    int64_t M = products->y.rows, work = 0, most = plumb_min64(M, SLICE_ROWS), group = M ? panels_in_group(most) : 1;
     bool little = few_rows(M, is_bf16(be));
     forward_job jobs[PLUMB_MAX_PRODUCTS];
-    facts_list known = {.count = 0};
+    row_blocks_list blocks = {.count = 0};
     if (!M) return;
     if (count > PLUMB_MAX_PRODUCTS) {
         plumb_backend_set_fault(be, PLUMB_E_DEVICE, "%d products in one call; at most %d", count, PLUMB_MAX_PRODUCTS);
@@ -159,16 +169,16 @@ static void op_linear_forward(plumb_backend *be, const plumb_product *products, 
     uint32_t *pairs = NULL;
     if (!little) {
         pairs = plumb_cpu_scratch(be, SCRATCH_PANELS, (size_t)threads * GROUP_PANELS * CHUNK_BF16 / 2 * BLOCK * sizeof(uint32_t));
-        sums = plumb_cpu_scratch(be, SCRATCH_RESULT, (size_t)(group * M * BLOCK * threads) * sizeof(float));
+        sums = plumb_cpu_scratch(be, SCRATCH_RESULT, (size_t)(group * most * BLOCK * threads) * sizeof(float));
     }
-    if ((!little && (!pairs || !sums)) || !list_facts(be, &known, products, count)) return;
-    for (int i = 0; i < count; i++) jobs[i].facts = &known, jobs[i].sums = sums, jobs[i].pairs = pairs;
-    bool alone = known.blocks < 128; /* cheaper than a meeting of threads */
-    if (alone) note_facts(be, &known);
+    if ((!little && (!pairs || !sums)) || !list_row_blocks(be, &blocks, products, count)) return;
+    for (int i = 0; i < count; i++) jobs[i].blocks = &blocks, jobs[i].sums = sums, jobs[i].pairs = pairs;
+    bool alone = blocks.total < 128; /* cheaper than a meeting of threads */
+    if (alone) find_row_blocks(be, &blocks);
 #pragma omp parallel num_threads(threads)
     {
         if (!alone) {
-            note_facts(be, &known);
+            find_row_blocks(be, &blocks);
 #pragma omp barrier
         }
         for (int i = 0; i < count; i++)

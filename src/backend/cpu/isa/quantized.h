@@ -14,9 +14,10 @@
  *   sum = fma(m_b, X_b, sum)           4 bit; X_b = sum of the block of x as packed: lanes l and l+16, then the fixed tree
  *
  * 8 bit in bf16: x becomes whole numbers as well, x = n f with f a power of two for each row and block and |n| < 2^15: that keeps all eight bits of what is within 2^-7 of the block's
- * greatest, and no error is above 2^-15 of that. S_b = f * sum of n q, a sum in int32 that is exact in any order; a weight costs a quarter of the instructions that turn it into bf16.
+ * greatest; no error is above 2^-15 of that, and what is smaller still is lost. S_b = f * sum of n q, a sum in int32 that is exact in any order; a weight costs a quarter of the instructions
+ * that turn it into bf16. (A chain of bf16 would lose 2^-9 of the greatest itself; on SmolLM2 the log-probabilities are as far from those in fp32 as they were by such chains.)
  *
- * Bits depend on the row and the weight alone. Where vdpbf16ps exists a block stays in registers and serves several rows; elsewhere it is laid out for the tile. */
+ * Bits depend on the row and the weight alone. Where vdpbf16ps exists a block stays in registers and serves several rows; elsewhere it is laid out for the tile, or taken number by number. */
 #ifndef PLUMB_QUANTIZED_H
 #define PLUMB_QUANTIZED_H
 #include "few.h"
@@ -81,7 +82,6 @@ static void dequantize_row(const plumb_weight *w, int64_t row, float *to) {
 INLINE v16i block_whole(const char *block, plumb_storage storage, int64_t k, int64_t lane) {
     v16i q;
     if (storage == PLUMB_STORE_INT8) {
-        typedef int16_t h16i __attribute__((vector_size(32)));
         h16i pairs;
         memcpy(&pairs, block + byte_at(k / 2 * 2, lane), sizeof pairs);
         return __builtin_convertvector(pairs, v16i) << (int)(24 - k % 2 * 8) >> 24;
@@ -118,13 +118,16 @@ static void dequantize_panels(void *to, const plumb_weight *w, int64_t first, in
             }
 }
 
-/* --- what a product wants to know of its rows, once for all weights that meet them ---------------------------------------------------------- */
-/* 4 bit: X_b, [blocks][M]. 8 bit in bf16: whole numbers, pairs of int16 [blocks][M][16], then f, [blocks][M]. Otherwise nothing. Sizes are in floats. */
-INLINE bool in_whole_numbers(plumb_storage storage, bool bf16) { return storage == PLUMB_STORE_INT8 && bf16; }
-INLINE int64_t facts_size(const plumb_operand *x, plumb_storage storage, bool bf16) {
-    return x->rows * blocks_of(x->cols) * (storage == PLUMB_STORE_INT4 ? 1 : in_whole_numbers(storage, bf16) ? 17 : 0);
-}
-INLINE const float *factors_of(const plumb_operand *x, const float *facts) { return facts + x->rows * blocks_of(x->cols) * 16; }
+/* --- rows by blocks: what products with quantised weights want to know of x, found once for all of them ---------------------------------------- */
+typedef struct row_blocks {
+    const plumb_operand *x;
+    plumb_storage storage; /* of the weights */
+    float *each;           /* [blocks][rows]: X_b, or f with 8 bit in bf16 */
+    int16_t *whole;        /* [blocks][rows][32]: n with 8 bit in bf16 */
+} row_blocks;
+INLINE bool takes_whole_numbers(plumb_storage storage, bool bf16) { return storage == PLUMB_STORE_INT8 && bf16; }
+INLINE bool takes_blocks(plumb_storage storage, bool bf16) { return storage == PLUMB_STORE_INT4 || takes_whole_numbers(storage, bf16); }
+INLINE int64_t blocks_in(const plumb_operand *x) { return x->rows * blocks_of(x->cols); }
 
 INLINE int32_t greatest_bits(v16 a, v16 b) { /* of |x|, which as bits grow with it; what is not finite has 0x7f800000 and more */
     v16i x = (v16i)a & 0x7fffffff, y = (v16i)b & 0x7fffffff;
@@ -137,78 +140,91 @@ INLINE int32_t greatest_bits(v16 a, v16 b) { /* of |x|, which as bits grow with 
     return most;
 #endif
 }
-INLINE float power_of_two(int32_t exponent_field) {
-    int32_t bits = exponent_field << 23;
+INLINE float power_of_two(int32_t exponent) {
+    int32_t bits = (exponent + 127) << 23;
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
 }
 INLINE void put_whole(int16_t *to, v16 x, float scale) {
-    typedef int16_t h16i __attribute__((vector_size(32)));
     const v16 magic = v_set(12582912.0f); /* adding 1.5*2^23 rounds to a whole number, ties to even */
     h16i n = __builtin_convertvector(__builtin_convertvector(x * v_set(scale) + magic - magic, v16i), h16i);
     memcpy(to, &n, sizeof n);
 }
-/* One block of a row: bf16 x to n and f. Where x is not finite, f is not either. */
-static float whole_block(int16_t *to, const void *x, int64_t at) {
+/* x = n f for one block of a row in bf16; returns f. Where x is not finite, f is not either. */
+static float whole_block(int16_t *n, const void *x, int64_t at) {
     v16 low = load_16(x, at, true), high = load_16(x, at + 16, true);
-    int32_t greatest = greatest_bits(low, high), exponent = greatest >> 23;
-    if (exponent == 255) {
-        memset(to, 0, BLOCK * sizeof *to);
+    int32_t exponent = (greatest_bits(low, high) >> 23) - 127; /* the greatest lies in [2^exponent, twice that) */
+    if (exponent == 128) {
+        memset(n, 0, BLOCK * sizeof *n);
         return NAN;
     }
-    if (exponent < 15) exponent = 15; /* below 2^-112 the scale would not be a float */
-    put_whole(to, low, power_of_two(268 - exponent)); /* the greatest lands in [2^14, 2^15) */
-    put_whole(to + 16, high, power_of_two(268 - exponent));
+    if (exponent < -112) exponent = -112; /* or f would not be a normal float */
+    put_whole(n, low, power_of_two(14 - exponent));
+    put_whole(n + 16, high, power_of_two(14 - exponent));
     return power_of_two(exponent - 14);
 }
-static void note_blocks(float *facts, const plumb_operand *x, plumb_storage storage, bool bf16, int64_t first, int64_t last) {
-    bool whole = in_whole_numbers(storage, bf16);
-    float *each = whole ? facts + x->rows * blocks_of(x->cols) * 16 : facts;
+/* Blocks [first, last) of all rows. */
+static void find_blocks(const row_blocks *r, bool bf16, int64_t first, int64_t last) {
+    const plumb_operand *x = r->x;
     for (int64_t i = first * x->rows; i < last * x->rows; i++)
-        each[i] = whole ? whole_block((int16_t *)facts + i * BLOCK, x->data, i * BLOCK) : v_sum(load_16(x->data, i * BLOCK, bf16) + load_16(x->data, i * BLOCK + 16, bf16));
+        r->each[i] = r->whole ? whole_block(r->whole + i * BLOCK, x->data, i * BLOCK) : v_sum(load_16(x->data, i * BLOCK, bf16) + load_16(x->data, i * BLOCK + 16, bf16));
 }
 
-/* --- forward ------------------------------------------------------------------------------------------------------------------------- */
+/* --- forward: sums [panel][M][32] of M rows from m0 on and panels [first, first+count) go on from what is there, or begin ------------------------- */
+typedef struct quant_job {
+    const plumb_term *term;
+    const row_blocks *rows; /* NULL where the storage takes none */
+    float *sums;
+    int64_t m0, M, first, count;
+    bool add;
+} quant_job;
+
 #ifdef PLUMB_ISA_avx512bf16
-enum { QUANT_4_PASS = 12, QUANT_8_PASS = 8, QUANT_KEPT = 4 }; /* rows of a pass; up to how many keep their sums in registers, too */
+/* Rows of a pass, whose sums over a block stay in registers (8 bit: with more the compiler keeps some of them in memory, which took half of the speed); up to how many their sums over blocks do, too. */
+enum { QUANT_4_PASS = 12, QUANT_8_PASS = 8, QUANT_KEPT = 4 };
 typedef struct quant {
     const char *w; /* the panel's first block */
     int64_t blocks;
-    const float *x, *facts; /* of the pass's first row: pairs of bf16 and X_b, or pairs of whole numbers and f */
+    const char *x;     /* of the pass's first row: words, pairs of bf16 or of whole numbers [blocks][x_rows][16] */
+    const float *each; /* [blocks][x_rows] */
     int64_t x_rows;
     float *sums;
     bool add;
 } quant;
 typedef __m512 quant_sums[QUANT_4_PASS][2]; /* rows, halves */
-/* S_b of a block of 4 bit: a register of each half holds four pairs. */
-INLINE void quant_4_block(const char *w, const float *x, quant_sums c, const int rows) {
+INLINE __m512i word_everywhere(const char *x, int64_t i) {
+    int32_t word;
+    memcpy(&word, x + 4 * i, sizeof word);
+    return _mm512_set1_epi32(word);
+}
+/* S_b. The loops over a block are not unrolled as a whole: all prefetches would come at once, which took 15 %. */
+INLINE void quant_4_block(const char *w, const char *x, quant_sums c, const int rows) {
     const __m512i half_table = _mm512_set_epi16(0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0, 0x4170, 0x4160,
                                                 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0); /* 15..0 twice: bit 4 is the next nibble's */
     for (int i = 0; i < rows; i++) c[i][0] = c[i][1] = _mm512_setzero_ps();
-    _Pragma("GCC unroll 1") for (int g = 0; g < 4; g++) { /* see below */
+    _Pragma("GCC unroll 1") for (int g = 0; g < 4; g++) { /* a register of each half holds four pairs */
         __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + 256 + g * 64)};
         few_prefetch(w + g * 128, 2);
         _Pragma("GCC unroll 4") for (int s = 0; s < 4; s++) {
             __m512bh q[2];
             for (int h = 0; h < 2; h++) q[h] = (__m512bh)_mm512_permutexvar_epi16(s ? _mm512_srli_epi16(v[h], (unsigned)(4 * s)) : v[h], half_table);
             _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
-                __m512bh a = (__m512bh)_mm512_set1_ps(x[i * 16 + 4 * g + s]);
+                __m512bh a = (__m512bh)word_everywhere(x, i * 16 + 4 * g + s);
                 c[i][0] = _mm512_dpbf16_ps(c[i][0], a, q[0]);
                 c[i][1] = _mm512_dpbf16_ps(c[i][1], a, q[1]);
             }
         }
     }
 }
-/* Of 8 bit, in whole numbers. */
-INLINE void quant_8_block(const char *w, const float *x, const float *factors, quant_sums c, const int rows) {
+INLINE void quant_8_block(const char *w, const char *x, const float *factors, quant_sums c, const int rows) {
     __m512i n[QUANT_8_PASS][2];
     for (int i = 0; i < rows; i++) n[i][0] = n[i][1] = _mm512_setzero_si512();
-    _Pragma("GCC unroll 4") for (int p = 0; p < 16; p++) { /* unrolled as a whole, all its prefetches would come at once, and take 15 % */
+    _Pragma("GCC unroll 4") for (int p = 0; p < BLOCK / 2; p++) {
         __m512i q[2] = {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64))), _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64 + 32)))};
         few_prefetch(w + p * 64, 1);
-        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
-            __m512i a = _mm512_set1_epi32(((const int32_t *)x)[i * 16 + p]);
+        _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) {
+            __m512i a = word_everywhere(x, i * 16 + p);
             n[i][0] = _mm512_dpwssd_epi32(n[i][0], a, q[0]);
             n[i][1] = _mm512_dpwssd_epi32(n[i][1], a, q[1]);
         }
@@ -217,42 +233,40 @@ INLINE void quant_8_block(const char *w, const float *x, const float *factors, q
         for (int h = 0; h < 2; h++) c[i][h] = _mm512_mul_ps(_mm512_cvtepi32_ps(n[i][h]), _mm512_set1_ps(factors[i]));
 }
 /* S_b and X_b of a block, scaled, to the sums: in registers while rows are few. */
-INLINE void quant_finish(const char *w, quant_sums c, const float *facts, quant_sums kept, float *sums, bool begin, const int rows, const bool four) {
-    plumb_storage storage = four ? PLUMB_STORE_INT4 : PLUMB_STORE_INT8;
-    few_prefetch(w + (four ? 512 : 1024), 2);
+INLINE void quant_finish(const char *w, quant_sums c, const float *each, quant_sums kept, float *sums, bool begin, const int rows, const plumb_storage storage) {
+    few_prefetch(w + (storage == PLUMB_STORE_INT4 ? QUANT_4_SCALES : QUANT_8_SCALES), 2);
     _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
         __m512 scale = (__m512)block_scale(w, storage, 16 * h), minimum = (__m512)block_minimum(w, storage, 16 * h);
         _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
             float *out = sums + i * BLOCK + h * 16;
             __m512 sum = rows <= QUANT_KEPT ? kept[i][h] : begin ? _mm512_setzero_ps() : _mm512_loadu_ps(out);
             sum = _mm512_fmadd_ps(scale, c[i][h], sum);
-            if (four) sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(facts[i]), sum);
+            if (storage == PLUMB_STORE_INT4) sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(each[i]), sum);
             if (rows <= QUANT_KEPT) kept[i][h] = sum;
             else _mm512_storeu_ps(out, sum);
         }
     }
 }
 /* The rows of a pass through a panel. */
-INLINE void quant_shape(const quant *f, const int rows, const bool four) {
-    const int bytes = four ? 640 : 1152;
+INLINE void quant_shape(const quant *f, const int rows, const plumb_storage storage) {
     const bool keep = rows <= QUANT_KEPT;
-    const char *w = f->w;
-    const float *x = f->x, *facts = f->facts;
+    const char *w = f->w, *x = f->x;
+    const float *each = f->each;
     quant_sums kept;
     for (int i = 0; i < rows && keep; i++)
         for (int h = 0; h < 2; h++) kept[i][h] = f->add ? _mm512_loadu_ps(f->sums + i * BLOCK + h * 16) : _mm512_setzero_ps();
     for (int64_t b = 0; b < f->blocks; b++) {
         quant_sums c;
-        if (four) quant_4_block(w, x, c, rows);
-        else quant_8_block(w, x, facts, c, rows);
-        quant_finish(w, c, facts, kept, f->sums, b == 0 && !f->add, rows, four);
-        w += bytes, x += f->x_rows * 16, facts += f->x_rows;
+        if (storage == PLUMB_STORE_INT4) quant_4_block(w, x, c, rows);
+        else quant_8_block(w, x, each, c, rows);
+        quant_finish(w, c, each, kept, f->sums, b == 0 && !f->add, rows, storage);
+        w += plumb_qblock_bytes(storage), x += f->x_rows * 64, each += f->x_rows;
     }
     for (int i = 0; i < rows && keep; i++)
         for (int h = 0; h < 2; h++) _mm512_storeu_ps(f->sums + i * BLOCK + h * 16, kept[i][h]);
 }
-INLINE void quant_4_shape(const quant *f, const int rows) { quant_shape(f, rows, true); }
-INLINE void quant_8_shape(const quant *f, const int rows) { quant_shape(f, rows, false); }
+INLINE void quant_4_shape(const quant *f, const int rows) { quant_shape(f, rows, PLUMB_STORE_INT4); }
+INLINE void quant_8_shape(const quant *f, const int rows) { quant_shape(f, rows, PLUMB_STORE_INT8); }
 static __attribute__((noinline)) void quant_4(const quant *f, int rows) {
     switch (rows) { FEW_CASES(quant_4_shape) }
 }
@@ -260,35 +274,19 @@ static __attribute__((noinline)) void quant_8(const quant *f, int rows) {
     switch (rows) { FEW_CASES_8(quant_8_shape) }
 }
 /* Rows in passes, panels within: a pass's rows of x stay in the L1 cache. */
-static void quantized_in_registers(const plumb_term *term, const float *facts, float *sums, int64_t M, int64_t first, int64_t count, bool add) {
-    bool four = term->w->storage == PLUMB_STORE_INT4;
-    int64_t most = four ? QUANT_4_PASS : QUANT_8_PASS, passes = (M + most - 1) / most;
-    const float *x = four ? (const float *)term->x->data : facts, *each = four ? facts : factors_of(term->x, facts);
+static void quantized_bf16(const quant_job *j) {
+    const plumb_weight *w = j->term->w;
+    bool four = w->storage == PLUMB_STORE_INT4;
+    const char *x = four ? j->term->x->data : (const char *)j->rows->whole;
+    int64_t most = four ? QUANT_4_PASS : QUANT_8_PASS, passes = (j->M + most - 1) / most;
     for (int64_t p = 0; p < passes; p++) {
-        int64_t m = tile_begin(M, passes, p), rows = tile_begin(M, passes, p + 1) - m;
-        for (int64_t i = 0; i < count; i++) {
-            quant f = {.w = block_at(term->w, first + i, 0), .blocks = blocks_of(term->w->k), .x = x + m * 16, .facts = each + m, .x_rows = term->x->rows, .sums = sums + (i * M + m) * BLOCK, .add = add};
+        int64_t m = tile_begin(j->M, passes, p), rows = tile_begin(j->M, passes, p + 1) - m;
+        for (int64_t i = 0; i < j->count; i++) {
+            quant f = {.w = block_at(w, j->first + i, 0), .blocks = blocks_of(w->k), .x = x + (j->m0 + m) * 64, .each = j->rows->each + j->m0 + m, .x_rows = j->term->x->rows,
+                       .sums = j->sums + (i * j->M + m) * BLOCK, .add = j->add};
             (four ? quant_4 : quant_8)(&f, (int)rows);
         }
     }
-}
-#else
-/* The same in whole numbers, to the bit. */
-static void quantized_in_whole(const plumb_term *term, const float *facts, float *sums, int64_t M, int64_t first, int64_t count, bool add) {
-    const plumb_weight *w = term->w;
-    const float *factors = factors_of(term->x, facts);
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t b = 0; b < blocks_of(w->k); b++)
-            for (int64_t m = 0; m < M; m++)
-                for (int64_t lane = 0; lane < BLOCK; lane += 16) {
-                    const char *block = block_at(w, first + i, b);
-                    const int16_t *n = (const int16_t *)facts + (b * term->x->rows + m) * BLOCK;
-                    float *out = sums + (i * M + m) * BLOCK + lane;
-                    v16i s = {0};
-                    for (int64_t k = 0; k < BLOCK; k++) s = s + block_whole(block, w->storage, k, lane) * (int32_t)n[k];
-                    v16 product = __builtin_convertvector(s, v16) * v_set(factors[b * term->x->rows + m]);
-                    v_store(out, v_fma(block_scale(block, w->storage, lane), product, b || add ? v_load(out) : v_set(0)));
-                }
 }
 #endif
 
@@ -306,36 +304,54 @@ static void lay_out_block(float *to, const char *block, plumb_storage storage, b
         }
 }
 enum { QUANT_SLICE = 64 };
-static void quantized_by_tiles(const plumb_term *term, const float *facts, float *sums, int64_t M, int64_t first, int64_t count, bool add, bool bf16) {
+static void quantized_by_tiles(const quant_job *j, bool bf16) {
     float q[BLOCK * BLOCK] __attribute__((aligned(64))), products[QUANT_SLICE * BLOCK] __attribute__((aligned(64)));
-    const plumb_weight *w = term->w;
-    int64_t x_rows = term->x->rows;
-    for (int64_t i = 0; i < count; i++)
+    const plumb_weight *w = j->term->w;
+    int64_t x_rows = j->term->x->rows, words_of_block = words(BLOCK, bf16);
+    for (int64_t i = 0; i < j->count; i++)
         for (int64_t b = 0; b < blocks_of(w->k); b++) {
-            const char *block = block_at(w, first + i, b);
+            const char *block = block_at(w, j->first + i, b);
             lay_out_block(q, block, w->storage, bf16);
-            for (int64_t m0 = 0; m0 < M; m0 += QUANT_SLICE) {
-                int64_t rows = plumb_min64(QUANT_SLICE, M - m0), words_of_block = words(BLOCK, bf16);
-                strip_run(&(strip){.a = (const float *)term->x->data + (b * x_rows + m0) * words_of_block, .a_block = x_rows * words_of_block, .b = q, .c = products, .ldc = BLOCK, .rows = rows,
+            for (int64_t part = 0; part < j->M; part += QUANT_SLICE) {
+                int64_t rows = plumb_min64(QUANT_SLICE, j->M - part), at = b * x_rows + j->m0 + part;
+                strip_run(&(strip){.a = (const float *)j->term->x->data + at * words_of_block, .a_block = x_rows * words_of_block, .b = q, .c = products, .ldc = BLOCK, .rows = rows,
                                    .lanes = BLOCK, .reduction = words_of_block, .bf16 = bf16});
                 for (int64_t lane = 0; lane < BLOCK; lane += 16) {
                     v16 scale = block_scale(block, w->storage, lane), minimum = block_minimum(block, w->storage, lane);
                     for (int64_t m = 0; m < rows; m++) {
-                        float *out = sums + (i * M + m0 + m) * BLOCK + lane;
-                        v16 sum = v_fma(scale, v_load(products + m * BLOCK + lane), b || add ? v_load(out) : v_set(0));
-                        v_store(out, w->storage == PLUMB_STORE_INT4 ? v_fma(minimum, v_set(facts[b * x_rows + m0 + m]), sum) : sum);
+                        float *out = j->sums + (i * j->M + part + m) * BLOCK + lane;
+                        v16 sum = v_fma(scale, v_load(products + m * BLOCK + lane), b || j->add ? v_load(out) : v_set(0));
+                        v_store(out, w->storage == PLUMB_STORE_INT4 ? v_fma(minimum, v_set(j->rows->each[at + m]), sum) : sum);
                     }
                 }
             }
         }
 }
-/* One term for panels [first, first+count): sums [panel][M][32] go on from what is there, or begin. */
-static void quantized_term(plumb_backend *be, const plumb_term *term, const float *facts, float *sums, int64_t M, int64_t first, int64_t count, bool add) {
-#ifdef PLUMB_ISA_avx512bf16
-    if (is_bf16(be)) quantized_in_registers(term, facts, sums, M, first, count, add);
-#else
-    if (in_whole_numbers(term->w->storage, is_bf16(be))) quantized_in_whole(term, facts, sums, M, first, count, add);
+#ifndef PLUMB_ISA_avx512bf16
+/* Emulated bf16: 8 bit in whole numbers as above, to the bit where there is fma. */
+static void quantized_bf16(const quant_job *j) {
+    const plumb_weight *w = j->term->w;
+    int64_t x_rows = j->term->x->rows;
+    if (w->storage != PLUMB_STORE_INT8) {
+        quantized_by_tiles(j, true);
+        return;
+    }
+    for (int64_t i = 0; i < j->count; i++)
+        for (int64_t b = 0; b < blocks_of(w->k); b++)
+            for (int64_t m = 0; m < j->M; m++)
+                for (int64_t lane = 0; lane < BLOCK; lane += 16) {
+                    const char *block = block_at(w, j->first + i, b);
+                    int64_t at = b * x_rows + j->m0 + m;
+                    float *out = j->sums + (i * j->M + m) * BLOCK + lane;
+                    v16i s = {0};
+                    for (int64_t k = 0; k < BLOCK; k++) s = s + block_whole(block, w->storage, k, lane) * (int32_t)j->rows->whole[at * BLOCK + k];
+                    v16 product = __builtin_convertvector(s, v16) * v_set(j->rows->each[at]);
+                    v_store(out, v_fma(block_scale(block, w->storage, lane), product, b || j->add ? v_load(out) : v_set(0)));
+                }
+}
 #endif
-    else quantized_by_tiles(term, facts, sums, M, first, count, add, is_bf16(be));
+static void quantized_term(plumb_backend *be, const quant_job *j) {
+    if (is_bf16(be)) quantized_bf16(j);
+    else quantized_by_tiles(j, false);
 }
 #endif

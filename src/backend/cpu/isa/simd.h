@@ -11,6 +11,7 @@
 
 typedef float v16 __attribute__((vector_size(64)));
 typedef int32_t v16i __attribute__((vector_size(64)));
+typedef int16_t h16i __attribute__((vector_size(32)));
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE v16 v_load(const float *p) {
