@@ -36,7 +36,7 @@ static bool os_saves(uint32_t bits) {
 
 static bool has_isa(int isa) {
     __builtin_cpu_init();
-    bool avx2 = os_saves(0x06) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx2 = os_saves(0x06) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     bool avx512 = avx2 && os_saves(0xe6) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
     switch (isa) {

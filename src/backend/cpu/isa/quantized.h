@@ -93,6 +93,9 @@ INLINE v16 block_q(const char *block, plumb_storage storage, int64_t k, int64_t 
 INLINE v16 halves(const char *from) {
 #ifdef __AVX512F__
     return (v16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+#elif defined(__F16C__)
+    union { __m256 h[2]; v16 v; } x = {{_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from + 1))}};
+    return x.v;
 #else
     v16 v;
     uint16_t h[16];
@@ -350,8 +353,63 @@ static void quantized_bf16(const quant_job *j) {
                 }
 }
 #endif
+/* fp32 and few rows: numbers become floats as they are read. The chains are those of the tile. */
+#if defined(PLUMB_ISA_avx512) || defined(PLUMB_ISA_avx512bf16)
+enum { WIDEN_ROWS = 8, WIDEN_PASS = 4 };
+#elif defined(PLUMB_ISA_avx2)
+enum { WIDEN_ROWS = 4, WIDEN_PASS = 2 };
+#else
+enum { WIDEN_ROWS = 1, WIDEN_PASS = 1 };
+#endif
+INLINE void widen_block(const char *block, const float *x, float *sums, const float *each, bool begin, const int rows, const plumb_storage storage) {
+    v16 s[WIDEN_PASS][2];
+    for (int i = 0; i < rows; i++) s[i][0] = s[i][1] = v_set(0);
+    _Pragma("GCC unroll 1") for (int64_t k = 0; k < BLOCK; k += 8) {
+        few_prefetch(block + k * (storage == PLUMB_STORE_INT8 ? 36 : 20), storage == PLUMB_STORE_INT8 ? 5 : 3);
+        _Pragma("GCC unroll 8") for (int64_t n = 0; n < 8; n++)
+            _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
+                v16 q = block_q(block, storage, k + n, 16 * h);
+                _Pragma("GCC unroll 4") for (int i = 0; i < rows; i++) s[i][h] = v_fma(v_set(x[i * BLOCK + k + n]), q, s[i][h]);
+            }
+    }
+    for (int h = 0; h < 2; h++) {
+        v16 scale = block_scale(block, storage, 16 * h), minimum = block_minimum(block, storage, 16 * h);
+        for (int i = 0; i < rows; i++) {
+            float *out = sums + i * BLOCK + 16 * h;
+            v16 sum = v_fma(scale, s[i][h], begin ? v_set(0) : v_load(out));
+            v_store(out, storage == PLUMB_STORE_INT4 ? v_fma(minimum, v_set(each[i]), sum) : sum);
+        }
+    }
+}
+INLINE void widen_panel(const quant_job *j, int64_t i, int64_t m, const int rows, const plumb_storage storage) {
+    int64_t x_rows = j->term->x->rows, at = j->m0 + m;
+    for (int64_t b = 0; b < blocks_of(j->term->w->k); b++, at += x_rows)
+        widen_block(block_at(j->term->w, j->first + i, b), (const float *)j->term->x->data + at * BLOCK, j->sums + (i * j->M + m) * BLOCK, j->rows ? j->rows->each + at : NULL, b == 0 && !j->add, rows,
+                    storage);
+}
+#define WIDEN_CASE(R) case R: if (four) widen_panel(j, i, m, R, PLUMB_STORE_INT4); else widen_panel(j, i, m, R, PLUMB_STORE_INT8); break;
+static void quantized_fp32(const quant_job *j) {
+    bool four = j->term->w->storage == PLUMB_STORE_INT4;
+    int64_t passes = (j->M + WIDEN_PASS - 1) / WIDEN_PASS;
+    if (j->M > WIDEN_ROWS) {
+        quantized_by_tiles(j, false);
+        return;
+    }
+    for (int64_t i = 0; i < j->count; i++)
+        for (int64_t p = 0; p < passes; p++) {
+            int64_t m = tile_begin(j->M, passes, p);
+            switch (tile_begin(j->M, passes, p + 1) - m) {
+                WIDEN_CASE(1)
+#if defined(PLUMB_ISA_avx512) || defined(PLUMB_ISA_avx512bf16)
+                WIDEN_CASE(2) WIDEN_CASE(3) WIDEN_CASE(4)
+#elif defined(PLUMB_ISA_avx2)
+                WIDEN_CASE(2)
+#endif
+            }
+        }
+}
 static void quantized_term(plumb_backend *be, const quant_job *j) {
     if (is_bf16(be)) quantized_bf16(j);
-    else quantized_by_tiles(j, false);
+    else quantized_fp32(j);
 }
 #endif
