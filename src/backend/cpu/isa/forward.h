@@ -2,6 +2,7 @@
  * stay in the L2 cache while the weight streams by, fetched one place ahead. The bits are the same. A quantised weight takes its place in either walk as one chunk. */
 #ifndef PLUMB_FORWARD_H
 #define PLUMB_FORWARD_H
+#include "quantized_forward.h"
 #include "weights.h"
 
 /* Panels [q, q+count) of a matrix read as vectors, elements [r0, r0+n) of the reduction, `*apart` floats between panels; bf16 goes through `pairs`. */
@@ -57,46 +58,6 @@ static void finish_group(plumb_tensor y, const float *sums, const float *bias, i
             if (c + 16 <= end) v_store(out + c, v);
             else v_store_n(out + c, v, end - c);
         }
-    }
-}
-/* Rows by blocks (quantized.h) of all products in a call: one for each operand and storage. */
-enum { MAX_ROW_BLOCKS = 4 * PLUMB_MAX_PRODUCTS };
-typedef struct row_blocks_list { row_blocks of[MAX_ROW_BLOCKS]; int count; int64_t total; } row_blocks_list;
-static const row_blocks *row_blocks_for(const row_blocks_list *l, const plumb_term *t) { /* NULL: there are none */
-    for (int i = 0; i < l->count; i++)
-        if (l->of[i].x == t->x && l->of[i].storage == t->w->storage) return &l->of[i];
-    return NULL;
-}
-/* Lists what the products need and finds memory for it; false after latching a fault. */
-static bool list_row_blocks(plumb_backend *be, row_blocks_list *l, const plumb_product *products, int count) {
-    size_t bytes = 0;
-    bool bf16 = is_bf16(be);
-    for (int i = 0; i < count; i++)
-        for (int t = 0; t < products[i].n_terms; t++) {
-            const plumb_term *term = &products[i].terms[t];
-            if (!takes_blocks(term->w->storage, bf16) || row_blocks_for(l, term)) continue;
-            if (l->count == MAX_ROW_BLOCKS) {
-                plumb_backend_set_fault(be, PLUMB_E_DEVICE, "a call with more than %d operands for quantised weights", MAX_ROW_BLOCKS);
-                return false;
-            }
-            l->of[l->count++] = (row_blocks){.x = term->x, .storage = term->w->storage};
-            l->total += blocks_in(term->x);
-            bytes += (size_t)blocks_in(term->x) * (sizeof(float) + (takes_whole_numbers(term->w->storage, bf16) ? BLOCK * sizeof(int16_t) : 0));
-        }
-    char *at = bytes ? plumb_cpu_scratch(be, SCRATCH_ROWS, bytes) : NULL;
-    for (int i = 0; at && i < l->count; i++) {
-        row_blocks *r = &l->of[i];
-        r->each = (float *)at, at += (size_t)blocks_in(r->x) * sizeof(float);
-        if (!takes_whole_numbers(r->storage, bf16)) continue;
-        r->whole = (int16_t *)at, at += (size_t)blocks_in(r->x) * BLOCK * sizeof(int16_t);
-    }
-    return !bytes || at;
-}
-/* The threads of a team share the blocks, and must meet before they are used. */
-static void find_row_blocks(plumb_backend *be, const row_blocks_list *l) {
-    for (int i = 0; i < l->count; i++) {
-        share blocks = my_share(blocks_of(l->of[i].x->cols));
-        find_blocks(&l->of[i], is_bf16(be), blocks.first, blocks.last);
     }
 }
 typedef struct forward_job { /* a forward product, as its threads see it */
