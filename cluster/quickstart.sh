@@ -240,8 +240,9 @@ show_next() {
 	  $plumb merge --model $model --adapter $dpo/adapter --output runs/merged
 	  $plumb sft --help
 	  tests/run.sh
-	In Python: PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct"), "$dpo/adapter")
 	END
+    [ "$model" != "models/$model_file" ] ||
+        echo "In Python: PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(\"HuggingFaceTB/SmolLM2-135M-Instruct\"), \"$dpo/adapter\")"
 }
 
 started=$SECONDS
