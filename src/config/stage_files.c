@@ -30,9 +30,9 @@ static void plain_path(char to[PLAIN_BYTES], const char *path) {
     }
     to[n] = 0;
 }
-bool plumb_config_lies_in(const char *b, const char *a) {
+bool plumb_config_lies_in(const char *path, const char *place) {
     char outer[PLAIN_BYTES], inner[PLAIN_BYTES];
-    plain_path(outer, a), plain_path(inner, b);
+    plain_path(outer, place), plain_path(inner, path);
     size_t n = strlen(outer);
     return !strncmp(outer, inner, n) && (inner[n] == 0 || inner[n] == '/');
 }

@@ -46,6 +46,7 @@ static const forest_spec long1000 = {"long1000", COUNT(long_shapes), long_shapes
         LINEAR1(130, 33, 95, .scaled = true, .storage = s), LINEAR1(0, 48, 48, .storage = s),                          \
         {.op = "linear", .T = 34, .n = 330, .terms = 3, .k_of = {255, 16, 70}, .bias = true, .storage = s},            \
         {.op = "fan", .T = 34, .k = 70, .terms = 3, .n_of = {355, 256, 31}, .storage = s},                             \
+        LINEAR1(1301, 33, 65, .storage = s), {.op = "linear", .T = 8, .n = 70, .terms = 2, .k_of = {70, 33}, .bias = true, .storage = s}, \
         LORA(34, 97, 190, 8, .scaled = true, .storage = s), LORA(1, 16, 48, 4, .storage = s),                          \
         {.op = "embedding", .forest = &tree, .V = 131, .k = 48, .storage = s},                                         \
         {.op = "embedding", .forest = &roots, .V = 33, .k = 17, .storage = s},                                         \
@@ -54,6 +55,7 @@ static const forest_spec long1000 = {"long1000", COUNT(long_shapes), long_shapes
 
 const op_case cases[] = {
     LINEAR1(47, 48, 48),
+    LINEAR1(1301, 33, 65), /* more rows than a slice */
     LINEAR1(1, 131, 48, .bias = true),
     LINEAR1(2, 33, 31, .scaled = true),
     LINEAR1(5, 1, 1),

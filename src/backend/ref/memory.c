@@ -62,7 +62,6 @@ void plumb_ref_zero(plumb_backend *be, plumb_tensor t) {
         for (int64_t c = 0; c < t.cols; c++) row_of(t, r)[c] = 0;
 }
 
-
 size_t plumb_ref_weight_bytes(plumb_backend *be, int64_t n, int64_t k, plumb_storage storage) {
     (void)be, (void)storage; /* doubles, whatever they were rounded to */
     return (size_t)n * (size_t)k * sizeof(double);

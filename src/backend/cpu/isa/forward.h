@@ -113,7 +113,7 @@ static void op_linear_forward(plumb_backend *be, const plumb_product *products, 
     int64_t M = products->y.rows, work = 0, most = plumb_min64(M, SLICE_ROWS), group = M ? panels_in_group(most) : 1;
     bool little = few_rows(M, is_bf16(be));
     forward_job jobs[PLUMB_MAX_PRODUCTS];
-    row_blocks_list blocks = {.count = 0};
+    row_blocks_list blocks; /* most calls need none */
     if (!M) return;
     if (count > PLUMB_MAX_PRODUCTS) {
         plumb_backend_set_fault(be, PLUMB_E_DEVICE, "%d products in one call; at most %d", count, PLUMB_MAX_PRODUCTS);

@@ -147,6 +147,11 @@ static void lay_out_block(float *to, const char *block, plumb_storage storage, b
             }
         }
 }
+/* Adds a block's S_b and X_b (4 bit), scaled, to sixteen sums. */
+INLINE void add_block(float *out, const char *block, plumb_storage storage, int64_t lane, v16 s_b, const float *x_b, bool begin) {
+    v16 sum = v_fma(block_scale(block, storage, lane), s_b, begin ? v_set(0) : v_load(out));
+    v_store(out, storage == PLUMB_STORE_INT4 ? v_fma(block_minimum(block, storage, lane), v_set(*x_b), sum) : sum);
+}
 enum { QUANT_SLICE = 64 };
 static void quantized_by_tiles(const quant_job *j, bool bf16) {
     float q[BLOCK * BLOCK] __attribute__((aligned(64))), products[QUANT_SLICE * BLOCK] __attribute__((aligned(64)));
@@ -160,14 +165,9 @@ static void quantized_by_tiles(const quant_job *j, bool bf16) {
                 int64_t rows = plumb_min64(QUANT_SLICE, j->M - part), at = b * x_rows + j->m0 + part;
                 strip_run(&(strip){.a = (const float *)j->term->x->data + at * words_of_block, .a_block = x_rows * words_of_block, .b = q, .c = products, .ldc = BLOCK, .rows = rows,
                                    .lanes = BLOCK, .reduction = words_of_block, .bf16 = bf16});
-                for (int64_t lane = 0; lane < BLOCK; lane += 16) {
-                    v16 scale = block_scale(block, w->storage, lane), minimum = block_minimum(block, w->storage, lane);
-                    for (int64_t m = 0; m < rows; m++) {
-                        float *out = j->sums + (i * j->M + part + m) * BLOCK + lane;
-                        v16 sum = v_fma(scale, v_load(products + m * BLOCK + lane), b || j->add ? v_load(out) : v_set(0));
-                        v_store(out, w->storage == PLUMB_STORE_INT4 ? v_fma(minimum, v_set(j->rows->each[at + m]), sum) : sum);
-                    }
-                }
+                for (int64_t lane = 0; lane < BLOCK; lane += 16)
+                    for (int64_t m = 0; m < rows; m++)
+                        add_block(j->sums + (i * j->M + part + m) * BLOCK + lane, block, w->storage, lane, v_load(products + m * BLOCK + lane), j->rows ? &j->rows->each[at + m] : NULL, b == 0 && !j->add);
             }
         }
 }
@@ -186,22 +186,14 @@ static void quantized_bf16(const quant_job *j) {
                 for (int64_t lane = 0; lane < BLOCK; lane += 16) {
                     const char *block = block_at(w, j->first + i, b);
                     int64_t at = b * x_rows + j->m0 + m;
-                    float *out = j->sums + (i * j->M + m) * BLOCK + lane;
                     v16i s = {0};
                     for (int64_t k = 0; k < BLOCK; k++) s = s + block_whole(block, w->storage, k, lane) * (int32_t)j->rows->whole[at * BLOCK + k];
-                    v16 product = __builtin_convertvector(s, v16) * v_set(j->rows->each[at]);
-                    v_store(out, v_fma(block_scale(block, w->storage, lane), product, b || j->add ? v_load(out) : v_set(0)));
+                    add_block(j->sums + (i * j->M + m) * BLOCK + lane, block, w->storage, lane, __builtin_convertvector(s, v16) * v_set(j->rows->each[at]), NULL, b == 0 && !j->add);
                 }
 }
 #endif
 /* fp32 and few rows: numbers become floats as they are read. The chains are those of the tile. */
-#if defined(PLUMB_ISA_avx512) || defined(PLUMB_ISA_avx512bf16)
-enum { WIDEN_ROWS = 8, WIDEN_PASS = 4 };
-#elif defined(PLUMB_ISA_avx2)
-enum { WIDEN_ROWS = 4, WIDEN_PASS = 2 };
-#else
-enum { WIDEN_ROWS = 1, WIDEN_PASS = 1 };
-#endif
+enum { WIDEN_PASS = FEW_PASS < 4 ? FEW_PASS : 4, WIDEN_ROWS = 2 * WIDEN_PASS };
 INLINE void widen_block(const char *block, const float *x, float *sums, const float *each, bool begin, const int rows, const plumb_storage storage) {
     v16 s[WIDEN_PASS][2];
     for (int i = 0; i < rows; i++) s[i][0] = s[i][1] = v_set(0);
@@ -213,14 +205,8 @@ INLINE void widen_block(const char *block, const float *x, float *sums, const fl
                 _Pragma("GCC unroll 4") for (int i = 0; i < rows; i++) s[i][h] = v_fma(v_set(x[i * BLOCK + k + n]), q, s[i][h]);
             }
     }
-    for (int h = 0; h < 2; h++) {
-        v16 scale = block_scale(block, storage, 16 * h), minimum = block_minimum(block, storage, 16 * h);
-        for (int i = 0; i < rows; i++) {
-            float *out = sums + i * BLOCK + 16 * h;
-            v16 sum = v_fma(scale, s[i][h], begin ? v_set(0) : v_load(out));
-            v_store(out, storage == PLUMB_STORE_INT4 ? v_fma(minimum, v_set(each[i]), sum) : sum);
-        }
-    }
+    for (int h = 0; h < 2; h++)
+        for (int i = 0; i < rows; i++) add_block(sums + i * BLOCK + 16 * h, block, storage, 16 * h, s[i][h], each ? &each[i] : NULL, begin);
 }
 INLINE void widen_panel(const quant_job *j, int64_t i, int64_t m, const int rows, const plumb_storage storage) {
     int64_t x_rows = j->term->x->rows, at = j->m0 + m;

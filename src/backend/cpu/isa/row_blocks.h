@@ -67,6 +67,7 @@ static const row_blocks *row_blocks_for(const row_blocks_list *l, const plumb_te
 static bool list_row_blocks(plumb_backend *be, row_blocks_list *l, const plumb_product *products, int count) {
     size_t bytes = 0;
     bool bf16 = is_bf16(be);
+    l->count = 0, l->total = 0;
     for (int i = 0; i < count; i++)
         for (int t = 0; t < products[i].n_terms; t++) {
             const plumb_term *term = &products[i].terms[t];
