@@ -54,22 +54,25 @@ static inline char *bench_large_block(size_t bytes) {
     memset(block, 1, bytes);
     return block;
 }
+typedef int64_t bench_v4 __attribute__((vector_size(32)));
+#define BENCH_READER(NAME, TARGET)                                                                                     \
+    __attribute__((noinline, target(TARGET))) static int64_t NAME(const bench_v4 *p, int64_t n) {                      \
+        bench_v4 s[8] = {{0}};                                                                                         \
+        for (int64_t i = 0; i + 8 <= n; i += 8) {                                                                      \
+            for (int j = 0; j < 4; j++) __builtin_prefetch((const char *)(p + i) + 4096 + 64 * j);                     \
+            _Pragma("GCC unroll 8") for (int j = 0; j < 8; j++) s[j] ^= p[i + j];                                      \
+        }                                                                                                              \
+        for (int j = 1; j < 8; j++) s[0] ^= s[j];                                                                      \
+        return s[0][0] ^ s[0][1] ^ s[0][2] ^ s[0][3];                                                                  \
+    }
+BENCH_READER(bench_read_256, "avx2")
+BENCH_READER(bench_read_128, "sse2")
 /* GB/s of reading a piece of memory, every thread its own part. */
 static inline double bench_read(const char *memory, int64_t bytes, int threads) {
-    typedef int64_t v4 __attribute__((vector_size(32)));
+    int64_t (*reader)(const bench_v4 *, int64_t) = __builtin_cpu_supports("avx2") ? bench_read_256 : bench_read_128, total = 0, part = bytes / threads / 256 * 256;
     double start = plumb_clock();
-    int64_t total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)
-    {
-        int64_t part = bytes / threads / 256 * 256;
-        const v4 *p = (const v4 *)(memory + part * omp_get_thread_num());
-        v4 s[8] = {{0}};
-        for (int64_t i = 0; i + 8 <= part / 32; i += 8) {
-            for (int j = 0; j < 4; j++) __builtin_prefetch((const char *)(p + i) + 4096 + 64 * j);
-            for (int j = 0; j < 8; j++) s[j] ^= p[i + j];
-        }
-        for (int j = 0; j < 8; j++) total += s[j][0] + s[j][1] + s[j][2] + s[j][3];
-    }
+    total += reader((const bench_v4 *)(memory + part * omp_get_thread_num()), part / (int64_t)sizeof(bench_v4));
     bench_sink = (float)total;
     return (double)bytes / (plumb_clock() - start) / 1e9;
 }
