@@ -1,4 +1,5 @@
-/* What this machine can do.  The arithmetic units: independent multiply-adds in registers, in the widest form this processor has, on `threads` threads at once. Memory: plain reading. */
+/* What this machine can do.  The arithmetic units: independent multiply-adds in registers, in the widest form this processor has, on
+ * `threads` threads at once. Memory: plain reading. */
 #ifndef BENCH_CEILING_H
 #define BENCH_CEILING_H
 #include <immintrin.h>
@@ -69,7 +70,8 @@ BENCH_READER(bench_read_256, "avx2")
 BENCH_READER(bench_read_128, "sse2")
 /* GB/s of reading a piece of memory, every thread its own part. */
 static inline double bench_read(const char *memory, int64_t bytes, int threads) {
-    int64_t (*reader)(const bench_v4 *, int64_t) = __builtin_cpu_supports("avx2") ? bench_read_256 : bench_read_128, total = 0, part = bytes / threads / 256 * 256;
+    int64_t (*reader)(const bench_v4 *, int64_t) = __builtin_cpu_supports("avx2") ? bench_read_256 : bench_read_128, total = 0,
+                                        part = bytes / threads / 256 * 256;
     double start = plumb_clock();
 #pragma omp parallel num_threads(threads) reduction(+ : total)
     total += reader((const bench_v4 *)(memory + part * omp_get_thread_num()), part / (int64_t)sizeof(bench_v4));

@@ -23,7 +23,9 @@ static void fail(plumb_status s) {
 }
 
 enum { RUNS = 512 };
-static int by_value(const void *a, const void *b) { return *(const double *)a < *(const double *)b ? -1 : *(const double *)a > *(const double *)b; }
+static int by_value(const void *a, const void *b) {
+    return *(const double *)a < *(const double *)b ? -1 : *(const double *)a > *(const double *)b;
+}
 static double median(double *x, int n) {
     qsort(x, (size_t)n, sizeof *x, by_value);
     return x[n / 2];
@@ -35,7 +37,8 @@ int main(int argc, char **argv) {
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     int64_t M = argc > 2 ? atoll(argv[2]) : 256;
     const char *precisions[] = {"fp32", "bf16"};
-    const shape shapes[] = {{"q,o", 576, 576}, {"k,v", 192, 576}, {"gate,up", 1536, 576}, {"down", 576, 1536}, {"head", 49152, 576}, {"lora A", 16, 576}, {"lora B", 576, 16}};
+    const shape shapes[] = {{"q,o", 576, 576},    {"k,v", 192, 576},   {"gate,up", 1536, 576}, {"down", 576, 1536},
+                            {"head", 49152, 576}, {"lora A", 16, 576}, {"lora B", 576, 16}};
     for (int p = 0; p < 2; p++) {
         plumb_backend *be;
         const char *note = NULL;
@@ -45,17 +48,19 @@ int main(int argc, char **argv) {
             plumb_backend_free(be);
             break;
         }
-        printf("%s, %s, %d thread%s, M=%lld; ceiling %.1f GFLOP/s now; medians, percent of the ceiling beside each run\n", be->isa, precisions[p], threads,
-               threads > 1 ? "s" : "", (long long)M, bench_ceiling(threads, p == 1));
+        printf("%s, %s, %d thread%s, M=%lld; ceiling %.1f GFLOP/s now; medians, percent of the ceiling beside each run\n", be->isa,
+               precisions[p], threads, threads > 1 ? "s" : "", (long long)M, bench_ceiling(threads, p == 1));
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
             int64_t N = shapes[i].n, K = shapes[i].k;
-            float *x = filled(M * K, 1), *w = filled(N * K, 2), *dy = filled(M * N, 3), *out = malloc((size_t)(M * (N > K ? N : K)) * 4), *dw = malloc((size_t)(N * K) * 4);
+            float *x = filled(M * K, 1), *w = filled(N * K, 2), *dy = filled(M * N, 3), *out = malloc((size_t)(M * (N > K ? N : K)) * 4),
+                  *dw = malloc((size_t)(N * K) * 4);
             plumb_buffer *bx, *by, *bdx, *bdw;
             fail(be->ops->buffer_create(be, M * K, "bench", &bx));
             fail(be->ops->buffer_create(be, M * N, "bench", &by));
             fail(be->ops->buffer_create(be, M * K, "bench", &bdx));
             fail(be->ops->buffer_create(be, N * K, "bench", &bdw));
-            plumb_tensor tx = plumb_tensor_of(bx, 0, M, K), ty = plumb_tensor_of(by, 0, M, N), tdx = plumb_tensor_of(bdx, 0, M, K), tdw = plumb_tensor_of(bdw, 0, N, K), none = {0};
+            plumb_tensor tx = plumb_tensor_of(bx, 0, M, K), ty = plumb_tensor_of(by, 0, M, N), tdx = plumb_tensor_of(bdx, 0, M, K),
+                         tdw = plumb_tensor_of(bdw, 0, N, K), none = {0};
             plumb_weight *W;
             plumb_operand *ox, *oy;
             fail(be->ops->weight_create(be, N, K, PLUMB_STORE_NATIVE, NULL, &W));
@@ -99,8 +104,8 @@ int main(int argc, char **argv) {
                 }
                 if (worst > (p ? 2e-2 : 1e-5)) printf("  WRONG: %s op %d differs by %.1e\n", shapes[i].name, op, worst);
             }
-            printf("  %-8s %6lld x %-5lld forward %6.1f GFLOP/s (%3.0f %%)  backward %6.1f (%3.0f %%)  gradient %6.1f (%3.0f %%)\n", shapes[i].name, (long long)N, (long long)K,
-                   t[0], percent[0], t[1], percent[1], t[2], percent[2]);
+            printf("  %-8s %6lld x %-5lld forward %6.1f GFLOP/s (%3.0f %%)  backward %6.1f (%3.0f %%)  gradient %6.1f (%3.0f %%)\n",
+                   shapes[i].name, (long long)N, (long long)K, t[0], percent[0], t[1], percent[1], t[2], percent[2]);
             be->ops->weight_free(be, W), be->ops->operand_free(be, ox), be->ops->operand_free(be, oy);
             be->ops->buffer_free(be, bx), be->ops->buffer_free(be, by), be->ops->buffer_free(be, bdx), be->ops->buffer_free(be, bdw);
             free(x), free(w), free(dy), free(out), free(dw);

@@ -1,9 +1,11 @@
-/* How fast are the products of decoding, beside what the memory and the arithmetic units of this machine can do?  bench_rollout [threads] [seconds per line] [fp32|bf16|int8|int4]
+/* How fast are the products of decoding, beside what the memory and the arithmetic units of this machine can do?  bench_rollout
+ * [threads] [seconds per line] [fp32|bf16|int8|int4]
  *
- * One sweep goes through every matrix of a model of SmolLM2-135M's sizes, once each, so that weights come from memory and not from a cache. The machine may be
- * shared, which can only make things slower, and for longer than a product lasts: so the best time of each kind of matrix is taken (over layers and sweeps) and a
- * sweep is the sum of those. The read of memory, in pieces of the same size, and the arithmetic ceiling take turns with the sweeps and are the best as well.
- * Correctness first: every row of every product is compared with a plain double loop on a sample of elements. */
+ * One sweep goes through every matrix of a model of SmolLM2-135M's sizes, once each, so that weights come from memory and not from a
+ * cache. The machine may be shared, which can only make things slower, and for longer than a product lasts: so the best time of each
+ * kind of matrix is taken (over layers and sweeps) and a sweep is the sum of those. The read of memory, in pieces of the same size, and
+ * the arithmetic ceiling take turns with the sweeps and are the best as well. Correctness first: every row of every product is compared
+ * with a plain double loop on a sample of elements. */
 #include "plumb/backend.h"
 #include <math.h>
 #include <stdio.h>
@@ -12,7 +14,9 @@
 #include "ceiling.h"
 
 enum { LAYERS = 30, PER_LAYER = 7, MATRICES = LAYERS * PER_LAYER + 1, SAMPLES = 24, PIECE = 2 << 20 };
-static const struct { int64_t n, k; } layer[PER_LAYER] = {{576, 576}, {192, 576}, {192, 576}, {576, 576}, {1536, 576}, {1536, 576}, {576, 1536}}, head = {49152, 576};
+static const struct {
+    int64_t n, k;
+} layer[PER_LAYER] = {{576, 576}, {192, 576}, {192, 576}, {576, 576}, {1536, 576}, {1536, 576}, {576, 1536}}, head = {49152, 576};
 
 static float noise(uint64_t i) {
     i ^= i >> 31, i *= 0x7fb5d329728ea185ull, i ^= i >> 27, i *= 0x81dadef4bc2dd44dull, i ^= i >> 33;
@@ -63,11 +67,13 @@ static void sweep(model *m, int64_t M, double best[PER_LAYER + 1]) {
     plumb_tensor none = {0};
     for (int i = 0; i < MATRICES; i++) {
         double start = plumb_clock();
-        PLUMB_RUN(m->be, linear_forward, &(plumb_product){plumb_tensor_of(m->b, 0, M, rows_of(i)), &(plumb_term){m->x[cols_of(i) == 1536], m->w[i]}, 1, none}, 1);
+        PLUMB_RUN(m->be, linear_forward,
+                  &(plumb_product){plumb_tensor_of(m->b, 0, M, rows_of(i)), &(plumb_term){m->x[cols_of(i) == 1536], m->w[i]}, 1, none}, 1);
         best[kind_of(i)] = fmin(best[kind_of(i)], plumb_clock() - start);
     }
 }
-/* The operands are filled and the head, the down projection of the last layer and its q are checked against what the back end itself says the weights are. */
+/* The operands are filled and the head, the down projection of the last layer and its q are checked against what the back end itself
+ * says the weights are. */
 static void prepare(model *m, int64_t M, double allowed) {
     plumb_tensor none = {0};
     float *x = malloc((size_t)(M * 1536) * sizeof *x);
@@ -92,7 +98,9 @@ static void prepare(model *m, int64_t M, double allowed) {
                 double term = (double)x[r * k + e] * w[c % 32 * k + e];
                 sum += term, size += fabs(term);
             }
-            if (fabs(sum - y[r * n + c]) > allowed * size) printf("  WRONG: matrix %d, row %lld, lane %lld, M=%lld: %g is not %g\n", i, (long long)r, (long long)c, (long long)M, y[r * n + c], sum);
+            if (fabs(sum - y[r * n + c]) > allowed * size)
+                printf("  WRONG: matrix %d, row %lld, lane %lld, M=%lld: %g is not %g\n", i, (long long)r, (long long)c, (long long)M,
+                       y[r * n + c], sum);
         }
         free(y), free(w);
     }
@@ -106,14 +114,18 @@ int main(int argc, char **argv) {
     static const int64_t rows[] = {1, 2, 4, 8, 16, 32, 64};
     int64_t bytes = (int64_t)256 << 20;
     char *memory = bench_large_block((size_t)bytes);
-    static const struct { const char *name, *precision; plumb_storage storage; } types[] = {
-        {"fp32", "fp32", PLUMB_STORE_NATIVE}, {"bf16", "bf16", PLUMB_STORE_NATIVE}, {"int8", "auto", PLUMB_STORE_INT8}, {"int4", "auto", PLUMB_STORE_INT4}};
+    static const struct { const char *name, *precision; plumb_storage storage;
+    } types[] = {{"fp32", "fp32", PLUMB_STORE_NATIVE},
+                 {"bf16", "bf16", PLUMB_STORE_NATIVE},
+                 {"int8", "auto", PLUMB_STORE_INT8},
+                 {"int4", "auto", PLUMB_STORE_INT4}};
     for (int p = 0; p < 4; p++) {
         if (only && strcmp(only, types[p].name) != 0) continue;
         plumb_backend *be;
         model m;
         const char *note = NULL;
-        fail(plumb_backend_create(&be, &(plumb_backend_options){.backend = "cpu", .precision = types[p].precision, .threads = threads}, &note));
+        fail(plumb_backend_create(&be, &(plumb_backend_options){.backend = "cpu", .precision = types[p].precision, .threads = threads},
+                                  &note));
         bool bf16 = be->compute == PLUMB_COMPUTE_BF16;
         if (note) {
             printf("%s: %s\n", types[p].name, note);
@@ -121,7 +133,8 @@ int main(int argc, char **argv) {
             continue;
         }
         create(&m, be, types[p].storage, 64);
-        printf("%s weights, products in %s, %s, %d thread%s: %.1f MB\n", types[p].name, bf16 ? "bf16" : "fp32", be->isa, threads, threads > 1 ? "s" : "", m.bytes / 1e6);
+        printf("%s weights, products in %s, %s, %d thread%s: %.1f MB\n", types[p].name, bf16 ? "bf16" : "fp32", be->isa, threads,
+               threads > 1 ? "s" : "", m.bytes / 1e6);
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             double kinds[PER_LAYER + 1], best = 0, bandwidth = 0, ceiling = 0, start = plumb_clock();
             prepare(&m, rows[i], bf16 ? 1e-2 : 1e-5);
@@ -133,8 +146,9 @@ int main(int argc, char **argv) {
             }
             for (int k = 0; k <= PER_LAYER; k++) best += kinds[k] * (k < PER_LAYER ? LAYERS : 1);
             double gigabytes = m.bytes / best / 1e9, gigaflops = 2 * m.weights * (double)rows[i] / best / 1e9;
-            printf("  M=%-3lld %8.2f ms  %7.1f rows/s  %6.1f GB/s = %3.0f %% of %.1f read  %8.1f GFLOP/s = %3.0f %% of %.0f\n", (long long)rows[i], best * 1e3, (double)rows[i] / best, gigabytes,
-                   100 * gigabytes / bandwidth, bandwidth, gigaflops, 100 * gigaflops / ceiling, ceiling);
+            printf("  M=%-3lld %8.2f ms  %7.1f rows/s  %6.1f GB/s = %3.0f %% of %.1f read  %8.1f GFLOP/s = %3.0f %% of %.0f\n",
+                   (long long)rows[i], best * 1e3, (double)rows[i] / best, gigabytes, 100 * gigabytes / bandwidth, bandwidth, gigaflops,
+                   100 * gigaflops / ceiling, ceiling);
             fflush(stdout);
         }
         for (int i = 0; i < MATRICES; i++) be->ops->weight_free(be, m.w[i]);

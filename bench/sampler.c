@@ -1,6 +1,6 @@
-/* What does a token's draw cost?  bench_sampler [vocabulary]
- * Microseconds from logits to a token, best of 100 and median, for each instruction set of this processor and each kind of sampling; normal logits with a
- * spread of 2.5, a history of 1,000 tokens. Correctness first: every set must draw the same tokens. */
+/* What does a token's draw cost?  bench_sampler [vocabulary] Microseconds from logits to a token, best of 100 and median, for each
+ * instruction set of this processor and each kind of sampling; normal logits with a spread of 2.5, a history of 1,000 tokens.
+ * Correctness first: every set must draw the same tokens. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,17 +12,25 @@ static void fail(plumb_status s) {
     fprintf(stderr, "bench_sampler: %s\n", plumb_error_message());
     exit(1);
 }
-static int by_value(const void *a, const void *b) { return *(const double *)a < *(const double *)b ? -1 : *(const double *)a > *(const double *)b; }
+static int by_value(const void *a, const void *b) {
+    return *(const double *)a < *(const double *)b ? -1 : *(const double *)a > *(const double *)b;
+}
 
 int main(int argc, char **argv) {
     int64_t V = argc > 1 ? atoll(argv[1]) : 49152;
-    const struct { const char *name; plumb_sampling o; } kinds[] = {
-        {"greedy", {false, 1, 0, 1, 0, 1, 1, 0, 10, NULL, 0}},          {"plain", {true, 1, 0, 1, 0, 1, 1, 0, 10, NULL, 0}},
-        {"temperature", {true, 0.7, 0, 1, 0, 1, 1, 0, 10, NULL, 0}},    {"penalty", {true, 0.7, 0, 1, 0, 1, 1.1, 0, 10, NULL, 0}},
-        {"top-k 50", {true, 1, 50, 1, 0, 1, 1, 0, 10, NULL, 0}},        {"top-k 20000", {true, 1, 20000, 1, 0, 1, 1, 0, 10, NULL, 0}},
-        {"top-p 0.9", {true, 1, 0, 0.9, 0, 1, 1, 0, 10, NULL, 0}},      {"min-p 0.05", {true, 1, 0, 1, 0.05, 1, 1, 0, 10, NULL, 0}},
-        {"typical-p 0.9", {true, 1, 0, 1, 0, 0.9, 1, 0, 10, NULL, 0}},  {"all, k 50", {true, 0.8, 50, 0.9, 0.05, 0.9, 1.1, 0, 10, NULL, 0}},
-        {"all, k 20000", {true, 0.8, 20000, 0.9, 0.0005, 0.9, 1.1, 0, 10, NULL, 0}}, {"top-p, flat", {true, 1000, 0, 0.9, 0, 1, 1, 0, 10, NULL, 0}}};
+    const struct { const char *name; plumb_sampling o;
+    } kinds[] = {{"greedy", {false, 1, 0, 1, 0, 1, 1, 0, 10, NULL, 0}},
+                 {"plain", {true, 1, 0, 1, 0, 1, 1, 0, 10, NULL, 0}},
+                 {"temperature", {true, 0.7, 0, 1, 0, 1, 1, 0, 10, NULL, 0}},
+                 {"penalty", {true, 0.7, 0, 1, 0, 1, 1.1, 0, 10, NULL, 0}},
+                 {"top-k 50", {true, 1, 50, 1, 0, 1, 1, 0, 10, NULL, 0}},
+                 {"top-k 20000", {true, 1, 20000, 1, 0, 1, 1, 0, 10, NULL, 0}},
+                 {"top-p 0.9", {true, 1, 0, 0.9, 0, 1, 1, 0, 10, NULL, 0}},
+                 {"min-p 0.05", {true, 1, 0, 1, 0.05, 1, 1, 0, 10, NULL, 0}},
+                 {"typical-p 0.9", {true, 1, 0, 1, 0, 0.9, 1, 0, 10, NULL, 0}},
+                 {"all, k 50", {true, 0.8, 50, 0.9, 0.05, 0.9, 1.1, 0, 10, NULL, 0}},
+                 {"all, k 20000", {true, 0.8, 20000, 0.9, 0.0005, 0.9, 1.1, 0, 10, NULL, 0}},
+                 {"top-p, flat", {true, 1000, 0, 0.9, 0, 1, 1, 0, 10, NULL, 0}}};
     const plumb_sampler_kernels *sets[3];
     int n = plumb_sampler_kernel_sets(sets);
     plumb_sampler *s;

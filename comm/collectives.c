@@ -73,8 +73,7 @@ void plumb_comm_bcast(plumb_axis axis, void *data, size_t bytes, int root) {
     comm_end();
 }
 
-/* --- reductions of a few values
- * ---------------------------------------------------------------------------------------- */
+/* --- reductions of a few values --------------------------------------------------------------- */
 
 typedef enum fold_kind { FOLD_SUM_F64, FOLD_SUM_I64, FOLD_MAX_F64, FOLD_MAX_I64 } fold_kind;
 
@@ -132,8 +131,7 @@ void plumb_comm_max_i64(plumb_axis axis, int64_t *values, int64_t count) {
     fold(axis, "max_i64", FOLD_MAX_I64, values, count);
 }
 
-/* --- gathers
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- gathers ---------------------------------------------------------------------------------- */
 
 static size_t piece_bytes(size_t bytes, size_t offset) {
     if (offset >= bytes) return 0;

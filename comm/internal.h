@@ -86,8 +86,7 @@ void comm_check_mpi(int code, const char *call); /* ends the job when code is an
 void *comm_scratch(size_t bytes);                /* one buffer, kept; ends the job when memory is out */
 uint64_t comm_mix(uint64_t seed, uint64_t value);
 
-/* --- collectives.c: without comm_begin, for use inside other collectives
- * ----------------------------------------------- */
+/* --- collectives.c: without comm_begin, for use inside other collectives ---------------------- */
 typedef struct comm_part {
     const void *data;
     size_t bytes;

@@ -103,8 +103,7 @@ void comm_watchdog_absent(char *text, size_t size) {
         snprintf(text + used, size - used, " and %d more", missing - 3);
 }
 
-/* --- verdicts
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- verdicts --------------------------------------------------------------------------------- */
 
 void comm_watchdog_tell_peers(int culprit, int code) {
     if (!comm.threads || !comm.ready || comm.axes[PLUMB_AXIS_WORLD].size == 1) return;
@@ -153,8 +152,7 @@ static _Noreturn void obey_verdict(void) {
     comm_end_job(dog.heard.code ? dog.heard.code : 1);
 }
 
-/* --- the thread
- * -------------------------------------------------------------------------------------------------------- */
+/* --- the thread ------------------------------------------------------------------------------- */
 
 static bool arrived(MPI_Request *request) {
     int done = 0;

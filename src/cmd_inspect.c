@@ -24,7 +24,7 @@ static const char help[] = "usage: plumb inspect [--json] FILE|DIR\n"
                            "\n"
                            "Exit status: 0 shown, 1 the file cannot be read or is damaged, 2 wrong usage.\n";
 
-/* --- building the report ------------------------------------------------------------------------------------------ */
+/* --- building the report ---------------------------------------------------------------------- */
 static plumb_status no_memory(void) {
     return plumb_error(PLUMB_E_MEMORY, "out of memory while describing a file");
 }
@@ -266,7 +266,7 @@ done:
     return status;
 }
 
-/* --- text --------------------------------------------------------------------------------------------------------- */
+/* --- text ------------------------------------------------------------------------------------- */
 /* Printable: control characters (those of Latin-1 too) are escaped; cut after TEXT_WIDTH bytes, at a character. */
 static void print_text(const char *s, size_t n, bool quoted) {
     if (quoted) putchar('"');

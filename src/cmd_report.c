@@ -57,7 +57,10 @@ int cmd_report(int argc, char **argv) {
     plumb_report_options o = {0};
     int64_t iterations[PLUMB_REPORT_ITERATIONS_MAX];
     const char *list = NULL, *most = NULL;
-    const struct { const char *name; const char **value; } known[] = {{"-o", &o.file}, {"--output", &o.file}, {"--iterations", &list}, {"--max-iterations", &most}, {"--title", &o.title}};
+    const struct {
+        const char *name;
+        const char **value;
+    } known[] = {{"-o", &o.file}, {"--output", &o.file}, {"--iterations", &list}, {"--max-iterations", &most}, {"--title", &o.title}};
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
             fputs(help, stdout);
@@ -74,11 +77,13 @@ int cmd_report(int argc, char **argv) {
     if (!o.dir) return usage("the folder of a run is missing", "");
     if (!o.dir[0] || (o.file && !o.file[0])) return usage("an empty path", "");
     if (list && most) return usage("--iterations excludes --max-iterations", "");
-    if (list && !read_iterations(list, iterations, &o.n_iterations)) return usage("--iterations takes up to 64 ascending numbers, as in 1,10,20, not ", list);
+    if (list && !read_iterations(list, iterations, &o.n_iterations))
+        return usage("--iterations takes up to 64 ascending numbers, as in 1,10,20, not ", list);
     o.iterations = iterations;
     if (most) {
         const char *end = most;
-        if (!read_number(&end, &o.max_iterations) || *end || o.max_iterations < 1 || o.max_iterations > PLUMB_REPORT_ITERATIONS_MAX) return usage("--max-iterations is a number from 1 to 64, not ", most);
+        if (!read_number(&end, &o.max_iterations) || *end || o.max_iterations < 1 || o.max_iterations > PLUMB_REPORT_ITERATIONS_MAX)
+            return usage("--max-iterations is a number from 1 to 64, not ", most);
     }
     if (plumb_report_write(&o) != PLUMB_OK) {
         fprintf(stderr, "plumb report: %s\n", plumb_error_message());

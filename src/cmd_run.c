@@ -7,7 +7,8 @@
 static void print_help(void) {
     printf("Usage: plumb run PIPELINE.yaml [STAGE.key=value ...] [--from STAGE] [--only STAGE] [--dry-run]\n"
            "   or: mpirun -n RANKS plumb run PIPELINE.yaml ...\n\n"
-           "Runs the stages of a pipeline one after the other in one job. A stage that is done is not run again; one that was stopped or killed goes on from its\n"
+           "Runs the stages of a pipeline one after the other in one job. A stage that is done is not run again; one that was stopped or "
+           "killed goes on from its\n"
            "checkpoints. Exit code 75: stopped on request; the same command goes on.\n\n"
            "  STAGE.key=value     a setting of a stage, as in its own command; defaults.key=value: of all stages that know it\n"
            "  output_dir=DIR      folder that receives a folder for each stage, and pipeline.json\n"
@@ -22,7 +23,8 @@ static void print_help(void) {
            "    - {command: sft, train_file: data/chats.jsonl}   # name: sft, output_dir: runs/assistant/sft\n"
            "    - {command: reward, train_file: data/pairs.jsonl}\n"
            "    - {command: ppo, adapter: '${sft.adapter}', reward_adapter: '${reward.adapter}', train_file: data/prompts.jsonl}\n\n"
-           "Commands: sft, reward, dpo, ppo, grpo, rloo, eval, score, bestofn. Products: output_dir, adapter, model (full training), value (ppo), output_file (score,\n"
+           "Commands: sft, reward, dpo, ppo, grpo, rloo, eval, score, bestofn. Products: output_dir, adapter, model (full training), value "
+           "(ppo), output_file (score,\n"
            "bestofn).\n"
            "See configs/pipeline.yaml and docs/operations.md.\n");
 }
@@ -32,7 +34,8 @@ static plumb_status choose(const plumb_stages *p, const plumb_run_line *line, pl
     if (line->from) PLUMB_TRY(plumb_stages_find(p, line->from, &choice->from));
     if (line->only) PLUMB_TRY(plumb_stages_find(p, line->only, &choice->only));
     if (line->from && line->only && choice->only < choice->from)
-        return plumb_error(PLUMB_E_CONFIG, "--only %s comes before --from %s; expected one of those that are begun anew", line->only, line->from);
+        return plumb_error(PLUMB_E_CONFIG, "--only %s comes before --from %s; expected one of those that are begun anew", line->only,
+                           line->from);
     return PLUMB_OK;
 }
 

@@ -1,4 +1,5 @@
-/* plumb sft, dpo, reward, ppo and the others: the commands that run on every rank. Options are read alike on all ranks; rank 0 alone reports what is wrong with them. */
+/* plumb sft, dpo, reward, ppo and the others: the commands that run on every rank. Options are read alike on all ranks; rank 0 alone
+ * reports what is wrong with them. */
 #include "cmd.h"
 #include "session.h"
 #include <stdio.h>

@@ -1,7 +1,9 @@
-/* plumb trajectories: what a run sampled, without a line of Python. The default is one line for each iteration; --print, --json and --tokens show sequences.
+/* plumb trajectories: what a run sampled, without a line of Python. The default is one line for each iteration; --print, --json and
+ * --tokens show sequences.
  *
- * A table streams: one iteration is in memory at a time. Sorting keeps what may still be shown: with --limit N never more than a few times N sequences. May run beside
- * the run whose folder it reads. Texts come from a model, so they are made printable before a terminal sees them. */
+ * A table streams: one iteration is in memory at a time. Sorting keeps what may still be shown: with --limit N never more than a few
+ * times N sequences. May run beside the run whose folder it reads. Texts come from a model, so they are made
+ * printable before a terminal sees them. */
 #include "cmd.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -67,7 +69,7 @@ typedef struct options {
     sort_key sort;
 } options;
 
-/* --- one sequence ------------------------------------------------------------------------------------------------- */
+/* --- one sequence ----------------------------------------------------------------------------- */
 static int64_t length_of(const plumb_trajectories *t, int64_t s) { return t->token_offset[s + 1] - t->token_offset[s]; }
 
 static double kl_of(const plumb_trajectories *t, int64_t s) {
@@ -84,7 +86,7 @@ static bool chosen(const options *o, const plumb_trajectories *t, int64_t s) {
     return !o->contains || strstr(t->text[s], o->contains);
 }
 
-/* --- the list of iterations --------------------------------------------------------------------------------------- */
+/* --- the list of iterations ------------------------------------------------------------------- */
 static void print_number(int width, double value) {
     if (isnan(value))
         printf(" %*s", width, "-");
@@ -112,7 +114,7 @@ static void print_summary(const options *o, const plumb_trajectories *t) {
     putchar('\n');
 }
 
-/* --- text --------------------------------------------------------------------------------------------------------- */
+/* --- text ------------------------------------------------------------------------------------- */
 /* As it is, with line ends and tabs; other control characters (those of Latin-1 too) are escaped. */
 static void print_text(const char *s) {
     for (; *s; s++) {
@@ -127,16 +129,18 @@ static void print_text(const char *s) {
 }
 
 static void print_tokens(const plumb_trajectories *t, int64_t s) {
-    printf("%6s %8s %4s %10s %10s %10s %10s %10s %10s %10s %10s\n", "token", "id", "mask", "logp", "policy", "ref", "entropy", "value", "reward", "advantage", "return");
+    printf("%6s %8s %4s %10s %10s %10s %10s %10s %10s %10s %10s\n", "token", "id", "mask", "logp", "policy", "ref", "entropy", "value",
+           "reward", "advantage", "return");
     for (int64_t i = t->token_offset[s]; i < t->token_offset[s + 1]; i++)
         printf("%6" PRId64 " %8d %4d %10.4g %10.4g %10.4g %10.4g %10.4g %10.4g %10.4g %10.4g\n", i - t->token_offset[s], t->ids[i],
-               t->mask[i], t->logp[i], t->policy_logp[i], t->ref_logp[i], t->entropy[i], t->values[i], t->rewards[i], t->advantages[i], t->returns[i]);
+               t->mask[i], t->logp[i], t->policy_logp[i], t->ref_logp[i], t->entropy[i], t->values[i], t->rewards[i], t->advantages[i],
+               t->returns[i]);
 }
 
 /* `number`: its place in the iteration. */
 static void print_sequence(const options *o, const plumb_trajectories *t, int64_t s, int64_t number) {
-    printf("--- iteration %" PRId64 ", sequence %" PRId64 ": record %" PRId64 ", group %" PRId64 ", branch %d; score %.6g", t->iteration, number, t->record[s], t->group[s],
-           t->branch[s], t->score[s]);
+    printf("--- iteration %" PRId64 ", sequence %" PRId64 ": record %" PRId64 ", group %" PRId64 ", branch %d; score %.6g", t->iteration,
+           number, t->record[s], t->group[s], t->branch[s], t->score[s]);
     for (int p = 0; p < t->n_parts; p++) {
         printf(p ? ", " : " (");
         print_text(t->part_names[p]);
@@ -154,7 +158,7 @@ static void print_sequence(const options *o, const plumb_trajectories *t, int64_
     putchar('\n');
 }
 
-/* --- JSON --------------------------------------------------------------------------------------------------------- */
+/* --- JSON ------------------------------------------------------------------------------------- */
 static json_t *real(double v) {
     if (isfinite(v)) return json_real(v);
     return json_string(isnan(v) ? "NaN" : v > 0 ? "Infinity" : "-Infinity"); /* as in metrics.jsonl: JSON has no such numbers */
@@ -203,10 +207,12 @@ static bool put_tokens(json_t *object, const plumb_trajectories *t, int64_t s) {
     bool good = put(object, "prompt_ids", prompt);
     good &= put(object, "ids", ids);
     good &= put(object, "mask", mask);
-    for (int64_t i = t->prompt_offset[s]; i < t->prompt_offset[s + 1] && good; i++) good = json_array_append_new(prompt, json_integer(t->prompt_ids[i])) == 0;
+    for (int64_t i = t->prompt_offset[s]; i < t->prompt_offset[s + 1] && good; i++)
+        good = json_array_append_new(prompt, json_integer(t->prompt_ids[i])) == 0;
     for (int64_t i = first; i < first + n && good; i++)
         good = json_array_append_new(ids, json_integer(t->ids[i])) == 0 && json_array_append_new(mask, json_integer(t->mask[i])) == 0;
-    for (size_t c = 0; c < sizeof columns / sizeof *columns && good; c++) good = put_reals(object, columns[c].key, columns[c].values + first, n);
+    for (size_t c = 0; c < sizeof columns / sizeof *columns && good; c++)
+        good = put_reals(object, columns[c].key, columns[c].values + first, n);
     return good;
 }
 
@@ -215,8 +221,9 @@ static plumb_status print_json(const options *o, const plumb_trajectories *t, in
     snprintf(seed, sizeof seed, "%" PRIu64, t->seed[s]); /* as text: 64 bits are more than a JSON number keeps */
     json_t *object = json_object(), *parts = json_object();
     bool good = put(object, "iteration", json_integer(t->iteration)) && put(object, "policy_version", json_integer(t->policy_version)) &&
-                put(object, "sequence", json_integer(number)) && put(object, "record", json_integer(t->record[s])) && put(object, "group", json_integer(t->group[s])) &&
-                put(object, "branch", json_integer(t->branch[s])) && put(object, "score", real(t->score[s]));
+                put(object, "sequence", json_integer(number)) && put(object, "record", json_integer(t->record[s])) &&
+                put(object, "group", json_integer(t->group[s])) && put(object, "branch", json_integer(t->branch[s])) &&
+                put(object, "score", real(t->score[s]));
     for (int p = 0; p < t->n_parts && good; p++) {
         json_t *name = text(t->part_names[p]);
         good = name && put(parts, json_string_value(name), real(t->parts[s * t->n_parts + p]));
@@ -224,13 +231,15 @@ static plumb_status print_json(const options *o, const plumb_trajectories *t, in
     }
     good = put(object, "parts", parts) && good; /* takes parts in any case */
     good = good && put(object, "finish", json_string(finish_names[t->finish[s]])) && put(object, "kl", real(kl_of(t, s))) &&
-           put(object, "prompt_tokens", json_integer(t->prompt_offset[s + 1] - t->prompt_offset[s])) && put(object, "tokens", json_integer(length_of(t, s))) &&
-           put(object, "seed", json_string(seed)) && put(object, "prompt", text(t->prompt_text[s])) && put(object, "text", text(t->text[s]));
+           put(object, "prompt_tokens", json_integer(t->prompt_offset[s + 1] - t->prompt_offset[s])) &&
+           put(object, "tokens", json_integer(length_of(t, s))) && put(object, "seed", json_string(seed)) &&
+           put(object, "prompt", text(t->prompt_text[s])) && put(object, "text", text(t->text[s]));
     if (good && o->tokens) good = put_tokens(object, t, s);
     good = good && json_dumpf(object, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF;
     json_decref(object);
     if (good) return PLUMB_OK;
-    return ferror(stdout) ? plumb_error(PLUMB_E_IO, "cannot write the output: %m") : plumb_error(PLUMB_E_MEMORY, "out of memory: a sequence as JSON");
+    return ferror(stdout) ? plumb_error(PLUMB_E_IO, "cannot write the output: %m")
+                          : plumb_error(PLUMB_E_MEMORY, "out of memory: a sequence as JSON");
 }
 
 static plumb_status show(const options *o, const plumb_trajectories *t, int64_t s, int64_t number) {
@@ -239,7 +248,7 @@ static plumb_status show(const options *o, const plumb_trajectories *t, int64_t 
     return PLUMB_OK;
 }
 
-/* --- sorting ------------------------------------------------------------------------------------------------------ */
+/* --- sorting ---------------------------------------------------------------------------------- */
 typedef struct item { /* a sequence that may be shown; owns it */
     plumb_trajectories t;
     int64_t number, order;
@@ -274,7 +283,7 @@ static plumb_status put_aside(const options *o, shelf *b, const plumb_trajectori
     return PLUMB_OK;
 }
 
-/* --- all together ------------------------------------------------------------------------------------------------- */
+/* --- all together ----------------------------------------------------------------------------- */
 static bool shows_sequences(const options *o) { return o->print || o->json || o->tokens; }
 
 static plumb_status one_iteration(const options *o, const plumb_trajectories *t, shelf *b, int64_t *shown) {
@@ -298,7 +307,8 @@ static plumb_status check_range(const options *o, const int64_t *list, int64_t n
     for (int64_t i = 0; i < n; i++)
         if (list[i] >= o->first && list[i] <= o->last) return PLUMB_OK;
     if (n == 0) return plumb_error(PLUMB_E_DATA, "%s: no iteration is committed yet", o->dir);
-    return plumb_error(PLUMB_E_DATA, "%s: no such iteration: %" PRId64 " of them are there, from %" PRId64 " to %" PRId64, o->dir, n, list[0], list[n - 1]);
+    return plumb_error(PLUMB_E_DATA, "%s: no such iteration: %" PRId64 " of them are there, from %" PRId64 " to %" PRId64, o->dir, n,
+                       list[0], list[n - 1]);
 }
 
 static plumb_status show_all(const options *o, const char *dir) {
@@ -309,7 +319,8 @@ static plumb_status show_all(const options *o, const char *dir) {
     if (status == PLUMB_OK) status = check_range(o, list, n);
     if (status == PLUMB_OK) status = plumb_trajectory_reader_open(&r, dir);
     if (status == PLUMB_OK && !shows_sequences(o))
-        printf("%9s %7s %9s %9s %10s %10s %10s %8s %7s %10s\n", "iteration", "version", "sequences", "tokens", "score", "min", "max", "length", "eos %", "kl");
+        printf("%9s %7s %9s %9s %10s %10s %10s %8s %7s %10s\n", "iteration", "version", "sequences", "tokens", "score", "min", "max",
+               "length", "eos %", "kl");
     for (int64_t i = 0; i < n && status == PLUMB_OK && (o->sort || o->limit < 0 || shown < o->limit); i++) {
         if (list[i] < o->first || list[i] > o->last) continue;
         plumb_trajectories t;
@@ -340,7 +351,9 @@ static plumb_status find_folder(char **folder, const char *dir, bool without_man
     }
     plumb_status status = plumb_path_join(&manifest, *folder, "manifest.pb");
     if (status == PLUMB_OK && !without_manifest && !plumb_path_exists(manifest))
-        status = plumb_error(PLUMB_E_DATA, "%s: no trajectories: expected the folder of a run that has logged some, or its folder trajectories (with manifest.pb; --rebuild makes a lost one again)",
+        status = plumb_error(PLUMB_E_DATA,
+                             "%s: no trajectories: expected the folder of a run that has logged some, or its folder trajectories (with "
+                             "manifest.pb; --rebuild makes a lost one again)",
                              dir);
     free(manifest);
     return status;
@@ -353,7 +366,8 @@ static plumb_status rebuild(const options *o, const char *folder) {
     PLUMB_TRY(plumb_trajectories_rebuild(folder, say_left_out, &r));
     printf("rebuilt: %" PRId64 " iterations, %" PRId64 " sequences, %" PRId64 " tokens\n", r.iterations, r.sequences, r.tokens);
     if (r.left_out == 0 || o->partial) return PLUMB_OK;
-    return plumb_error(PLUMB_E_DATA, "%s: the manifest lacks %" PRId64 " files; what is there of them is named NAME.left-out now", o->dir, r.left_out);
+    return plumb_error(PLUMB_E_DATA, "%s: the manifest lacks %" PRId64 " files; what is there of them is named NAME.left-out now", o->dir,
+                       r.left_out);
 }
 
 static plumb_status run(const options *o) {
@@ -364,7 +378,8 @@ static plumb_status run(const options *o) {
     } else if (status == PLUMB_OK && o->verify) {
         int64_t iterations, sequences, tokens;
         status = plumb_trajectories_verify(folder, &iterations, &sequences, &tokens);
-        if (status == PLUMB_OK) printf("complete: %" PRId64 " iterations, %" PRId64 " sequences, %" PRId64 " tokens\n", iterations, sequences, tokens);
+        if (status == PLUMB_OK)
+            printf("complete: %" PRId64 " iterations, %" PRId64 " sequences, %" PRId64 " tokens\n", iterations, sequences, tokens);
     } else if (status == PLUMB_OK) {
         status = show_all(o, folder);
     }
@@ -373,7 +388,7 @@ static plumb_status run(const options *o) {
     return status;
 }
 
-/* --- the command line --------------------------------------------------------------------------------------------- */
+/* --- the command line ------------------------------------------------------------------------- */
 static bool parse_count(const char *s, const char **end, int64_t *value) {
     if (*s < '0' || *s > '9') return false;
     char *rest;
@@ -468,7 +483,8 @@ static int parse(options *o, int argc, char **argv) {
     if (o->verify && (shows || o->rebuild)) return usage("--verify goes with no other option: it reads everything", "");
     if (o->rebuild && shows) return usage("--rebuild goes with --partial alone: it reads everything", "");
     if (o->partial && !o->rebuild) return usage("--partial needs --rebuild", "");
-    if ((o->sort || o->limit >= 0) && !shows_sequences(o)) return usage("--sort and --limit are for sequences: add --print, --json or --tokens", "");
+    if ((o->sort || o->limit >= 0) && !shows_sequences(o))
+        return usage("--sort and --limit are for sequences: add --print, --json or --tokens", "");
     if (o->reverse && !o->sort) return usage("--reverse needs --sort", "");
     if (o->print && o->json) return usage("--print or --json: texts are in both", "");
     return 0;

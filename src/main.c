@@ -95,8 +95,9 @@ static int run(int argc, char **argv) {
     return unknown_command(word);
 }
 
-/* OpenMP's threads spin for milliseconds before they sleep, which starves a neighbour - another rank, another user - on a processor that is shared: decoding was seen to slow down thirty
- * times. A short spin serves the gaps between our loops. libgomp reads its settings before main, so the program starts itself once more where nobody has chosen any. */
+/* OpenMP's threads spin for milliseconds before they sleep, which starves a neighbour - another rank, another user - on a processor that
+ * is shared: decoding was seen to slow down thirty times. A short spin serves the gaps between our loops. libgomp reads its settings
+ * before main, so the program starts itself once more where nobody has chosen any. */
 static void choose_spinning(char **argv) {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
     char path[4096];

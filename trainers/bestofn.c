@@ -1,11 +1,14 @@
-/* Best of n: sample several completions of every prompt, score them, and write the best (and the worst) as a data set for SFT or preference training.
+/* Best of n: sample several completions of every prompt, score them, and write the best (and the worst) as a data set for SFT or
+ * preference training.
  *
  *     OUTPUT.partial/records.jsonl   the records of finished chunks, on disk before the checkpoint is
- *     OUTPUT.partial/step-000012/    a checkpoint after chunk 12: how many bytes of records.jsonl count, their checksum, sums for the summary
+ *     OUTPUT.partial/step-000012/    a checkpoint after chunk 12: how many bytes of records.jsonl count, their checksum, sums for the
+ *                                    summary
  *     OUTPUT                         records.jsonl under its final name, when every prompt is done
  *
- * Prompts are taken in chunks of a fixed number, so that what is sampled does not depend on the number of ranks, and what a chunk gives does not depend on those before it. A run that was stopped or killed
- * therefore goes on behind its last chunk, on any number of ranks, and leaves the bytes of one that was not. */
+ * Prompts are taken in chunks of a fixed number, so that what is sampled does not depend on the number of ranks, and what a chunk gives
+ * does not depend on those before it. A run that was stopped or killed therefore goes on behind its last chunk, on any number of ranks,
+ * and leaves the bytes of one that was not. */
 #include "online.h"
 #include <errno.h>
 #include <stdio.h>
@@ -13,14 +16,15 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct totals { int64_t bytes, hash, prompts, completions, written, without_spread, errors; double best, mean; } totals; /* of all chunks so far; alike on every rank */
+/* of all chunks so far; alike on every rank */
+typedef struct totals { int64_t bytes, hash, prompts, completions, written, without_spread, errors; double best, mean; } totals;
 static const char *const total_names[] = {"bytes", "hash", "prompts", "completions", "written", "without_spread", "errors", "best", "mean"};
 enum { TOTALS = sizeof total_names / sizeof *total_names };
 _Static_assert(sizeof(totals) == TOTALS * sizeof(int64_t), "a counter for each number, doubles as their bits");
 
 typedef struct output { totals sum; plumb_str lines, dir, records; char *identity; } output; /* lines: of the chunk under way, rank 0 */
 
-/* --- records ------------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- records ---------------------------------------------------------------------------------- */
 /* Of equal scores the first is taken. */
 static plumb_status write_group(const plumb_options *o, const plumb_trajectories *t, int64_t first, int64_t size, output *out) {
     int64_t best = first, worst = first;
@@ -55,14 +59,17 @@ static plumb_status write_chunk(plumb_online *o, output *out) {
     return plumb_append_file(out->records.data, (size_t)before, out->lines.data, out->lines.length);
 }
 
-/* --- what is done ------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- what is done ----------------------------------------------------------------------------- */
 /* Everything that decides what is written. */
 static plumb_status identify(const plumb_online *o, output *out) {
     const plumb_session *s = o->s;
     plumb_str text = {0};
-    plumb_status status = plumb_str_printf(&text, "trainer=%s\nnumerics=%d\nmodel=%016llx\nadapter=%016llx\nreward=%016llx\ndata=%016llx\nprecision=%s\n", s->name, PLUMB_NUMERICS,
-                                           (unsigned long long)plumb_source_identity(s->source), (unsigned long long)plumb_online_adapter_hash(PLUMB_MIX_START, &s->adapter, plumb_source_params(s->source)),
-                                           (unsigned long long)s->judge, (unsigned long long)plumb_session_data_hash(&s->train), s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32");
+    plumb_status status =
+        plumb_str_printf(&text, "trainer=%s\nnumerics=%d\nmodel=%016llx\nadapter=%016llx\nreward=%016llx\ndata=%016llx\nprecision=%s\n",
+                         s->name, PLUMB_NUMERICS, (unsigned long long)plumb_source_identity(s->source),
+                         (unsigned long long)plumb_online_adapter_hash(PLUMB_MIX_START, &s->adapter, plumb_source_params(s->source)),
+                         (unsigned long long)s->judge, (unsigned long long)plumb_session_data_hash(&s->train),
+                         s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32");
     if (status == PLUMB_OK) status = plumb_options_identity(s->o, s->command, &text);
     out->identity = text.data;
     return status;
@@ -74,16 +81,20 @@ static plumb_status verify(const plumb_session *s, const output *out) {
     bool named = out->sum.prompts == s->train.count && !plumb_path_exists(out->records.data);
     const char *path = named ? s->o->output_file : out->records.data;
     PLUMB_TRY(plumb_map_open(&m, path));
-    bool good = m.size >= (size_t)out->sum.bytes && plumb_session_mix(PLUMB_MIX_START, m.data, (size_t)out->sum.bytes) == (uint64_t)out->sum.hash;
+    bool good =
+        m.size >= (size_t)out->sum.bytes && plumb_session_mix(PLUMB_MIX_START, m.data, (size_t)out->sum.bytes) == (uint64_t)out->sum.hash;
     plumb_map_close(&m);
-    return good ? PLUMB_OK : plumb_error(PLUMB_E_FORMAT, "%s: damaged: its first %lld bytes are not those of the finished chunks", path, (long long)out->sum.bytes);
+    return good ? PLUMB_OK
+                : plumb_error(PLUMB_E_FORMAT, "%s: damaged: its first %lld bytes are not those of the finished chunks", path,
+                              (long long)out->sum.bytes);
 }
 
 plumb_status plumb_bestofn_forget(const char *output_file) {
     plumb_str dir = {0}, records = {0};
     plumb_status status = plumb_str_printf(&dir, "%s.partial", output_file);
     if (status == PLUMB_OK) status = plumb_str_printf(&records, "%s/records.jsonl", dir.data);
-    if (status == PLUMB_OK && unlink(records.data) && errno != ENOENT && errno != ENOTDIR) status = plumb_error(PLUMB_E_IO, "%s: cannot remove: %m", records.data);
+    if (status == PLUMB_OK && unlink(records.data) && errno != ENOENT && errno != ENOTDIR)
+        status = plumb_error(PLUMB_E_IO, "%s: cannot remove: %m", records.data);
     if (status == PLUMB_OK) status = plumb_checkpoint_discard(dir.data);
     plumb_str_free(&dir), plumb_str_free(&records);
     return status;
@@ -111,7 +122,8 @@ static plumb_status resume(plumb_session *s, output *out) {
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, status));
     plumb_comm_bcast(PLUMB_AXIS_WORLD, &s->step, sizeof s->step, 0);
     if (s->step == 0) out->sum = (totals){.hash = (int64_t)PLUMB_MIX_START};
-    else if (plumb_is_root()) fprintf(stderr, "resumed from %s (%lld of %lld prompts)\n", out->dir.data, (long long)out->sum.prompts, (long long)s->train.count);
+    else if (plumb_is_root())
+        fprintf(stderr, "resumed from %s (%lld of %lld prompts)\n", out->dir.data, (long long)out->sum.prompts, (long long)s->train.count);
     return PLUMB_OK;
 }
 
@@ -126,7 +138,7 @@ static plumb_status save(plumb_session *s, output *out) {
     return plumb_checkpoint_save(out->dir.data, s->step, out->identity, NULL, 0, counters, TOTALS, 1);
 }
 
-/* --- the run ------------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- the run ---------------------------------------------------------------------------------- */
 static plumb_status open_output(plumb_online *o, output *out) {
     const plumb_options *options = o->s->o;
     *out = (output){.sum.hash = (int64_t)PLUMB_MIX_START};
@@ -156,9 +168,10 @@ static plumb_status advance(plumb_online *o, output *out) {
 static plumb_status finish(const plumb_session *s, const output *out) {
     const totals *t = &out->sum;
     if (plumb_path_exists(out->records.data)) PLUMB_TRY(plumb_rename_file(out->records.data, s->o->output_file));
-    if (plumb_bestofn_forget(s->o->output_file) != PLUMB_OK) fprintf(stderr, "plumb bestofn: the result is written, but something is left: %s\n", plumb_error_message());
-    printf("prompts %lld\ncompletions %lld\nmean_reward %.6g\nmean_best_reward %.6g\ngroups_without_spread %lld\n", (long long)t->prompts, (long long)t->completions, t->mean / (double)t->completions,
-           t->best / (double)t->prompts, (long long)t->without_spread);
+    if (plumb_bestofn_forget(s->o->output_file) != PLUMB_OK)
+        fprintf(stderr, "plumb bestofn: the result is written, but something is left: %s\n", plumb_error_message());
+    printf("prompts %lld\ncompletions %lld\nmean_reward %.6g\nmean_best_reward %.6g\ngroups_without_spread %lld\n", (long long)t->prompts,
+           (long long)t->completions, t->mean / (double)t->completions, t->best / (double)t->prompts, (long long)t->without_spread);
     if (!t->written) fprintf(stderr, "plumb bestofn: no prompt has completions of different scores, so there is nothing to prefer\n");
     if (t->errors) printf("reward_errors %lld\n", (long long)t->errors);
     printf("%lld records in %s\n", (long long)t->written, s->o->output_file);
@@ -173,11 +186,13 @@ static plumb_status run_chunks(plumb_online *o, output *out) {
         PLUMB_TRY(advance(o, out));
         if (s->interrupted || !plumb_is_root()) continue;
         tokens += o->t.n_tokens;
-        fprintf(stderr, "%lld/%lld prompts  mean reward %.4g  best %.4g  %.0f tok/s\n", (long long)out->sum.prompts, (long long)s->train.count, out->sum.mean / (double)out->sum.completions,
-                out->sum.best / (double)out->sum.prompts, (double)tokens / (plumb_clock() - began));
+        fprintf(stderr, "%lld/%lld prompts  mean reward %.4g  best %.4g  %.0f tok/s\n", (long long)out->sum.prompts,
+                (long long)s->train.count, out->sum.mean / (double)out->sum.completions, out->sum.best / (double)out->sum.prompts,
+                (double)tokens / (plumb_clock() - began));
     }
     if (s->stopping && plumb_is_root())
-        fprintf(stderr, "stopped after %lld of %lld prompts; kept in %s; the same command goes on from there\n", (long long)out->sum.prompts, (long long)s->train.count, out->dir.data);
+        fprintf(stderr, "stopped after %lld of %lld prompts; kept in %s; the same command goes on from there\n",
+                (long long)out->sum.prompts, (long long)s->train.count, out->dir.data);
     return plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() && !s->stopping ? finish(s, out) : PLUMB_OK);
 }
 

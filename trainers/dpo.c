@@ -1,5 +1,5 @@
-/* Direct preference optimization (Rafailov et al. 2023) and its kin: the policy is moved towards the chosen answer and away from the rejected one, measured against the
- * reference, the policy as it was when training began.
+/* Direct preference optimization (Rafailov et al. 2023) and its kin: the policy is moved towards the chosen answer and away from the
+ * rejected one, measured against the reference, the policy as it was when training began.
  *
  *   for each step:  take a global batch of pairs, cut it into micro-batches
  *     for each micro-batch of this rank:
@@ -34,7 +34,9 @@ static plumb_status pack(plumb_session *s, const plumb_plan *p, const plumb_micr
     return plumb_forest_finish(f);
 }
 
-static int64_t targets_of(const plumb_sample *pair, int answer) { return pair->branch[answer].count - (pair->prompt_count == 0 && pair->branch[answer].count > 0); }
+static int64_t targets_of(const plumb_sample *pair, int answer) {
+    return pair->branch[answer].count - (pair->prompt_count == 0 && pair->branch[answer].count > 0);
+}
 
 static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     const plumb_dataset *d = training ? &s->train : &s->eval;
@@ -42,12 +44,14 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     PLUMB_TRY(pack(s, p, b, d, PLUMB_VIEW_REFERENCE));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_REFERENCE, .logprobs = true}, &s->reference));
     PLUMB_TRY(pack(s, p, b, d, PLUMB_VIEW_POLICY));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true}, &s->policy));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true},
+                                  &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, s->policy.count));
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
         const plumb_sample *sample = plumb_plan_sample(p, d, p->members[i]);
         int64_t chosen = targets_of(sample, 0), rejected = targets_of(sample, 1), end = at + chosen + rejected;
-        plumb_dpo_pair pair = {s->policy.logp + at, s->policy.logp + at + chosen, s->reference.logp + at, s->reference.logp + at + chosen, chosen, rejected};
+        plumb_dpo_pair pair =
+            {s->policy.logp + at, s->policy.logp + at + chosen, s->reference.logp + at, s->reference.logp + at + chosen, chosen, rejected};
         plumb_dpo_stats r;
         double *stats = plumb_plan_stats(p, p->members[i]);
         stats[LOSS] = plumb_objective_dpo(&options, &pair, s->derivatives + at, s->derivatives + at + chosen, &r);
@@ -62,9 +66,10 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
 }
 
 static int metrics_of(const plumb_plan *p, bool evaluation, plumb_metric *m) {
-    static const char *const names[2][8] = {
-        {"loss", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps/chosen", "logps/rejected", "rewards/margins", "entropy"},
-        {"eval_loss", "eval_rewards/chosen", "eval_rewards/rejected", "eval_rewards/accuracies", "eval_logps/chosen", "eval_logps/rejected", "eval_rewards/margins", "eval_entropy"}};
+    static const char *const names[2][8] = {{"loss", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps/chosen",
+                                             "logps/rejected", "rewards/margins", "entropy"},
+                                            {"eval_loss", "eval_rewards/chosen", "eval_rewards/rejected", "eval_rewards/accuracies",
+                                             "eval_logps/chosen", "eval_logps/rejected", "eval_rewards/margins", "eval_entropy"}};
     for (int k = LOSS; k <= LOGP_REJECTED; k++) m[k] = (plumb_metric){names[evaluation][k], plumb_plan_sum(p, k) / (double)p->count};
     m[6] = (plumb_metric){names[evaluation][6], m[REWARD_CHOSEN].value - m[REWARD_REJECTED].value};
     m[7] = (plumb_metric){names[evaluation][7], plumb_plan_sum(p, ENTROPY) / plumb_plan_sum(p, TARGETS)};

@@ -13,18 +13,23 @@ static int64_t parameters_of(const plumb_source *s) { /* a scalar head is no row
 static double base_bytes(const plumb_session *s, const plumb_source *source) {
     const plumb_params *p = plumb_source_params(source);
     double bytes = 0;
-    for (int i = 0; i < p->count; i++) bytes += (double)s->be->ops->weight_bytes(s->be, p->items[i].rows, p->items[i].cols, plumb_session_storage(s->o));
+    for (int i = 0; i < p->count; i++)
+        bytes += (double)s->be->ops->weight_bytes(s->be, p->items[i].rows, p->items[i].cols, plumb_session_storage(s->o));
     return bytes;
 }
 
 /* Best of n trains nothing: what it costs is what it samples. */
 static void print_sampling(const plumb_session *s, int64_t tokens, int64_t widest) {
-    int64_t prompts = s->train.count, n = s->o->num_generations, chunk = plumb_online_chunk(s->o), positions = plumb_source_arch(s->source)->max_positions, generated = 0;
-    for (int64_t i = 0; i < prompts; i++) generated += n * plumb_min64(s->o->max_completion_length, positions - s->train.samples[i].prompt_count);
+    int64_t prompts = s->train.count, n = s->o->num_generations, chunk = plumb_online_chunk(s->o),
+            positions = plumb_source_arch(s->source)->max_positions, generated = 0;
+    for (int64_t i = 0; i < prompts; i++)
+        generated += n * plumb_min64(s->o->max_completion_length, positions - s->train.samples[i].prompt_count);
     printf("prompts             %12lld  of at most %lld tokens, %lld together\n", (long long)prompts, (long long)widest, (long long)tokens);
     printf("completions         %12lld  (%lld of each prompt)\n", (long long)(prompts * n), (long long)n);
-    printf("tokens to generate  %12lld  at most (max_completion_length %lld)\n", (long long)generated, (long long)s->o->max_completion_length);
-    printf("chunks              %12lld  of %lld completions, each kept when it is done\n", (long long)((prompts + chunk - 1) / chunk), (long long)(chunk * n));
+    printf("tokens to generate  %12lld  at most (max_completion_length %lld)\n", (long long)generated,
+           (long long)s->o->max_completion_length);
+    printf("chunks              %12lld  of %lld completions, each kept when it is done\n", (long long)((prompts + chunk - 1) / chunk),
+           (long long)(chunk * n));
 }
 
 plumb_status plumb_session_dry_run(plumb_session *s) {
@@ -44,19 +49,23 @@ plumb_status plumb_session_dry_run(plumb_session *s) {
     double state = (double)trainable * 4 * (2 + 4.0 / ranks + 2 + (s->elastic ? 2 : 0));
     printf("parameters          %12lld  (%.1fM)\n", (long long)parameters, (double)parameters / 1e6);
     if (trains) printf("trainable           %12lld  (%.2f %%)\n", (long long)trainable, 100.0 * (double)trainable / (double)parameters);
-    printf("ranks x threads     %12d  x %d, %s %s\n", ranks, s->be->threads, s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", s->be->isa);
+    printf("ranks x threads     %12d  x %d, %s %s\n", ranks, s->be->threads, s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32",
+           s->be->isa);
     printf("base weights        %9.1f MiB  %s\n", mib(base), plumb_model_shared(s->model) ? "once on each node" : "on each rank");
     if (trains) printf("trainable state     %9.1f MiB  on each rank (values, gradients, AdamW shard)\n", mib(state));
     printf("activations         %9.1f MiB  on each rank at most (%lld tokens)\n", mib(workspace), (long long)rows);
-    if (s->command & (PLUMB_FOR_ONLINE | PLUMB_FOR_BESTOFN)) printf("keys and values     %9lld MiB  on each rank at most (kv_budget_mb)\n", (long long)s->o->kv_budget_mb);
+    if (s->command & (PLUMB_FOR_ONLINE | PLUMB_FOR_BESTOFN))
+        printf("keys and values     %9lld MiB  on each rank at most (kv_budget_mb)\n", (long long)s->o->kv_budget_mb);
     if (s->command == PLUMB_FOR_BESTOFN) {
         print_sampling(s, tokens, widest);
         return PLUMB_OK;
     }
     if (s->command & PLUMB_FOR_ONLINE)
-        printf("start of iteration  %9.1f MiB  on each rank (values and moments, kept to go back to)\n", mib((double)trainable * 12.0 / ranks));
+        printf("start of iteration  %9.1f MiB  on each rank (values and moments, kept to go back to)\n",
+               mib((double)trainable * 12.0 / ranks));
     printf("samples             %12lld  of at most %lld tokens\n", (long long)s->train.count, (long long)widest);
     printf("tokens per epoch    %12lld\n", (long long)tokens);
-    printf("steps               %12lld  of %lld %s (%lld per epoch)\n", (long long)s->total_steps, (long long)s->o->batch_size, s->command & PLUMB_FOR_ONLINE ? "completions" : "samples", (long long)s->steps_per_epoch);
+    printf("steps               %12lld  of %lld %s (%lld per epoch)\n", (long long)s->total_steps, (long long)s->o->batch_size,
+           s->command & PLUMB_FOR_ONLINE ? "completions" : "samples", (long long)s->steps_per_epoch);
     return PLUMB_OK;
 }

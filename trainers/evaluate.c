@@ -36,7 +36,8 @@ static plumb_status write_metrics(const plumb_session *s, const plumb_metric *m,
     plumb_str text = {0};
     plumb_status status = plumb_str_printf(&text, "{\n  \"samples\": %lld", (long long)s->eval.count);
     for (int i = 0; i < n && status == PLUMB_OK; i++)
-        status = isfinite(m[i].value) ? plumb_str_printf(&text, ",\n  \"%s\": %.9g", m[i].name, m[i].value) : plumb_str_printf(&text, ",\n  \"%s\": null", m[i].name);
+        status = isfinite(m[i].value) ? plumb_str_printf(&text, ",\n  \"%s\": %.9g", m[i].name, m[i].value)
+                                      : plumb_str_printf(&text, ",\n  \"%s\": null", m[i].name);
     if (status == PLUMB_OK) status = plumb_str_append(&text, "\n}\n", 3);
     if (status == PLUMB_OK) status = results_path(s->o, &path);
     if (status == PLUMB_OK) status = plumb_write_file(path, text.data, text.length);

@@ -10,7 +10,8 @@ static bool show(void *user, int64_t request, int32_t token) {
     printer *p = user;
     (void)request;
     p->text.length = 0;
-    if (plumb_ids_push(&p->ids, token) != PLUMB_OK || plumb_detokenize(p->t, p->ids.data, p->ids.count, true, &p->text) != PLUMB_OK) return false;
+    if (plumb_ids_push(&p->ids, token) != PLUMB_OK || plumb_detokenize(p->t, p->ids.data, p->ids.count, true, &p->text) != PLUMB_OK)
+        return false;
     size_t end = p->text.length;
     while (end >= 3 && !memcmp(p->text.data + end - 3, "\xEF\xBF\xBD", 3)) end -= 3;
     if (end > p->shown) fwrite(p->text.data + p->shown, 1, end - p->shown, stdout), p->shown = end;
@@ -36,7 +37,8 @@ static plumb_status generate(plumb_session *s) {
     plumb_completion out = {0};
     plumb_rollout_stats stats;
     int32_t ends[PLUMB_MAX_ENDS];
-    plumb_rollout_options options = {.view = PLUMB_VIEW_POLICY, .sampling = plumb_online_sampling(s, ends), .seed = (uint64_t)o->seed, .batch = 1, .threads = 1, .sink = show, .user = &p};
+    plumb_rollout_options options = {.view = PLUMB_VIEW_POLICY, .sampling = plumb_online_sampling(s, ends), .seed = (uint64_t)o->seed,
+                                     .batch = 1, .threads = 1, .sink = show, .user = &p};
     options.sampling.do_sample = o->do_sample, options.sampling.max_new_tokens = o->max_new_tokens;
     plumb_status status = render_prompt(o, &text);
     if (status == PLUMB_OK) status = plumb_tokenize(s->tokenizer, text.data ? text.data : "", text.length, true, &prompt);
@@ -44,11 +46,13 @@ static plumb_status generate(plumb_session *s) {
     options.stops = stops;
     options.kv_bytes = (size_t)((int64_t)prompt.count / PLUMB_PAGE + o->max_new_tokens / PLUMB_PAGE + 3) * plumb_model_kv_bytes(s->model);
     if (status == PLUMB_OK) status = plumb_rollout_create(&engine, s->model, &options);
-    if (status == PLUMB_OK) status = plumb_rollout_run(engine, &(plumb_rollout_request){prompt.data, (int64_t)prompt.count, 0, 0}, 1, &out, &stats);
+    if (status == PLUMB_OK)
+        status = plumb_rollout_run(engine, &(plumb_rollout_request){prompt.data, (int64_t)prompt.count, 0, 0}, 1, &out, &stats);
     if (status == PLUMB_OK) {
         if (p.text.length > p.shown) fwrite(p.text.data + p.shown, 1, p.text.length - p.shown, stdout);
         putchar('\n');
-        fprintf(stderr, "%lld tokens in %.2f s (%.1f tokens/s), prompt of %zu\n", (long long)stats.tokens, stats.seconds, (double)stats.tokens / stats.seconds, prompt.count);
+        fprintf(stderr, "%lld tokens in %.2f s (%.1f tokens/s), prompt of %zu\n", (long long)stats.tokens, stats.seconds,
+                (double)stats.tokens / stats.seconds, prompt.count);
     }
     plumb_rollout_free(engine);
     plumb_stops_free(stops);

@@ -1,5 +1,6 @@
 /* Critic-free policy optimization: a completion is compared with the others of its prompt.
- *   GRPO (Shao et al. 2024) and its kin (Dr. GRPO, DAPO, CISPO, GSPO): advantage (R - mean of the group)/std, clipped ratio per token or per completion
+ *   GRPO (Shao et al. 2024) and its kin (Dr. GRPO, DAPO, CISPO, GSPO): advantage (R - mean of the group)/std, clipped ratio
+ *   per token or per completion
  *   RLOO (Ahmadian et al. 2024): advantage R - mean of the others, R less beta * KL; clipped ratio of the whole completion
  *
  *   for each iteration:
@@ -20,7 +21,7 @@
 enum { LOSS = STAT_OWN, KL, LOW, HIGH, RATIO, APPROX_KL, RATIOS };
 typedef struct grpo { bool rloo; double *advantages; size_t cap_advantages; plumb_grpo_comparison c; } grpo;
 
-/* --- 4 ---------------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- 4 ---------------------------------------------------------------------------------------- */
 plumb_status plumb_grpo_compare(const plumb_options *o, bool rloo, plumb_trajectories *t, double *advantages, plumb_grpo_comparison *c) {
     double *rewards;
     PLUMB_TRY(plumb_alloc(&rewards, (size_t)t->n_sequences, sizeof *rewards, "rewards"));
@@ -43,22 +44,24 @@ plumb_status plumb_grpo_compare(const plumb_options *o, bool rloo, plumb_traject
     return PLUMB_OK;
 }
 
-/* --- 5 ---------------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- 5 ---------------------------------------------------------------------------------------- */
 static plumb_grpo_options settings(const plumb_options *o) {
     plumb_grpo_loss loss = (plumb_grpo_loss)plumb_grpo_loss_from_name(o->loss_type);
-    return (plumb_grpo_options){.loss = loss, .beta = o->beta, .epsilon = o->epsilon, .epsilon_high = o->epsilon_high > 0 ? o->epsilon_high : o->epsilon, .delta = o->delta,
+    return (plumb_grpo_options){.loss = loss, .beta = o->beta, .epsilon = o->epsilon,
+                                .epsilon_high = o->epsilon_high > 0 ? o->epsilon_high : o->epsilon, .delta = o->delta,
                                 .sequence_level = !strcmp(o->importance_sampling_level, "sequence")};
 }
-static double group_loss(const plumb_options *o, const plumb_trajectories *t, int64_t q, double advantage, const double *logp, const plumb_grpo_total *total, double *derivatives,
-                         plumb_grpo_stats *stats) {
+static double group_loss(const plumb_options *o, const plumb_trajectories *t, int64_t q, double advantage, const double *logp,
+                         const plumb_grpo_total *total, double *derivatives, plumb_grpo_stats *stats) {
     int64_t first = t->token_offset[q], n = t->token_offset[q + 1] - first;
     plumb_grpo_options g = settings(o);
     double weight = plumb_grpo_weight(g.loss, n, total->sequences, total->tokens, o->max_completion_length);
-    return plumb_objective_grpo(&g, advantage, weight, logp, t->logp + first, o->beta > 0 ? t->ref_logp + first : NULL, n, derivatives, stats);
+    return plumb_objective_grpo(&g, advantage, weight, logp, t->logp + first, o->beta > 0 ? t->ref_logp + first : NULL, n, derivatives,
+                                stats);
 }
 /* The ratio of whole completions: the clipped loss of PPO on their summed log-probabilities. */
-static double whole_loss(const plumb_options *o, const plumb_trajectories *t, int64_t q, double advantage, const double *logp, const plumb_grpo_total *total, double *derivatives,
-                         plumb_grpo_stats *stats) {
+static double whole_loss(const plumb_options *o, const plumb_trajectories *t, int64_t q, double advantage, const double *logp,
+                         const plumb_grpo_total *total, double *derivatives, plumb_grpo_stats *stats) {
     int64_t first = t->token_offset[q], n = t->token_offset[q + 1] - first;
     double now = 0, then = 0, derivative, scale = 1 / (double)total->sequences;
     plumb_ppo_options clip = {.clip_range = o->epsilon};
@@ -70,8 +73,8 @@ static double whole_loss(const plumb_options *o, const plumb_trajectories *t, in
     stats->clipped_low += one.ratio < 1 - o->epsilon && advantage < 0, stats->clipped_high += one.ratio > 1 + o->epsilon && advantage > 0;
     return loss;
 }
-double plumb_grpo_loss_of(const plumb_options *o, bool rloo, const plumb_trajectories *t, int64_t q, double advantage, const double *logp, const plumb_grpo_total *total, double *derivatives,
-                          plumb_grpo_stats *stats) {
+double plumb_grpo_loss_of(const plumb_options *o, bool rloo, const plumb_trajectories *t, int64_t q, double advantage, const double *logp,
+                          const plumb_grpo_total *total, double *derivatives, plumb_grpo_stats *stats) {
     return (rloo ? whole_loss : group_loss)(o, t, q, advantage, logp, total, derivatives, stats);
 }
 
@@ -85,7 +88,8 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     grpo *x = o->recipe;
     const plumb_trajectories *t = &o->t;
     plumb_grpo_total total = {completions_of(o, p), p->targets};
-    plumb_pass policy = {.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .temperature = s->o->temperature};
+    plumb_pass policy = {.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0,
+                         .temperature = s->o->temperature};
     PLUMB_TRY(plumb_online_pack(o, p, b, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY)));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &policy, &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, 2 * s->policy.count));
@@ -99,20 +103,25 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
             int64_t own = at + t->token_offset[q] - first;
             plumb_grpo_loss_of(s->o, x->rloo, t, q, x->advantages[q], s->policy.logp + own, &total, s->derivatives + own, &sums);
         }
-        stats[LOSS] = sums.loss, stats[KL] = sums.kl, stats[LOW] = sums.clipped_low, stats[HIGH] = sums.clipped_high, stats[RATIO] = sums.ratio;
+        stats[LOSS] = sums.loss, stats[KL] = sums.kl, stats[LOW] = sums.clipped_low, stats[HIGH] = sums.clipped_high,
+        stats[RATIO] = sums.ratio;
         stats[APPROX_KL] = sums.approx_kl, stats[RATIOS] = sums.ratios;
     }
     return plumb_model_backward(s->model, &(plumb_gradients){.logp = s->derivatives, .entropy = plumb_online_entropy_bonus(s, p->targets)});
 }
 
-/* --- 6 ---------------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- 6 ---------------------------------------------------------------------------------------- */
 static void log_metrics(plumb_online *o, const grpo *x) {
     plumb_metric m[PLUMB_MAX_METRICS];
     double tokens = fmax(1, o->sums[STAT_TOKENS]), ratios = fmax(1, o->sums[RATIOS]);
     int n = plumb_online_metrics(o, m);
     if (o->s->o->beta > 0) m[n++] = (plumb_metric){"kl", x->rloo ? x->c.kl / fmax(1, (double)o->t.n_tokens) : o->sums[KL] / tokens};
-    const plumb_metric own[] = {{"loss", o->sums[LOSS] / (double)plumb_max64(1, o->updates)}, {"frac_reward_zero_std", (double)x->c.zero_spread / (double)o->n_groups}, {"clip_ratio/low_mean", o->sums[LOW] / ratios},
-                                {"clip_ratio/high_mean", o->sums[HIGH] / ratios}, {"clip_ratio/region_mean", (o->sums[LOW] + o->sums[HIGH]) / ratios}, {"ratio", o->sums[RATIO] / ratios},
+    const plumb_metric own[] = {{"loss", o->sums[LOSS] / (double)plumb_max64(1, o->updates)},
+                                {"frac_reward_zero_std", (double)x->c.zero_spread / (double)o->n_groups},
+                                {"clip_ratio/low_mean", o->sums[LOW] / ratios},
+                                {"clip_ratio/high_mean", o->sums[HIGH] / ratios},
+                                {"clip_ratio/region_mean", (o->sums[LOW] + o->sums[HIGH]) / ratios},
+                                {"ratio", o->sums[RATIO] / ratios},
                                 {"policy/approxkl_avg", o->sums[APPROX_KL] / tokens}};
     memcpy(m + n, own, sizeof own);
     plumb_online_write_metrics(o, m, n + (int)(sizeof own / sizeof *own));

@@ -13,11 +13,13 @@ plumb_sampling plumb_online_sampling(const plumb_session *s, int32_t *ends) {
     int n = a->n_eos;
     memcpy(ends, a->eos, sizeof a->eos);
     if (plumb_tokenizer_eos(s->tokenizer) >= 0) ends[n++] = plumb_tokenizer_eos(s->tokenizer);
-    return (plumb_sampling){.do_sample = true, .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .min_p = o->min_p, .typical_p = o->typical_p,
-                            .repetition_penalty = o->repetition_penalty, .min_new_tokens = o->min_new_tokens, .max_new_tokens = o->max_completion_length, .ends = ends, .n_ends = n, .tokens = plumb_tokenizer_vocab(s->tokenizer)};
+    return (plumb_sampling){.do_sample = true, .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .min_p = o->min_p,
+                            .typical_p = o->typical_p, .repetition_penalty = o->repetition_penalty, .min_new_tokens = o->min_new_tokens,
+                            .max_new_tokens = o->max_completion_length, .ends = ends, .n_ends = n,
+                            .tokens = plumb_tokenizer_vocab(s->tokenizer)};
 }
 
-/* --- sample ---------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- sample ----------------------------------------------------------------------------------- */
 /* The prompts of this iteration; the same on every rank. */
 static plumb_status choose_prompts(plumb_online *o) {
     plumb_session *s = o->s;
@@ -27,7 +29,8 @@ static plumb_status choose_prompts(plumb_online *o) {
         for (int64_t i = 0; i < o->n_groups; i++) o->prompt_of[i] = from + i;
         return PLUMB_OK;
     }
-    int64_t groups = s->o->batch_size / s->o->num_generations, epoch = s->step / s->steps_per_epoch, first = s->step % s->steps_per_epoch * groups;
+    int64_t groups = s->o->batch_size / s->o->num_generations, epoch = s->step / s->steps_per_epoch,
+            first = s->step % s->steps_per_epoch * groups;
     if (s->order_epoch != epoch) {
         PLUMB_TRY(plumb_dataset_order(&s->train, s->o->shuffle, (uint64_t)s->o->seed, (uint32_t)epoch, s->order));
         s->order_epoch = epoch;
@@ -53,7 +56,8 @@ static plumb_status complete_share(plumb_online *o) {
     for (int64_t i = 0; i < o->n_mine; i++) {
         int64_t sequence = o->mine + i;
         const plumb_sample *x = &s->train.samples[o->prompt_of[sequence / o->group_size]];
-        requests[i] = (plumb_rollout_request){x->prompt, x->prompt_count, (uint32_t)(sequence / o->group_size), (uint32_t)(sequence % o->group_size)};
+        requests[i] =
+            (plumb_rollout_request){x->prompt, x->prompt_count, (uint32_t)(sequence / o->group_size), (uint32_t)(sequence % o->group_size)};
     }
     plumb_rollout_set_step(o->engine, (uint32_t)s->step);
     plumb_status status = plumb_rollout_run(o->engine, requests, o->n_mine, o->completions, NULL);
@@ -95,13 +99,17 @@ static plumb_status gather(plumb_online *o) {
         memcpy(t->entropy + at, c->entropy, (size_t)c->count * sizeof *c->entropy);
         if (trunk) memcpy(t->values + at, c->values, (size_t)c->count * sizeof *c->values);
     }
-    struct { void *all; size_t size; } arrays[] = {{t->ids, sizeof *t->ids}, {t->logp, sizeof *t->logp}, {t->entropy, sizeof *t->entropy}, {t->values, sizeof *t->values}};
+    struct {
+        void *all;
+        size_t size;
+    } arrays[] = {{t->ids, sizeof *t->ids}, {t->logp, sizeof *t->logp}, {t->entropy, sizeof *t->entropy}, {t->values, sizeof *t->values}};
     for (int a = 0; a < 3 + trunk; a++) {
         for (int r = 0; r < ranks; r++) {
             int64_t first = t->token_offset[n * r / ranks], last = t->token_offset[n * (r + 1) / ranks];
             offsets[r] = (size_t)first * arrays[a].size, counts[r] = (size_t)(last - first) * arrays[a].size;
         }
-        plumb_comm_allgatherv(PLUMB_AXIS_DATA, (char *)arrays[a].all + offsets[plumb_comm_rank(PLUMB_AXIS_DATA)], arrays[a].all, counts, offsets);
+        plumb_comm_allgatherv(PLUMB_AXIS_DATA, (char *)arrays[a].all + offsets[plumb_comm_rank(PLUMB_AXIS_DATA)], arrays[a].all, counts,
+                              offsets);
     }
     memset(t->mask, 1, (size_t)t->n_tokens);
     for (int64_t k = 0; k < t->n_tokens; k++) t->ref_logp[k] = NAN; /* until a reference says something */
@@ -111,7 +119,9 @@ done:
     return status;
 }
 
-static int64_t tokens_of(const plumb_trajectories *t, int64_t first, int64_t count) { return t->token_offset[first + count] - t->token_offset[first]; }
+static int64_t tokens_of(const plumb_trajectories *t, int64_t first, int64_t count) {
+    return t->token_offset[first + count] - t->token_offset[first];
+}
 /* Would `parts` trees of like many completions keep within the budget? */
 static bool fits(const plumb_trajectories *t, int64_t first, int64_t n, int64_t parts, int64_t budget) {
     int64_t prompt = t->prompt_offset[first + 1] - t->prompt_offset[first];
@@ -138,7 +148,8 @@ static plumb_status plant(plumb_online *o) {
     PLUMB_TRY(plumb_alloc(&o->data.samples, (size_t)o->n_trees, sizeof *o->data.samples, "trees"));
     PLUMB_TRY(plumb_alloc(&branches, (size_t)t->n_sequences, sizeof *branches, "trees"));
     o->data.storage = branches;
-    for (int64_t i = 0; i < t->n_sequences; i++) branches[i] = (plumb_branch){.ids = t->ids + t->token_offset[i], .count = (int32_t)(t->token_offset[i + 1] - t->token_offset[i])};
+    for (int64_t i = 0; i < t->n_sequences; i++)
+        branches[i] = (plumb_branch){.ids = t->ids + t->token_offset[i], .count = (int32_t)(t->token_offset[i + 1] - t->token_offset[i])};
     for (int64_t i = 0; i < o->n_trees; i++) {
         const plumb_tree *tree = &o->trees[i];
         o->data.samples[i] = (plumb_sample){.record = t->record[tree->first], .prompt = t->prompt_ids + t->prompt_offset[tree->first],
@@ -178,7 +189,7 @@ plumb_status plumb_online_sample(plumb_online *o) {
     return PLUMB_OK;
 }
 
-/* --- passes ------------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- passes ----------------------------------------------------------------------------------- */
 plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, int32_t adapter) {
     plumb_forest *f = &o->s->forest;
     plumb_forest_reset(f);
@@ -188,7 +199,8 @@ plumb_status plumb_online_pack(plumb_online *o, const plumb_plan *p, const plumb
         PLUMB_TRY(plumb_forest_add(f, -1, x->prompt, x->prompt_count, adapter, mark, &prompt));
         for (int k = 0; k < x->n_branches; k++) {
             PLUMB_TRY(plumb_forest_add(f, prompt, x->branch[k].ids, x->branch[k].count, adapter, mark, &segment));
-            for (int32_t j = 0; j < x->branch[k].count; j++) PLUMB_TRY(plumb_forest_target(f, plumb_forest_row_before(f, segment, j), x->branch[k].ids[j], segment));
+            for (int32_t j = 0; j < x->branch[k].count; j++)
+                PLUMB_TRY(plumb_forest_target(f, plumb_forest_row_before(f, segment, j), x->branch[k].ids[j], segment));
         }
     }
     return plumb_forest_finish(f);
@@ -202,7 +214,8 @@ double *plumb_online_entropy_bonus(plumb_session *s, int64_t tokens) {
 void plumb_online_note(plumb_online *o, double *stats, int64_t first, int64_t at, int64_t n) {
     const plumb_forward_result *r = &o->s->policy;
     stats[STAT_TOKENS] = (double)n;
-    for (int64_t k = 0; k < n; k++) stats[STAT_ENTROPY] += r->entropy[at + k], stats[STAT_LOG_RATIO] += fabs(r->logp[at + k] - o->t.logp[first + k]);
+    for (int64_t k = 0; k < n; k++)
+        stats[STAT_ENTROPY] += r->entropy[at + k], stats[STAT_LOG_RATIO] += fabs(r->logp[at + k] - o->t.logp[first + k]);
     if (o->learning_pass == 0) memcpy(o->passed + first, r->logp + at, (size_t)n * sizeof *r->logp);
 }
 
@@ -211,7 +224,12 @@ static plumb_status pass_micro_batch(plumb_session *s, const plumb_plan *p, cons
     plumb_scorer who = o->passing;
     (void)training;
     PLUMB_TRY(plumb_online_pack(o, p, b, plumb_model_adapter_of(who.model, who.view)));
-    PLUMB_TRY(plumb_model_forward(who.model, &s->forest, &(plumb_pass){.view = who.view, .logprobs = !o->pass_values, .values = o->pass_values, .temperature = s->o->temperature}, &s->reference));
+    PLUMB_TRY(plumb_model_forward(who.model, &s->forest,
+                                  &(plumb_pass){.view = who.view,
+                                                .logprobs = !o->pass_values,
+                                                .values = o->pass_values,
+                                                .temperature = s->o->temperature},
+                                  &s->reference));
     const double *from = o->pass_values ? s->reference.values : s->reference.logp;
     for (int32_t i = b->first; i < b->first + b->count; i++) {
         int64_t first, n = plumb_online_tokens(o, p, p->members[i], &first);
@@ -236,10 +254,12 @@ static plumb_status pass(plumb_online *o, plumb_scorer who, bool values, double 
     plumb_online_phase(o, PHASE_PASS, since);
     return PLUMB_OK;
 }
-plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) { return pass(o, (plumb_scorer){o->s->model, view}, false, out); }
+plumb_status plumb_online_logprobs(plumb_online *o, plumb_view view, double *out) {
+    return pass(o, (plumb_scorer){o->s->model, view}, false, out);
+}
 plumb_status plumb_online_values(plumb_online *o) { return plumb_online_on_trunk(o) ? PLUMB_OK : pass(o, o->critic, true, o->t.values); }
 
-/* --- learning --------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- learning --------------------------------------------------------------------------------- */
 /* The k-th mini-batch of a pass, into s->plan: whole groups, in an order by seed, iteration and pass. */
 static plumb_status plan_mini_batch(plumb_online *o, int64_t k) {
     plumb_session *s = o->s;
@@ -249,14 +269,17 @@ static plumb_status plan_mini_batch(plumb_online *o, int64_t k) {
     if (status != PLUMB_OK) return plumb_comm_agree(PLUMB_AXIS_DATA, status);
     rank = order + o->n_groups;
     for (int64_t i = 0; i < o->n_groups; i++) order[i] = i;
-    if (of > 1) status = plumb_rng_permutation((uint64_t)s->o->seed ^ 0x9e3779b97f4a7c15ull, (uint32_t)(s->step * 1009 + o->learning_pass), o->n_groups, order);
+    if (of > 1)
+        status = plumb_rng_permutation((uint64_t)s->o->seed ^ 0x9e3779b97f4a7c15ull, (uint32_t)(s->step * 1009 + o->learning_pass),
+                                       o->n_groups, order);
     for (int64_t i = 0; i < o->n_groups; i++) rank[order[i]] = i;
     if (status == PLUMB_OK) status = plumb_grow(&p->samples, &p->cap_samples, (size_t)o->n_trees, sizeof *p->samples);
     p->count = 0;
     for (int64_t i = 0; status == PLUMB_OK && i < o->n_trees; i++)
         if (rank[o->trees[i].group] >= first && rank[o->trees[i].group] < last) p->samples[p->count++] = i;
     free(order);
-    if (status == PLUMB_OK) status = plumb_plan_cut(p, &o->data, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
+    if (status == PLUMB_OK)
+        status = plumb_plan_cut(p, &o->data, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
     return plumb_comm_agree(PLUMB_AXIS_DATA, status);
 }
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- open and close -------------------------------------------------------------------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 /* A reward model that was trained anew is another judge. */
 uint64_t plumb_online_adapter_hash(uint64_t h, const plumb_adapter *a, const plumb_params *p) {
     h = plumb_session_mix(h, a->score, (size_t)a->n_score * sizeof *a->score);
@@ -20,7 +20,9 @@ uint64_t plumb_online_adapter_hash(uint64_t h, const plumb_adapter *a, const plu
 static plumb_status load_scored(plumb_adapter *a, const char *key, const char *path, const plumb_source *base) {
     PLUMB_TRY(plumb_adapter_load(a, path, plumb_source_params(base)));
     plumb_session_note_base(key, a, base);
-    return a->score ? PLUMB_OK : plumb_error(PLUMB_E_CONFIG, "%s: %s has no score head; expected a reward model, as plumb reward writes it", key, path);
+    return a->score
+               ? PLUMB_OK
+               : plumb_error(PLUMB_E_CONFIG, "%s: %s has no score head; expected a reward model, as plumb reward writes it", key, path);
 }
 
 /* The same number of tokens need not be the same tokens. */
@@ -30,7 +32,9 @@ static plumb_status check_tokenizer(const plumb_session *s, const char *path) {
     PLUMB_TRY(plumb_tokenizer_load(&own, path));
     plumb_status status = plumb_tokenizer_compare(s->tokenizer, own);
     plumb_tokenizer_free(own);
-    return status == PLUMB_OK ? status : plumb_error_prefix(status, "%s reads other tokens than the policy's; expected a model with the same tokenizer", path);
+    return status == PLUMB_OK
+               ? status
+               : plumb_error_prefix(status, "%s reads other tokens than the policy's; expected a model with the same tokenizer", path);
 }
 /* A model beside the policy that reads its tokens and scores them. */
 static plumb_status open_beside(const plumb_session *s, plumb_source **out, const char *key, const char *path) {
@@ -40,13 +44,16 @@ static plumb_status open_beside(const plumb_session *s, plumb_source **out, cons
     const plumb_arch *a = plumb_source_arch(*out), *policy = plumb_source_arch(s->source);
     int64_t longest = plumb_min64(policy->max_positions, o->max_prompt_length + o->max_completion_length);
     if (a->vocab != policy->vocab)
-        return plumb_error(PLUMB_E_CONFIG, "%s: %s has a vocabulary of %lld, the policy of %lld; expected a model that reads the policy's tokens", key, path, (long long)a->vocab,
-                           (long long)policy->vocab);
+        return plumb_error(PLUMB_E_CONFIG,
+                           "%s: %s has a vocabulary of %lld, the policy of %lld; expected a model that reads the policy's tokens", key,
+                           path, (long long)a->vocab, (long long)policy->vocab);
     status = check_tokenizer(s, path);
     if (status != PLUMB_OK) return plumb_error_prefix(status, "%s", key);
     if (a->max_positions < longest)
-        return plumb_error(PLUMB_E_CONFIG, "%s: %s has %lld positions, a prompt with its completion up to %lld; expected smaller max_prompt_length and max_completion_length", key, path,
-                           (long long)a->max_positions, (long long)longest);
+        return plumb_error(PLUMB_E_CONFIG,
+                           "%s: %s has %lld positions, a prompt with its completion up to %lld; expected smaller max_prompt_length and "
+                           "max_completion_length",
+                           key, path, (long long)a->max_positions, (long long)longest);
     plumb_source_as_classifier(*out);
     return PLUMB_OK;
 }
@@ -66,7 +73,9 @@ static plumb_status open_judge(plumb_online *o, plumb_session *s, plumb_model_op
         s->judge = plumb_online_adapter_hash(s->judge, &o->reward_adapter, plumb_source_params(base));
         if (!options->reward_model) m->reward = &o->reward_adapter;
     } else if (!plumb_source_has_score(o->reward_source)) {
-        return plumb_error(PLUMB_E_CONFIG, "reward_model: %s has no score head; expected a sequence classifier (plumb reward with lora: false writes one), or a reward_adapter with it",
+        return plumb_error(PLUMB_E_CONFIG,
+                           "reward_model: %s has no score head; expected a sequence classifier (plumb reward with lora: false writes one), "
+                           "or a reward_adapter with it",
                            options->reward_model);
     }
     return PLUMB_OK;
@@ -80,24 +89,34 @@ static plumb_status load_value_adapter(plumb_online *o, const plumb_session *s, 
     const char *path = s->o->value_adapter;
     PLUMB_TRY(load_scored(&o->value_adapter, "value_adapter", path, base));
     if (o->value_adapter.config.r || on_trunk(s->o)) return PLUMB_OK;
-    return plumb_error(PLUMB_E_CONFIG, "value_adapter: %s is a value head alone; expected value_model: trunk, where such a head comes from, or an adapter with a head", path);
+    return plumb_error(PLUMB_E_CONFIG,
+                       "value_adapter: %s is a value head alone; expected value_model: trunk, where such a head comes from, or an adapter "
+                       "with a head",
+                       path);
 }
 
-/* A value model of its own is trained as the policy is. One that began as the reward model holds that too, as it was: one base in memory. */
+/* A value model of its own is trained as the policy is. One that began as the reward model holds that too, as it
+ * was: one base in memory. */
 static plumb_status open_value_model(plumb_online *o, plumb_session *s, const plumb_model_options *policy, plumb_model_options *value) {
     const plumb_options *options = s->o;
     const plumb_adapter *start = options->value_adapter ? &o->value_adapter : NULL;
     if (!plumb_path_exists(options->value_model))
-        return plumb_error(PLUMB_E_CONFIG, "value_model: found %s, where there is nothing; expected adapter, trunk, or the path of a model (a Hugging Face directory or a GGUF file)",
+        return plumb_error(PLUMB_E_CONFIG,
+                           "value_model: found %s, where there is nothing; expected adapter, trunk, or the path of a model (a Hugging Face "
+                           "directory or a GGUF file)",
                            options->value_model);
     if (start && !options->lora)
-        return plumb_error(PLUMB_E_CONFIG, "value_adapter: found it with lora: false, by which value_model %s trains in full; expected lora: true, or a value_model that plumb merge has made "
-                           "of the two", options->value_model);
+        return plumb_error(PLUMB_E_CONFIG,
+                           "value_adapter: found it with lora: false, by which value_model %s trains in full; expected lora: true, or a "
+                           "value_model that plumb merge has made "
+                           "of the two",
+                           options->value_model);
     PLUMB_TRY(open_beside(s, &s->value_source, "value_model", options->value_model));
     if (start) PLUMB_TRY(load_value_adapter(o, s, s->value_source));
     if (start) o->value_config = &start->config;
-    *value = (plumb_model_options){.adapter = start, .lora = options->lora && !start ? o->value_config : NULL, .random_as = PLUMB_VIEW_VALUE, .head = PLUMB_HEAD_ZERO,
-                                   .train_modules = policy->train_modules, .n_train_modules = policy->n_train_modules, .seed = policy->seed, .checkpointing = policy->checkpointing,
+    *value = (plumb_model_options){.adapter = start, .lora = options->lora && !start ? o->value_config : NULL,
+                                   .random_as = PLUMB_VIEW_VALUE, .head = PLUMB_HEAD_ZERO, .train_modules = policy->train_modules,
+                                   .n_train_modules = policy->n_train_modules, .seed = policy->seed, .checkpointing = policy->checkpointing,
                                    .tokens = policy->tokens, .frozen = policy->frozen};
     if (!o->reward_source || !plumb_same_path(plumb_source_path(o->reward_source), plumb_source_path(s->value_source))) return PLUMB_OK;
     s->judge_base = NULL;
@@ -114,10 +133,13 @@ static plumb_status open_critic(plumb_online *o, plumb_session *s, plumb_model_o
         m->head = PLUMB_HEAD_ZERO, m->head_from = options->value_adapter ? &o->value_adapter : NULL;
         return PLUMB_OK;
     }
-    m->value = options->value_adapter ? &o->value_adapter : m->reward && m->reward->config.r ? m->reward : NULL; /* a head alone has no matrices to start from */
+    /* a head alone has no matrices to start from */
+    m->value = options->value_adapter ? &o->value_adapter : m->reward && m->reward->config.r ? m->reward : NULL;
     if (m->value) o->value_config = &m->value->config;
     else if (m->adapter || m->lora) m->value_lora = o->value_config;
-    else return plumb_error(PLUMB_E_CONFIG, "value_model: adapter needs lora: true, a value_adapter or a reward_adapter to start from; or take trunk, or a model of its own");
+    else
+        return plumb_error(PLUMB_E_CONFIG, "value_model: adapter needs lora: true, a value_adapter or a reward_adapter to start from; or "
+                                           "take trunk, or a model of its own");
     return PLUMB_OK;
 }
 
@@ -141,8 +163,8 @@ static plumb_status open_sources(plumb_online *o, const plumb_session *s) {
         if (!plumb_reward_source_needs_answer(o->sources[i])) continue;
         for (int64_t k = 0; k < s->train.count; k++)
             if (!s->train.samples[k].answer)
-                return plumb_error(PLUMB_E_DATA, "reward_funcs: %s compares with an answer, and record %lld has none (field_answer: %s)", options->reward_funcs[i],
-                                   (long long)s->train.samples[k].record + 1, options->field_answer);
+                return plumb_error(PLUMB_E_DATA, "reward_funcs: %s compares with an answer, and record %lld has none (field_answer: %s)",
+                                   options->reward_funcs[i], (long long)s->train.samples[k].record + 1, options->field_answer);
         PLUMB_TRY(try_answers(o->sources[i], &s->train));
     }
     return PLUMB_OK;
@@ -164,9 +186,11 @@ static plumb_status seat_scorers(plumb_online *o) {
     plumb_session *s = o->s;
     const plumb_options *options = s->o;
     if (s->command == PLUMB_FOR_PPO)
-        o->critic = s->value_model ? (plumb_scorer){s->value_model, PLUMB_VIEW_POLICY} : (plumb_scorer){s->model, on_trunk(options) ? PLUMB_VIEW_POLICY : PLUMB_VIEW_VALUE};
+        o->critic = s->value_model ? (plumb_scorer){s->value_model, PLUMB_VIEW_POLICY}
+                                   : (plumb_scorer){s->model, on_trunk(options) ? PLUMB_VIEW_POLICY : PLUMB_VIEW_VALUE};
     if (plumb_model_has_head(s->model, PLUMB_VIEW_REWARD)) o->judge = (plumb_scorer){s->model, PLUMB_VIEW_REWARD};
-    else if (s->value_model && plumb_model_has_head(s->value_model, PLUMB_VIEW_REWARD)) o->judge = (plumb_scorer){s->value_model, PLUMB_VIEW_REWARD};
+    else if (s->value_model && plumb_model_has_head(s->value_model, PLUMB_VIEW_REWARD))
+        o->judge = (plumb_scorer){s->value_model, PLUMB_VIEW_REWARD};
     if (o->judge.model || !o->reward_source) return PLUMB_OK;
     const plumb_adapter *adapter = options->reward_adapter ? &o->reward_adapter : NULL;
     plumb_model_options m = {.adapter = adapter, .freeze_adapter = true, .frozen = plumb_session_storage(options)};
@@ -183,16 +207,20 @@ static plumb_status open_local(plumb_online *o) {
     plumb_session *s = o->s;
     const plumb_options *options = s->o;
     o->group_size = options->num_generations;
-    int64_t groups = s->command & PLUMB_FOR_ONLINE ? options->batch_size / o->group_size : plumb_online_chunk(options), most = groups * o->group_size;
+    int64_t groups = s->command & PLUMB_FOR_ONLINE ? options->batch_size / o->group_size : plumb_online_chunk(options),
+            most = groups * o->group_size;
     o->n_completions = (size_t)(most / plumb_comm_size(PLUMB_AXIS_DATA) + 1);
     PLUMB_TRY(plumb_alloc(&o->prompt_of, (size_t)groups, sizeof *o->prompt_of, "prompts"));
     PLUMB_TRY(plumb_alloc(&o->completions, o->n_completions, sizeof *o->completions, "completions"));
     for (int i = 0; i < options->n_reward_funcs; i++)
         if (!strncmp(options->reward_funcs[i], "program:", 8)) /* a slow judge is not a lost rank */
             plumb_comm_set_timeout(fmax(1800, options->reward_timeout * (double)o->n_completions * (double)(options->reward_retries + 1)));
-    for (int i = 0; i < PLUMB_SCORE_PARTS; i++) o->weights[i] = i < options->n_reward_weights ? strtod(options->reward_weights[i], NULL) : 1;
-    plumb_rollout_options r = {.view = PLUMB_VIEW_POLICY, .values = plumb_online_on_trunk(o), .sampling = plumb_online_sampling(s, o->ends), .stops = o->stops, .seed = (uint64_t)options->seed, .batch = options->rollout_batch,
-                               .kv_bytes = (size_t)options->kv_budget_mb << 20, .threads = s->be->threads, .progress = plumb_online_progress, .user = o};
+    for (int i = 0; i < PLUMB_SCORE_PARTS; i++)
+        o->weights[i] = i < options->n_reward_weights ? strtod(options->reward_weights[i], NULL) : 1;
+    plumb_rollout_options r = {.view = PLUMB_VIEW_POLICY, .values = plumb_online_on_trunk(o), .sampling = plumb_online_sampling(s, o->ends),
+                               .stops = o->stops, .seed = (uint64_t)options->seed, .batch = options->rollout_batch,
+                               .kv_bytes = (size_t)options->kv_budget_mb << 20, .threads = s->be->threads,
+                               .progress = plumb_online_progress, .user = o};
     return plumb_rollout_create(&o->engine, s->model, &r);
 }
 
@@ -219,11 +247,12 @@ static void close_online(plumb_online *o) {
     plumb_trajectories_free(&o->t);
     for (size_t i = 0; o->completions && i < o->n_completions; i++) plumb_completion_free(&o->completions[i]);
     plumb_plan_free(&o->plan);
-    free(o->completions), free(o->prompt_of), free(o->trees), free(o->data.samples), free(o->data.storage), free(o->passed), free(o->trajectories);
+    free(o->completions), free(o->prompt_of), free(o->trees), free(o->data.samples), free(o->data.storage), free(o->passed),
+        free(o->trajectories);
     *o = (plumb_online){0};
 }
 
-/* --- log ---------------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- log -------------------------------------------------------------------------------------- */
 /* Writers are groups of as many consecutive ranks as a node has; the first of each writes what its group sampled. */
 static plumb_status write_share(plumb_online *o, int64_t group) {
     int64_t ranks = plumb_comm_size(PLUMB_AXIS_DATA), rank = plumb_comm_rank(PLUMB_AXIS_DATA), n = o->t.n_sequences;
@@ -243,7 +272,8 @@ plumb_status plumb_online_log(plumb_online *o) {
     plumb_comm_doing("writing trajectories of iteration", o->s->step + 1);
     plumb_comm_max_i64(PLUMB_AXIS_DATA, &group, 1);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, write_share(o, group)));
-    plumb_status local = plumb_is_root() ? plumb_trajectories_commit(o->trajectories, o->t.iteration, (int)((ranks + group - 1) / group)) : PLUMB_OK;
+    plumb_status local =
+        plumb_is_root() ? plumb_trajectories_commit(o->trajectories, o->t.iteration, (int)((ranks + group - 1) / group)) : PLUMB_OK;
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
     plumb_online_phase(o, PHASE_LOG, since);
     return PLUMB_OK;
@@ -267,7 +297,8 @@ int plumb_online_metrics(const plumb_online *o, plumb_metric *m) {
     for (int64_t i = 0; i < t->n_sequences; i++) {
         double tokens = (double)(t->token_offset[i + 1] - t->token_offset[i]);
         bool end = t->finish[i] != PLUMB_FINISH_LENGTH;
-        ended += end, length += tokens, ended_length += end ? tokens : 0, longest = fmax(longest, tokens), shortest = fmin(shortest, tokens);
+        ended += end, length += tokens, ended_length += end ? tokens : 0, longest = fmax(longest, tokens),
+                                                                          shortest = fmin(shortest, tokens);
     }
     for (int64_t i = 0; i < t->n_tokens; i++) entropy += t->entropy[i];
     double count = (double)t->n_sequences, tokens = fmax(1, (double)t->n_tokens);
@@ -280,7 +311,8 @@ int plumb_online_metrics(const plumb_online *o, plumb_metric *m) {
         snprintf(names[3 * k + 2], sizeof names[0], "rewards/%s/errors", t->part_names[k]);
         m[n++] = (plumb_metric){names[3 * k], mean_of(t->parts + k, t->n_sequences, t->n_parts, &std)};
         m[n++] = (plumb_metric){names[3 * k + 1], std};
-        if (source >= 0 && plumb_reward_source_may_fail(o->sources[source])) m[n++] = (plumb_metric){names[3 * k + 2], (double)o->failed[source]};
+        if (source >= 0 && plumb_reward_source_may_fail(o->sources[source]))
+            m[n++] = (plumb_metric){names[3 * k + 2], (double)o->failed[source]};
     }
     m[n++] = (plumb_metric){"entropy", entropy / tokens};
     m[n++] = (plumb_metric){"completions/mean_length", length / count};
@@ -298,14 +330,21 @@ void plumb_online_write_metrics(plumb_online *o, plumb_metric *m, int n) {
     plumb_session *s = o->s;
     if (!plumb_is_root() || !s->log || !plumb_session_logs(s, s->step + 1)) return;
     double seconds = plumb_clock() - s->step_began;
-    const plumb_metric last[] = {{"policy/entropy_avg", o->sums[STAT_ENTROPY] / fmax(1, o->sums[STAT_TOKENS])}, {"policy/first_log_ratio", o->first_log_ratio}, {"grad_norm", o->last.grad_norm},
-                                 {"learning_rate", o->last.learning_rate}, {"episode", (double)((s->step + 1) * s->o->batch_size)}, {"epoch", (double)(s->step + 1) / (double)s->steps_per_epoch},
-                                 {"num_tokens", (double)s->tokens_seen}, {"tokens_per_second", (double)o->t.n_tokens / seconds}, {"step_seconds", seconds}};
+    const plumb_metric last[] = {{"policy/entropy_avg", o->sums[STAT_ENTROPY] / fmax(1, o->sums[STAT_TOKENS])},
+                                 {"policy/first_log_ratio", o->first_log_ratio},
+                                 {"grad_norm", o->last.grad_norm},
+                                 {"learning_rate", o->last.learning_rate},
+                                 {"episode", (double)((s->step + 1) * s->o->batch_size)},
+                                 {"epoch", (double)(s->step + 1) / (double)s->steps_per_epoch},
+                                 {"num_tokens", (double)s->tokens_seen},
+                                 {"tokens_per_second", (double)o->t.n_tokens / seconds},
+                                 {"step_seconds", seconds}};
     memcpy(m + n, last, sizeof last);
-    plumb_session_keep(s, plumb_log_step(s->log, s->step + 1, m, n + (int)(sizeof last / sizeof *last))); /* rank 0 alone writes: the others learn of it at the next agreement */
+    /* rank 0 alone writes: the others learn of it at the next agreement */
+    plumb_session_keep(s, plumb_log_step(s->log, s->step + 1, m, n + (int)(sizeof last / sizeof *last)));
 }
 
-/* --- ends ------------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- ends ------------------------------------------------------------------------------------- */
 plumb_signal plumb_online_signal(plumb_session *s) {
     int64_t signal = plumb_session_signal(s);
     plumb_comm_max_i64(PLUMB_AXIS_DATA, &signal, 1);
@@ -327,7 +366,8 @@ plumb_status plumb_online_after(plumb_online *o) {
     return plumb_comm_agree(PLUMB_AXIS_DATA, compact ? plumb_trajectories_compact(o->trajectories) : PLUMB_OK);
 }
 
-/* The value model with its head: what a further run starts from. On the trunk of a policy that is trained in full it is the head alone: the rest is in model/. */
+/* The value model with its head: what a further run starts from. On the trunk of a policy that is trained in full it is the head alone:
+ * the rest is in model/. */
 static plumb_status write_value_model(plumb_online *o) {
     plumb_session *s = o->s;
     plumb_output p = {o->critic.model, s->value_model ? s->value_source : s->source, o->critic.view, o->value_config, true};

@@ -1,4 +1,5 @@
-/* Scores of an iteration's completions: parts by reward functions and a reward model, their weighted sum, the penalty of a completion that did not end. */
+/* Scores of an iteration's completions: parts by reward functions and a reward model, their weighted sum, the
+ * penalty of a completion that did not end. */
 #include "online.h"
 #include "plan.h"
 #include <math.h>
@@ -19,7 +20,8 @@ plumb_status plumb_online_texts(plumb_online *o, int64_t first, int64_t count) {
     for (int64_t i = first; i < first + count && status == PLUMB_OK; i++) {
         if (t->text[i]) continue;
         text.length = 0;
-        status = plumb_detokenize(o->s->tokenizer, t->ids + t->token_offset[i], (size_t)(t->token_offset[i + 1] - t->token_offset[i]), true, &text);
+        status = plumb_detokenize(o->s->tokenizer, t->ids + t->token_offset[i], (size_t)(t->token_offset[i + 1] - t->token_offset[i]), true,
+                                  &text);
         if (status == PLUMB_OK) status = copy_text(&t->text[i], &text);
         if (status != PLUMB_OK) break;
         const char *prompt = o->s->train.samples[o->prompt_of[t->group[i]]].prompt_text;
@@ -40,7 +42,8 @@ static plumb_status score_functions(plumb_online *o, int first_part) {
     if (status == PLUMB_OK) status = plumb_alloc(&rewards, (size_t)o->n_mine, sizeof *rewards, "rewards");
     for (int64_t i = 0; i < o->n_mine && status == PLUMB_OK; i++) {
         int64_t q = o->mine + i;
-        items[i] = (plumb_reward_item){t->prompt_text[q], t->text[q], o->s->train.samples[o->prompt_of[t->group[q]]].answer, t->record[q], t->token_offset[q + 1] - t->token_offset[q]};
+        items[i] = (plumb_reward_item){t->prompt_text[q], t->text[q], o->s->train.samples[o->prompt_of[t->group[q]]].answer, t->record[q],
+                                       t->token_offset[q + 1] - t->token_offset[q]};
     }
     for (int k = 0; k < o->n_sources && status == PLUMB_OK; k++) {
         int64_t before = plumb_reward_source_failures(o->sources[k]);
@@ -59,8 +62,10 @@ static void count_failures(plumb_online *o) {
     for (int k = 0; k < o->n_sources && plumb_is_root(); k++) {
         if (!o->failed[k] || o->warned[k]) continue;
         char line[600];
-        snprintf(line, sizeof line, "reward_funcs: %.300s backtracks without end on %lld of %lld completions, which get 0 from it; later ones are only counted (docs/rewards.md)", s->o->reward_funcs[k],
-                 (long long)o->failed[k], (long long)o->t.n_sequences);
+        snprintf(line, sizeof line,
+                 "reward_funcs: %.300s backtracks without end on %lld of %lld completions, which get 0 from it; later ones are only "
+                 "counted (docs/rewards.md)",
+                 s->o->reward_funcs[k], (long long)o->failed[k], (long long)o->t.n_sequences);
         if (s->log) plumb_log_line(s->log, "%s", line);
         else fprintf(stderr, "%s\n", line);
         o->warned[k] = true;
@@ -88,10 +93,12 @@ static plumb_status combine(plumb_online *o) {
         double score = 0;
         for (int k = 0; k < t->n_parts; k++) {
             if (!isfinite(t->parts[i * t->n_parts + k]))
-                return plumb_error(PLUMB_E_NUMERIC, "the reward %s of a completion of record %lld is not finite", t->part_names[k], (long long)t->record[i] + 1);
+                return plumb_error(PLUMB_E_NUMERIC, "the reward %s of a completion of record %lld is not finite", t->part_names[k],
+                                   (long long)t->record[i] + 1);
             score += o->weights[k] * t->parts[i * t->n_parts + k];
         }
-        if (t->finish[i] == PLUMB_FINISH_LENGTH && options->missing_eos_penalty > 0) score = replace ? -options->missing_eos_penalty : score - options->missing_eos_penalty;
+        if (t->finish[i] == PLUMB_FINISH_LENGTH && options->missing_eos_penalty > 0)
+            score = replace ? -options->missing_eos_penalty : score - options->missing_eos_penalty;
         t->score[i] = score;
     }
     return PLUMB_OK;

@@ -5,8 +5,8 @@
  *   3 stop     a signal, or stop_after: the recipe saves and returns 75, and so does the pipeline; between stages it is asked here
  *   4 table    what became of each
  *
- * A recipe knows nothing of pipelines: it gets the options that its command line would have given it, and resumes from its checkpoints like any run. So a pipeline
- * gives the bits that its commands give one after the other. */
+ * A recipe knows nothing of pipelines: it gets the options that its command line would have given it, and resumes from its checkpoints
+ * like any run. So a pipeline gives the bits that its commands give one after the other. */
 #include "pipeline.h"
 #include <malloc.h>
 #include <math.h>
@@ -17,10 +17,11 @@
 #include "plumb/io.h"
 #include "session.h"
 
-static const struct { int command; int (*run)(const plumb_options *o); } recipes[] = {
-    {PLUMB_FOR_SFT, plumb_train_sft}, {PLUMB_FOR_DPO, plumb_train_dpo},   {PLUMB_FOR_REWARD, plumb_train_reward}, {PLUMB_FOR_PPO, plumb_train_ppo},
-    {PLUMB_FOR_GRPO, plumb_train_grpo}, {PLUMB_FOR_RLOO, plumb_train_rloo}, {PLUMB_FOR_EVAL, plumb_evaluate},       {PLUMB_FOR_SCORE, plumb_score},
-    {PLUMB_FOR_BESTOFN, plumb_bestofn},
+static const struct { int command; int (*run)(const plumb_options *o);
+} recipes[] = {
+    {PLUMB_FOR_SFT, plumb_train_sft}, {PLUMB_FOR_DPO, plumb_train_dpo},   {PLUMB_FOR_REWARD, plumb_train_reward},
+    {PLUMB_FOR_PPO, plumb_train_ppo}, {PLUMB_FOR_GRPO, plumb_train_grpo}, {PLUMB_FOR_RLOO, plumb_train_rloo},
+    {PLUMB_FOR_EVAL, plumb_evaluate}, {PLUMB_FOR_SCORE, plumb_score},     {PLUMB_FOR_BESTOFN, plumb_bestofn},
 };
 static int run_recipe(const plumb_stage *s) {
     for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++)
@@ -47,8 +48,10 @@ static void say(const char *format, ...) {
 }
 static bool is_chosen(const run *r, int k) { return r->choice->only < 0 || r->choice->only == k; }
 
-/* --- 1: what is done -------------------------------------------------------------------------------------------------------------------------------- */
-static bool counts(const run *r, int k) { return r->states[k].progress == PLUMB_STAGE_DONE && (r->choice->from < 0 || k < r->choice->from); }
+/* --- 1: what is done -------------------------------------------------------------------------- */
+static bool counts(const run *r, int k) {
+    return r->states[k].progress == PLUMB_STAGE_DONE && (r->choice->from < 0 || k < r->choice->from);
+}
 
 /* Alike on every rank: states have been broadcast. */
 static plumb_status check_settings(const run *r) {
@@ -56,7 +59,9 @@ static plumb_status check_settings(const run *r) {
     for (int k = 0; k < p->count; k++) {
         const plumb_stage *s = &p->stages[k];
         if (counts(r, k) && strcmp(r->states[k].settings, s->settings))
-            return plumb_error(PLUMB_E_CONFIG, "%s:%d:%d: stage %s is done, with other settings than these (or those of a stage that it needs); expected the same, or --from %s to run it and what follows anew",
+            return plumb_error(PLUMB_E_CONFIG,
+                               "%s:%d:%d: stage %s is done, with other settings than these (or those of a stage that it needs); expected "
+                               "the same, or --from %s to run it and what follows anew",
                                p->path, s->line, s->column, s->name, s->name);
     }
     int only = r->choice->only;
@@ -69,7 +74,8 @@ static plumb_status check_products(const run *r) {
     for (int k = 0; k < r->p->count; k++) {
         const plumb_stage *s = &r->p->stages[k];
         if (counts(r, k) && !plumb_path_exists(s->product))
-            return plumb_error(PLUMB_E_IO, "%s: stage %s is done, but this product of it is not there; put it back, or run --from %s", s->product, s->name, s->name);
+            return plumb_error(PLUMB_E_IO, "%s: stage %s is done, but this product of it is not there; put it back, or run --from %s",
+                               s->product, s->name, s->name);
     }
     return PLUMB_OK;
 }
@@ -83,7 +89,9 @@ static plumb_status agree_on_states(run *r) {
     int from = r->choice->from, n = r->p->count;
     int64_t prints[2] = {(int64_t)(r->p->fingerprint >> 1), -(int64_t)(r->p->fingerprint >> 1)};
     plumb_comm_max_i64(PLUMB_AXIS_WORLD, prints, 2);
-    if (prints[0] != -prints[1]) return plumb_error(PLUMB_E_CONFIG, "%s: the ranks read different files or arguments; expected the same one on every node", r->p->path);
+    if (prints[0] != -prints[1])
+        return plumb_error(PLUMB_E_CONFIG, "%s: the ranks read different files or arguments; expected the same one on every node",
+                           r->p->path);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? plumb_stages_recall(r->p, r->states) : PLUMB_OK));
     plumb_comm_bcast(PLUMB_AXIS_WORLD, r->states, (size_t)n * sizeof *r->states, 0);
     PLUMB_TRY(check_settings(r));
@@ -96,7 +104,7 @@ static plumb_status agree_on_states(run *r) {
     return PLUMB_OK;
 }
 
-/* --- 2: a stage ------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- 2: a stage ------------------------------------------------------------------------------- */
 /* The time that is left counts for the stage, unless its own limit is shorter. */
 static plumb_status limit_time(const run *r, plumb_options *o, double left) {
     double own;
@@ -115,7 +123,8 @@ static plumb_status begin(run *r, int k, double left) {
     plumb_stage *s = &r->p->stages[k];
     plumb_stage_state *state = &r->states[k];
     bool again = state->progress == PLUMB_STAGE_RUNNING;
-    say("stage %d/%d %s: plumb %s, output %s%s", k + 1, r->p->count, s->name, plumb_options_command_name(s->command), s->dir, again ? "; goes on" : "");
+    say("stage %d/%d %s: plumb %s, output %s%s", k + 1, r->p->count, s->name, plumb_options_command_name(s->command), s->dir,
+        again ? "; goes on" : "");
     state->progress = PLUMB_STAGE_RUNNING, state->exit_code = 0, state->written = 1;
     memcpy(state->settings, s->settings, sizeof state->settings);
     plumb_status local = limit_time(r, &s->options, left);
@@ -145,12 +154,15 @@ static plumb_status run_stage(run *r, int k, double left, int *exit_code) {
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local == PLUMB_OK ? noted : local));
     const char *name = s->name;
     if (outcome == 0) say("stage %d/%d %s: done in %.1f s, %s", k + 1, r->p->count, name, seconds, s->product);
-    else if (outcome == PLUMB_EXIT_RESUME) say("plumb run: stopped in stage %d/%d %s after %.1f s; the same command goes on from there", k + 1, r->p->count, name, seconds);
-    else say("plumb run: stage %d/%d %s failed, as the message above says; the same command tries it again, --from %s begins it anew", k + 1, r->p->count, name, name);
+    else if (outcome == PLUMB_EXIT_RESUME)
+        say("plumb run: stopped in stage %d/%d %s after %.1f s; the same command goes on from there", k + 1, r->p->count, name, seconds);
+    else
+        say("plumb run: stage %d/%d %s failed, as the message above says; the same command tries it again, --from %s begins it anew", k + 1,
+            r->p->count, name, name);
     return PLUMB_OK;
 }
 
-/* --- 3: between stages ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- 3: between stages ------------------------------------------------------------------------ */
 /* Seconds that are left, alike on every rank; 0 when it is time to stop. */
 static double time_left(const run *r) {
     int64_t signal = plumb_comm_signal();
@@ -180,17 +192,28 @@ static plumb_status run_stages(run *r, int *exit_code) {
     return PLUMB_OK;
 }
 
-/* --- --dry-run -------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- --dry-run -------------------------------------------------------------------------------- */
 enum { ADAPTER = 1, REWARD_ADAPTER = 2, VALUE_ADAPTER = 4, OTHER = 8 };
 /* What a stage reads that an earlier one has yet to make. */
 static int64_t find_missing(const plumb_stages *p, const plumb_stage *s) {
     const plumb_options *o = &s->options;
-    const struct { const char *path; int64_t bit; } inputs[] = {{o->adapter, ADAPTER}, {o->reward_adapter, REWARD_ADAPTER}, {o->value_adapter, VALUE_ADAPTER}, {o->model, OTHER},
-                                                               {o->reward_model, OTHER}, {o->train_file, OTHER}, {o->eval_file, OTHER}, {o->input_file, OTHER}, {o->tokenizer, OTHER}};
+    const struct {
+        const char *path;
+        int64_t bit;
+    } inputs[] = {{o->adapter, ADAPTER},
+                  {o->reward_adapter, REWARD_ADAPTER},
+                  {o->value_adapter, VALUE_ADAPTER},
+                  {o->model, OTHER},
+                  {o->reward_model, OTHER},
+                  {o->train_file, OTHER},
+                  {o->eval_file, OTHER},
+                  {o->input_file, OTHER},
+                  {o->tokenizer, OTHER}};
     int64_t missing = 0;
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
         for (int j = 0; j < p->count && inputs[i].path; j++) {
-            if ((s->needs >> j & 1) && plumb_stage_made(&p->stages[j], inputs[i].path) && !plumb_path_exists(inputs[i].path)) missing |= inputs[i].bit;
+            if ((s->needs >> j & 1) && plumb_stage_made(&p->stages[j], inputs[i].path) && !plumb_path_exists(inputs[i].path))
+                missing |= inputs[i].bit;
         }
     return missing;
 }
@@ -208,7 +231,8 @@ static int dry_run_stage(run *r, int k) {
     bool waits = (missing & OTHER) || (missing && !guesses) || ((missing & REWARD_ADAPTER) && s->options.reward_model);
     static const char *const states[] = {"to be run", "begun; would go on", "done"};
     if (plumb_is_root()) {
-        printf("%sstage %d/%d %s: plumb %s, output %s: %s\n", k ? "\n" : "", k + 1, r->p->count, s->name, plumb_options_command_name(s->command), s->dir, states[r->states[k].progress]);
+        printf("%sstage %d/%d %s: plumb %s, output %s: %s\n", k ? "\n" : "", k + 1, r->p->count, s->name,
+               plumb_options_command_name(s->command), s->dir, states[r->states[k].progress]);
         if (waits) printf("reads what earlier stages have yet to make; its cost is not known before\n");
         else if (missing) printf("earlier stages have yet to make what it starts from; sizes are those of fresh adapters\n");
         fflush(stdout);
@@ -225,15 +249,20 @@ static int dry_run_stage(run *r, int k) {
     return (int)code;
 }
 
-/* --- 4: the table ----------------------------------------------------------------------------------------------------------------------------------- */
+/* --- 4: the table ----------------------------------------------------------------------------- */
 static void print_table(const run *r, int exit_code) {
     if (!plumb_is_root()) return;
     printf("\n%-4s %-20s %-8s %-12s %10s  %s\n", "", "stage", "command", "result", "seconds", "product");
     for (int k = 0; k < r->p->count; k++) {
         const plumb_stage *s = &r->p->stages[k];
         const plumb_stage_state *state = &r->states[k];
-        const char *result = r->was_done[k] ? "done before" : state->progress == PLUMB_STAGE_DONE ? "done" : state->exit_code == PLUMB_EXIT_RESUME ? "stopped" : state->exit_code ? "failed" : "not run";
-        printf("%3d. %-20s %-8s %-12s %10.1f  %s\n", k + 1, s->name, plumb_options_command_name(s->command), result, state->seconds, state->progress == PLUMB_STAGE_DONE ? s->product : "-");
+        const char *result = r->was_done[k]                          ? "done before"
+                             : state->progress == PLUMB_STAGE_DONE   ? "done"
+                             : state->exit_code == PLUMB_EXIT_RESUME ? "stopped"
+                             : state->exit_code                      ? "failed"
+                                                                     : "not run";
+        printf("%3d. %-20s %-8s %-12s %10.1f  %s\n", k + 1, s->name, plumb_options_command_name(s->command), result, state->seconds,
+               state->progress == PLUMB_STAGE_DONE ? s->product : "-");
     }
     if (exit_code == 0) printf("%.1f s in this job; state in %s/pipeline.json\n", plumb_clock() - r->began, r->p->output_dir);
     fflush(stdout);

@@ -29,7 +29,7 @@ typedef struct plumb_run_choice { /* stages by index; -1: none */
     int only; /* no other stage is run */
     bool dry_run;
 } plumb_run_choice;
-/* Runs what is not done. Returns an exit code, the same on every rank: 0, 1 (an error, printed, with the stage's name), 75 (stopped, to be run again). The stages'
- * options are changed (stop_after, dry_run). Collective. */
+/* Runs what is not done. Returns an exit code, the same on every rank: 0, 1 (an error, printed, with the stage's name), 75 (stopped, to
+ * be run again). The stages' options are changed (stop_after, dry_run). Collective. */
 int plumb_stages_run(plumb_stages *p, const plumb_run_choice *choice);
 #endif

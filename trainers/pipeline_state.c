@@ -1,7 +1,7 @@
 /* pipeline.json: what is known of each stage, for the next start and for people.
  *
- * Written before a stage begins and after it ends, beside its name and renamed, so that a job that is killed anywhere leaves the last whole state. It says which
- * settings a stage was begun with: a result of other settings must not be taken for this one. */
+ * Written before a stage begins and after it ends, beside its name and renamed, so that a job that is killed anywhere leaves the last
+ * whole state. It says which settings a stage was begun with: a result of other settings must not be taken for this one. */
 #include "pipeline.h"
 #include <errno.h>
 #include <stdio.h>
@@ -15,19 +15,29 @@ static const char *const words[] = {"pending", "running", "done"};
 
 static plumb_status state_path(const plumb_stages *p, char **path) { return plumb_path_join(path, p->output_dir, "pipeline.json"); }
 
-/* --- reading ---------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 static plumb_status read_stage(const char *path, size_t index, json_t *item, const plumb_stages *p, plumb_stage_state *states) {
     const char *name = json_string_value(json_object_get(item, "name")), *word = json_string_value(json_object_get(item, "state"));
     const char *settings = json_string_value(json_object_get(item, "settings"));
-    json_t *code = json_object_get(item, "exit_code"), *seconds = json_object_get(item, "seconds"), *writes = json_object_get(item, "writes"); /* absent: of an older version */
+    /* absent: of an older version */
+    json_t *code = json_object_get(item, "exit_code"), *seconds = json_object_get(item, "seconds"),
+           *writes = json_object_get(item, "writes");
     int progress = 0;
     while (word && progress < 3 && strcmp(word, words[progress])) progress++;
-    if (!name || !word || progress == 3 || !settings || strlen(settings) >= sizeof states->settings || !json_is_number(seconds) || !(json_is_integer(code) || json_is_null(code)))
-        return plumb_error(PLUMB_E_FORMAT, "%s: stage %zu is damaged: expected name, state (pending, running or done), settings, exit_code and seconds; without the file every stage counts as not done", path, index + 1);
+    if (!name || !word || progress == 3 || !settings || strlen(settings) >= sizeof states->settings || !json_is_number(seconds) ||
+        !(json_is_integer(code) || json_is_null(code)))
+        return plumb_error(PLUMB_E_FORMAT,
+                           "%s: stage %zu is damaged: expected name, state (pending, running or done), settings, exit_code and seconds; "
+                           "without the file every stage counts as not done",
+                           path, index + 1);
     for (int k = 0; k < p->count; k++) {
         if (strcmp(p->stages[k].name, name)) continue;
-        states[k] = (plumb_stage_state){.progress = progress, .exit_code = json_integer_value(code), .seconds = json_number_value(seconds),
-                                        .written = writes ? json_is_string(writes) && !strcmp(json_string_value(writes), p->stages[k].product) : progress != PLUMB_STAGE_PENDING};
+        states[k] =
+            (plumb_stage_state){.progress = progress,
+                                .exit_code = json_integer_value(code),
+                                .seconds = json_number_value(seconds),
+                                .written = writes ? json_is_string(writes) && !strcmp(json_string_value(writes), p->stages[k].product)
+                                                  : progress != PLUMB_STAGE_PENDING};
         strcpy(states[k].settings, settings);
     }
     return PLUMB_OK; /* one that the pipeline no longer has is forgotten */
@@ -45,7 +55,8 @@ plumb_status plumb_stages_recall(const plumb_stages *p, plumb_stage_state *state
     if (status != PLUMB_OK) goto done;
     json_t *stages = json_object_get(root, "stages");
     if (json_integer_value(json_object_get(root, "version")) != VERSION || !json_is_array(stages))
-        status = plumb_error(PLUMB_E_FORMAT, "%s: found no pipeline's state of version %d; expected the file that plumb run writes", path, VERSION);
+        status = plumb_error(PLUMB_E_FORMAT, "%s: found no pipeline's state of version %d; expected the file that plumb run writes", path,
+                             VERSION);
     else
         json_array_foreach(stages, i, item) {
             status = read_stage(path, i, item, p, states);
@@ -57,13 +68,14 @@ done:
     return status;
 }
 
-/* --- writing ---------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 static json_t *describe(const plumb_stage *s, const plumb_stage_state *state) {
     bool begun = state->progress != PLUMB_STAGE_PENDING, done = state->progress == PLUMB_STAGE_DONE;
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "name", s->name, "command", plumb_options_command_name(s->command), "state", words[state->progress], "settings",
-                     begun ? state->settings : s->settings, "exit_code", done || (begun && state->exit_code) ? json_integer((json_int_t)state->exit_code) : json_null(), "seconds",
-                     json_real((double)(int64_t)(state->seconds * 1000 + 0.5) / 1000), "product", done ? json_string(s->product) : json_null(),
-                     "writes", state->written ? json_string(s->product) : json_null());
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "name", s->name, "command", plumb_options_command_name(s->command),
+                     "state", words[state->progress], "settings", begun ? state->settings : s->settings, "exit_code",
+                     done || (begun && state->exit_code) ? json_integer((json_int_t)state->exit_code) : json_null(), "seconds",
+                     json_real((double)(int64_t)(state->seconds * 1000 + 0.5) / 1000), "product",
+                     done ? json_string(s->product) : json_null(), "writes", state->written ? json_string(s->product) : json_null());
 }
 
 plumb_status plumb_stages_note(const plumb_stages *p, const plumb_stage_state *states) {
@@ -73,7 +85,8 @@ plumb_status plumb_stages_note(const plumb_stages *p, const plumb_stage_state *s
     for (int k = 0; k < p->count && whole; k++) whole = json_array_append_new(list, describe(&p->stages[k], &states[k])) == 0;
     if (whole) root = json_pack("{s:i, s:s, s:O}", "version", VERSION, "pipeline", p->path, "stages", list);
     if (root) text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
-    plumb_status status = text ? state_path(p, &path) : plumb_error(PLUMB_E_MEMORY, "pipeline.json: out of memory, or a path that is not UTF-8");
+    plumb_status status =
+        text ? state_path(p, &path) : plumb_error(PLUMB_E_MEMORY, "pipeline.json: out of memory, or a path that is not UTF-8");
     if (status == PLUMB_OK) status = plumb_make_dirs(p->output_dir);
     if (status == PLUMB_OK) status = plumb_write_file(path, text, strlen(text));
     json_decref(list);
@@ -83,7 +96,7 @@ plumb_status plumb_stages_note(const plumb_stages *p, const plumb_stage_state *s
     return status;
 }
 
-/* --- beginning anew --------------------------------------------------------------------------------------------------------------------------------- */
+/* --- beginning anew --------------------------------------------------------------------------- */
 static plumb_status set_aside(const char *dir) {
     plumb_str aside = {0};
     plumb_status status = PLUMB_OK;
@@ -92,7 +105,8 @@ static plumb_status set_aside(const char *dir) {
         status = plumb_str_printf(&aside, "%s.before-%d", dir, n);
         if (status != PLUMB_OK || !plumb_path_exists(aside.data)) break;
     }
-    if (status == PLUMB_OK && rename(dir, aside.data)) status = plumb_error(PLUMB_E_IO, "%s: cannot rename it to %s: %s", dir, aside.data, strerror(errno));
+    if (status == PLUMB_OK && rename(dir, aside.data))
+        status = plumb_error(PLUMB_E_IO, "%s: cannot rename it to %s: %s", dir, aside.data, strerror(errno));
     if (status == PLUMB_OK) fprintf(stderr, "%s is now %s\n", dir, aside.data);
     plumb_str_free(&aside);
     return status;

@@ -1,8 +1,9 @@
-/* The micro-batch is the atom of determinism: how a global batch is cut depends on its samples, the token budget and the model's shape alone, never on the number of ranks.
+/* The micro-batch is the atom of determinism: how a global batch is cut depends on its samples, the token budget and the model's shape
+ * alone, never on the number of ranks.
  *
- * The batch is halved, and its halves again, each time as evenly as the differencing of Karmarkar & Karp (1982) does it, at least twice and until a part of several samples
- * is within the budget. So 1, 2, 4, … ranks find parts of like weight in the tree of halves; any other number of ranks, or a tree that one long sample
- * unbalances, is dealt longest first to the least loaded. */
+ * The batch is halved, and its halves again, each time as evenly as the differencing of Karmarkar & Karp (1982) does it, at least twice
+ * and until a part of several samples is within the budget. So 1, 2, 4, … ranks find parts of like weight in the tree of halves; any
+ * other number of ranks, or a tree that one long sample unbalances, is dealt longest first to the least loaded. */
 #include "plan.h"
 #include <stdlib.h>
 #include <string.h>
@@ -35,10 +36,11 @@ double plumb_plan_sum(const plumb_plan *p, int k) {
     return sum;
 }
 
-/* --- two halves of like weight ------------------------------------------------------------------------------------------------------------ */
+/* --- two halves of like weight ---------------------------------------------------------------- */
 enum { WEIGHT_UNIT = 64 }; /* of a token: weights are whole numbers */
 typedef struct item { int64_t weight, tokens; int32_t member; } item;
-typedef struct difference { int64_t weight; int32_t item; } difference; /* what stays of a set after another was put against it; the set's name is an item in it */
+/* what stays of a set after another was put against it; the set's name is an item in it */
+typedef struct difference { int64_t weight; int32_t item; } difference;
 typedef struct opposed { int32_t kept, against; } opposed;
 
 typedef struct cutter {
@@ -97,7 +99,7 @@ static void split(cutter *c, int64_t first, int64_t n, uint64_t path, int depth)
     c->plan->batches[c->plan->n_batches++] = b;
 }
 
-/* --- dealing to ranks ----------------------------------------------------------------------------------------------------------------------- */
+/* --- dealing to ranks ------------------------------------------------------------------------- */
 typedef struct weighed { int64_t weight; int32_t index; } weighed;
 static int heaviest_first(const void *a, const void *b) {
     const weighed *x = a, *y = b;
@@ -126,7 +128,8 @@ static void deal(plumb_plan *p, weighed *order, int64_t *load, int ranks) {
     int shift = 64 - __builtin_ctz((unsigned)ranks);
     memset(load, 0, (size_t)ranks * sizeof *load);
     for (int32_t b = 0; b < p->n_batches; b++) load[p->batches[b].path >> shift] += p->batches[b].weight;
-    for (int32_t b = 0; b < p->n_batches && largest(load, ranks) <= greedy; b++) p->batches[b].rank = (int32_t)(p->batches[b].path >> shift);
+    for (int32_t b = 0; b < p->n_batches && largest(load, ranks) <= greedy; b++)
+        p->batches[b].rank = (int32_t)(p->batches[b].path >> shift);
 }
 
 plumb_status plumb_plan_cut(plumb_plan *p, const plumb_dataset *d, int64_t budget, double target_tokens, int ranks) {

@@ -1,4 +1,5 @@
-/* Proximal policy optimization from a scalar reward (Schulman et al. 2017; Ziegler et al. 2019; "The N implementation details of RLHF with PPO").
+/* Proximal policy optimization from a scalar reward (Schulman et al. 2017; Ziegler et al. 2019; "The N
+ * implementation details of RLHF with PPO").
  *
  *   for each iteration:
  *     1 sample      completions of the next prompts, with the log-probability of every token as it was drawn
@@ -10,7 +11,8 @@
  *     7 learn       num_ppo_epochs passes; each mini-batch: clipped policy loss, clipped value loss, agree, reduce, clip, update
  *     8 log         trajectories, metrics; adapt kl_coef; save or stop when it is time
  *
- * One engine samples and learns, so the ratio of probabilities is 1 at the first update, to the bit. Sums over tokens are divided by the tokens of the global mini-batch. */
+ * One engine samples and learns, so the ratio of probabilities is 1 at the first update, to the bit. Sums over tokens are divided by the
+ * tokens of the global mini-batch. */
 #include "online.h"
 #include "plan.h"
 #include "plumb/objective.h"
@@ -21,9 +23,11 @@
 enum { POLICY_LOSS = STAT_OWN, VALUE_LOSS, CLIPPED, VALUE_CLIPPED, RATIO, APPROX_KL };
 typedef struct ppo { plumb_ppo_estimates e; double explained; } ppo;
 
-plumb_ppo_options plumb_ppo_clipping(const plumb_options *o) { return (plumb_ppo_options){.clip_range = o->cliprange, .clip_range_value = o->cliprange_value, .dual_clip = o->dual_clip}; }
+plumb_ppo_options plumb_ppo_clipping(const plumb_options *o) {
+    return (plumb_ppo_options){.clip_range = o->cliprange, .clip_range_value = o->cliprange_value, .dual_clip = o->dual_clip};
+}
 
-/* --- 5, 6: every rank computes the same from the whole batch ---------------------------------------------------------------------------------------- */
+/* --- 5, 6: every rank computes the same from the whole batch ---------------------------------- */
 void plumb_ppo_estimate(const plumb_options *o, double kl_coef, plumb_trajectories *t, plumb_ppo_estimates *e) {
     plumb_kl_estimator estimator = (plumb_kl_estimator)plumb_kl_estimator_from_name(o->kl_estimator);
     *e = (plumb_ppo_estimates){0};
@@ -32,7 +36,8 @@ void plumb_ppo_estimate(const plumb_options *o, double kl_coef, plumb_trajectori
         if (!n) continue;
         plumb_rewards_shape(estimator, kl_coef, t->score[i], t->logp + at, t->ref_logp + at, n, t->rewards + at);
         for (int64_t k = at; k < at + n; k++) {
-            e->kl += plumb_kl_estimate(PLUMB_KL_K1, t->logp[k], t->ref_logp[k]), e->kl3 += plumb_kl_estimate(PLUMB_KL_K3, t->logp[k], t->ref_logp[k]);
+            e->kl += plumb_kl_estimate(PLUMB_KL_K1, t->logp[k], t->ref_logp[k]),
+                e->kl3 += plumb_kl_estimate(PLUMB_KL_K3, t->logp[k], t->ref_logp[k]);
             e->non_score -= kl_coef * plumb_kl_estimate(estimator, t->logp[k], t->ref_logp[k]);
         }
     }
@@ -48,11 +53,12 @@ void plumb_ppo_estimate(const plumb_options *o, double kl_coef, plumb_trajectori
 static double explained_variance(const plumb_trajectories *t) {
     double n = (double)t->n_tokens, mean_return = 0, mean_error = 0, returns = 0, errors = 0;
     for (int64_t k = 0; k < t->n_tokens; k++) mean_return += t->returns[k] / n, mean_error += (t->returns[k] - t->values[k]) / n;
-    for (int64_t k = 0; k < t->n_tokens; k++) returns += pow(t->returns[k] - mean_return, 2), errors += pow(t->returns[k] - t->values[k] - mean_error, 2);
+    for (int64_t k = 0; k < t->n_tokens; k++)
+        returns += pow(t->returns[k] - mean_return, 2), errors += pow(t->returns[k] - t->values[k] - mean_error, 2);
     return returns > 0 ? 1 - errors / returns : 0;
 }
 
-/* --- 7: one micro-batch: policy, then value model, unless it shares the policy's trunk --------------------------------------------------------------- */
+/* --- 7: one micro-batch: policy, then value model, unless it shares the policy's trunk -------- */
 static void policy_loss(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b) {
     plumb_session *s = o->s;
     const plumb_trajectories *t = &o->t;
@@ -62,7 +68,8 @@ static void policy_loss(plumb_online *o, const plumb_plan *p, const plumb_micro_
         plumb_ppo_stats sums = {0};
         n = plumb_online_tokens(o, p, p->members[i], &first);
         plumb_online_note(o, stats, first, at, n);
-        stats[POLICY_LOSS] = plumb_objective_ppo_policy(&clip, s->policy.logp + at, t->logp + first, t->advantages + first, n, derivatives, &sums);
+        stats[POLICY_LOSS] =
+            plumb_objective_ppo_policy(&clip, s->policy.logp + at, t->logp + first, t->advantages + first, n, derivatives, &sums);
         stats[CLIPPED] = sums.clipped, stats[RATIO] = sums.ratio, stats[APPROX_KL] = sums.approx_kl;
         for (int64_t k = 0; k < n; k++) derivatives[k] /= (double)p->targets;
     }
@@ -84,7 +91,8 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     plumb_online *o = s->user;
     bool trunk = plumb_online_on_trunk(o);
     plumb_model *critic = o->critic.model;
-    plumb_pass policy = {.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0, .values = trunk, .temperature = s->o->temperature};
+    plumb_pass policy = {.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .entropy = s->o->entropy_coef > 0,
+                         .values = trunk, .temperature = s->o->temperature};
     PLUMB_TRY(plumb_online_pack(o, p, b, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY)));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &policy, &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, 3 * s->policy.count));
@@ -95,22 +103,35 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     PLUMB_TRY(plumb_model_backward(s->model, &d));
     if (trunk) return PLUMB_OK;
     PLUMB_TRY(plumb_online_pack(o, p, b, plumb_model_adapter_of(critic, o->critic.view)));
-    PLUMB_TRY(plumb_model_forward(critic, &s->forest, &(plumb_pass){.view = o->critic.view, .training = training, .values = true}, &s->reference));
+    PLUMB_TRY(plumb_model_forward(critic, &s->forest, &(plumb_pass){.view = o->critic.view, .training = training, .values = true},
+                                  &s->reference));
     value_loss(o, p, b, s->reference.values, dvalues);
     return plumb_model_backward(critic, &(plumb_gradients){.values = dvalues});
 }
 
-/* --- 8 ------------------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- 8 ---------------------------------------------------------------------------------------- */
 static void log_metrics(plumb_online *o, const ppo *x) {
     const plumb_trajectories *t = &o->t;
     plumb_metric m[PLUMB_MAX_METRICS];
-    double tokens = fmax(1, o->sums[STAT_TOKENS]), sequences = (double)t->n_sequences, policy = o->sums[POLICY_LOSS] / tokens, value = o->sums[VALUE_LOSS] / tokens, mean = 0;
+    double tokens = fmax(1, o->sums[STAT_TOKENS]), sequences = (double)t->n_sequences, policy = o->sums[POLICY_LOSS] / tokens,
+           value = o->sums[VALUE_LOSS] / tokens, mean = 0;
     for (int64_t i = 0; i < t->n_sequences; i++) mean += t->score[i] / sequences;
     int n = plumb_online_metrics(o, m);
-    const plumb_metric own[] = {{"loss", policy + o->s->o->vf_coef * value}, {"loss/policy_avg", policy}, {"loss/value_avg", value}, {"kl", x->e.kl / sequences}, {"objective/kl", x->e.kl / sequences},
-                                {"objective/kl_k3", x->e.kl3 / sequences}, {"objective/scores", mean}, {"objective/non_score_reward", x->e.non_score / sequences},
-                                {"objective/rlhf_reward", mean + x->e.non_score / sequences}, {"policy/approxkl_avg", o->sums[APPROX_KL] / tokens}, {"policy/clipfrac_avg", o->sums[CLIPPED] / tokens},
-                                {"val/clipfrac_avg", o->sums[VALUE_CLIPPED] / tokens}, {"val/ratio", o->sums[RATIO] / tokens}, {"val/explained_variance", x->explained}, {"kl_coef", o->s->kl_coef}};
+    const plumb_metric own[] = {{"loss", policy + o->s->o->vf_coef * value},
+                                {"loss/policy_avg", policy},
+                                {"loss/value_avg", value},
+                                {"kl", x->e.kl / sequences},
+                                {"objective/kl", x->e.kl / sequences},
+                                {"objective/kl_k3", x->e.kl3 / sequences},
+                                {"objective/scores", mean},
+                                {"objective/non_score_reward", x->e.non_score / sequences},
+                                {"objective/rlhf_reward", mean + x->e.non_score / sequences},
+                                {"policy/approxkl_avg", o->sums[APPROX_KL] / tokens},
+                                {"policy/clipfrac_avg", o->sums[CLIPPED] / tokens},
+                                {"val/clipfrac_avg", o->sums[VALUE_CLIPPED] / tokens},
+                                {"val/ratio", o->sums[RATIO] / tokens},
+                                {"val/explained_variance", x->explained},
+                                {"kl_coef", o->s->kl_coef}};
     memcpy(m + n, own, sizeof own);
     plumb_online_write_metrics(o, m, n + (int)(sizeof own / sizeof *own));
 }
@@ -129,7 +150,9 @@ static plumb_status iterate(plumb_online *o) {
     PLUMB_TRY(plumb_online_log(o));
     if (!s->interrupted) {
         log_metrics(o, x);
-        if (s->o->adap_kl_ctrl) s->kl_coef = plumb_kl_adapt(s->kl_coef, x->e.kl / (double)o->t.n_sequences, s->o->kl_target, s->o->kl_horizon, (double)o->t.n_sequences);
+        if (s->o->adap_kl_ctrl)
+            s->kl_coef =
+                plumb_kl_adapt(s->kl_coef, x->e.kl / (double)o->t.n_sequences, s->o->kl_target, s->o->kl_horizon, (double)o->t.n_sequences);
     }
     return plumb_online_after(o);
 }

@@ -6,7 +6,8 @@
 plumb_status plumb_recipe_append_text(plumb_str *out, const char *before, const char *key, const char *text) {
     json_t *value = json_string(text ? text : "");
     char *encoded = value ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
-    plumb_status status = encoded ? plumb_str_printf(out, "%s\"%s\": %s", before, key, encoded) : plumb_error(PLUMB_E_DATA, "%s: a text is not valid UTF-8", key);
+    plumb_status status = encoded ? plumb_str_printf(out, "%s\"%s\": %s", before, key, encoded)
+                                  : plumb_error(PLUMB_E_DATA, "%s: a text is not valid UTF-8", key);
     free(encoded);
     json_decref(value);
     return status;

@@ -13,7 +13,8 @@ typedef struct plumb_recipe {
 } plumb_recipe;
 extern const plumb_recipe plumb_recipe_sft, plumb_recipe_dpo, plumb_recipe_reward;
 /* A forest with every sample's prompt once, its answers as children, and the last row of each answer listed: what a reward model reads. */
-plumb_status plumb_reward_pack(plumb_forest *f, const plumb_plan *p, const plumb_micro_batch *b, const plumb_dataset *d, int32_t adapter) PLUMB_CHECKED;
+plumb_status plumb_reward_pack(plumb_forest *f, const plumb_plan *p, const plumb_micro_batch *b, const plumb_dataset *d,
+                               int32_t adapter) PLUMB_CHECKED;
 
 /* Opens, trains, finishes, closes; prints errors once; returns the exit code. Collective. */
 int plumb_recipe_run(const plumb_options *o, const plumb_recipe *recipe, plumb_status (*train)(plumb_session *s));

@@ -1,5 +1,6 @@
-/* plumb replay: an iteration's losses again, from the log alone. Rewards per token, advantages and returns are computed from the logged log-probabilities, values and scores and compared with
- * what the run logged; then the losses of the first pass. With other settings on the command line it says what they would have made of the same completions. */
+/* plumb replay: an iteration's losses again, from the log alone. Rewards per token, advantages and returns are computed from the logged
+ * log-probabilities, values and scores and compared with what the run logged; then the losses of the first pass. With other settings on
+ * the command line it says what they would have made of the same completions. */
 #include "online.h"
 #include "replay.h"
 #include <math.h>
@@ -19,7 +20,8 @@ static plumb_status read_config(replay *r, const char *dir, char **overrides, in
         if (sscanf(text, "# plumb %15[a-z]", word) == 1)
             for (int bit = 1; bit <= PLUMB_FOR_BESTOFN; bit <<= 1)
                 if (!strcmp(plumb_options_command_name(bit), word)) r->command = bit;
-        if (!(r->command & PLUMB_FOR_ONLINE)) status = plumb_error(PLUMB_E_CONFIG, "%s: not the settings of a run of plumb ppo, grpo or rloo", path);
+        if (!(r->command & PLUMB_FOR_ONLINE))
+            status = plumb_error(PLUMB_E_CONFIG, "%s: not the settings of a run of plumb ppo, grpo or rloo", path);
     }
     if (status == PLUMB_OK) status = plumb_options_load(&r->o, r->command, path, overrides, n);
     if (status == PLUMB_OK) r->kl_coef = r->o.kl_coef;
@@ -47,8 +49,11 @@ static plumb_status ppo_losses(replay *r, plumb_trajectories *t) {
     plumb_ppo_estimate(&r->o, kl_coef, t, &e);
     double policy = plumb_objective_ppo_policy(&clip, t->policy_logp, t->logp, t->advantages, t->n_tokens, derivatives, &stats) / n;
     double value = plumb_objective_ppo_value(&clip, t->values, t->values, t->returns, t->n_tokens, derivatives, &stats) / n;
-    if (r->show) printf("  loss %.9g  policy %.9g  value %.9g  ratio %.9g  kl %.9g  kl_coef %.6g\n", policy + r->o.vf_coef * value, policy, value, stats.ratio / n, e.kl / (double)t->n_sequences, kl_coef);
-    if (r->o.adap_kl_ctrl) r->kl_coef = plumb_kl_adapt(kl_coef, e.kl / (double)t->n_sequences, r->o.kl_target, r->o.kl_horizon, (double)t->n_sequences);
+    if (r->show)
+        printf("  loss %.9g  policy %.9g  value %.9g  ratio %.9g  kl %.9g  kl_coef %.6g\n", policy + r->o.vf_coef * value, policy, value,
+               stats.ratio / n, e.kl / (double)t->n_sequences, kl_coef);
+    if (r->o.adap_kl_ctrl)
+        r->kl_coef = plumb_kl_adapt(kl_coef, e.kl / (double)t->n_sequences, r->o.kl_target, r->o.kl_horizon, (double)t->n_sequences);
     free(derivatives);
     return PLUMB_OK;
 }
@@ -64,8 +69,8 @@ static plumb_status grpo_losses(replay *r, plumb_trajectories *t) {
     for (int64_t q = 0; q < t->n_sequences && status == PLUMB_OK; q++)
         loss += plumb_grpo_loss_of(&r->o, rloo, t, q, advantages[q], t->policy_logp + t->token_offset[q], &total, derivatives, &stats);
     if (status == PLUMB_OK && r->show)
-        printf("  loss %.9g  ratio %.9g  clipped %.6g  groups without spread %lld\n", loss, stats.ratio / fmax(1, stats.ratios), (stats.clipped_low + stats.clipped_high) / fmax(1, stats.ratios),
-               (long long)c.zero_spread);
+        printf("  loss %.9g  ratio %.9g  clipped %.6g  groups without spread %lld\n", loss, stats.ratio / fmax(1, stats.ratios),
+               (stats.clipped_low + stats.clipped_high) / fmax(1, stats.ratios), (long long)c.zero_spread);
     free(advantages);
     return status;
 }
@@ -75,13 +80,17 @@ static plumb_status replay_one(replay *r, int64_t iteration) {
     PLUMB_TRY(plumb_trajectories_read(r->dir, iteration, &t));
     plumb_status status = plumb_trajectories_slice(&logged, &t, 0, t.n_sequences);
     if (status == PLUMB_OK && t.n_sequences % r->o.num_generations)
-        status = plumb_error(PLUMB_E_DATA, "iteration %lld has %lld completions, which are not whole groups of %lld", (long long)iteration, (long long)t.n_sequences, (long long)r->o.num_generations);
+        status = plumb_error(PLUMB_E_DATA, "iteration %lld has %lld completions, which are not whole groups of %lld", (long long)iteration,
+                             (long long)t.n_sequences, (long long)r->o.num_generations);
     if (status == PLUMB_OK) {
-        if (r->show) printf("iteration %lld: %lld completions, %lld tokens\n", (long long)iteration, (long long)t.n_sequences, (long long)t.n_tokens);
+        if (r->show)
+            printf("iteration %lld: %lld completions, %lld tokens\n", (long long)iteration, (long long)t.n_sequences,
+                   (long long)t.n_tokens);
         status = r->command == PLUMB_FOR_PPO ? ppo_losses(r, &t) : grpo_losses(r, &t);
     }
     if (status == PLUMB_OK && r->show)
-        printf("  largest difference from the log: rewards %.3g, advantages %.3g, returns %.3g; behaviour against policy log-probabilities %.3g\n",
+        printf("  largest difference from the log: rewards %.3g, advantages %.3g, returns %.3g; behaviour against policy log-probabilities "
+               "%.3g\n",
                largest_difference(t.rewards, logged.rewards, t.n_tokens), largest_difference(t.advantages, logged.advantages, t.n_tokens),
                largest_difference(t.returns, logged.returns, t.n_tokens), largest_difference(t.policy_logp, t.logp, t.n_tokens));
     plumb_trajectories_free(&t);
@@ -100,8 +109,12 @@ plumb_status plumb_replay(const char *dir, int64_t first, int64_t last, char **o
             if (r.show || r.o.adap_kl_ctrl) status = replay_one(&r, list[i]); /* the coefficient follows from the iterations before */
             done += r.show;
         }
-    if (status == PLUMB_OK && !count) status = plumb_error(PLUMB_E_DATA, "%s: no trajectories: expected what a run with log_trajectories leaves there (with manifest.pb)", r.dir);
-    else if (status == PLUMB_OK && !done) status = plumb_error(PLUMB_E_DATA, "%s: no such iteration: %lld of them are there, from %lld to %lld", r.dir, (long long)count, (long long)list[0], (long long)list[count - 1]);
+    if (status == PLUMB_OK && !count)
+        status = plumb_error(PLUMB_E_DATA, "%s: no trajectories: expected what a run with log_trajectories leaves there (with manifest.pb)",
+                             r.dir);
+    else if (status == PLUMB_OK && !done)
+        status = plumb_error(PLUMB_E_DATA, "%s: no such iteration: %lld of them are there, from %lld to %lld", r.dir, (long long)count,
+                             (long long)list[0], (long long)list[count - 1]);
     free(list);
     free(r.dir);
     plumb_options_free(&r.o);

@@ -1,11 +1,14 @@
-/* Reward model (Bradley & Terry 1952; Ouyang et al. 2022): a scalar head on the last token of an answer learns to score the chosen answer above the rejected one.
+/* Reward model (Bradley & Terry 1952; Ouyang et al. 2022): a scalar head on the last token of an answer learns to score the chosen
+ * answer above the rejected one.
  *
  *   for each step:  take a global batch of pairs, cut it into micro-batches
  *     for each micro-batch of this rank:
- *       a forest with the prompt of each pair once and both answers as its children; the head on the last row of each answer; loss; backward
+ *       a forest with the prompt of each pair once and both answers as its children; the head on the last row of each
+ *       answer; loss; backward
  *     agree, reduce, clip, update;  log;  evaluate, save or stop when it is time
  *
- * The loss of a step is the mean over its pairs. The adapter and the head are saved together in PEFT's layout of a sequence classifier. Dropout is off, as in TRL. */
+ * The loss of a step is the mean over its pairs. The adapter and the head are saved together in PEFT's layout of a sequence classifier.
+ * Dropout is off, as in TRL. */
 #include "plan.h"
 #include "recipe.h"
 #include "plumb/objective.h"
@@ -34,13 +37,15 @@ plumb_status plumb_reward_pack(plumb_forest *f, const plumb_plan *p, const plumb
 static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     const plumb_dataset *d = training ? &s->train : &s->eval;
     PLUMB_TRY(plumb_reward_pack(&s->forest, p, b, d, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY)));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .values = true}, &s->policy));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .values = true},
+                                  &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, s->policy.count));
     for (int32_t i = 0; i < b->count; i++) {
         const plumb_sample *pair = plumb_plan_sample(p, d, p->members[b->first + i]);
         double chosen = s->policy.values[2 * i], rejected = s->policy.values[2 * i + 1], *derivative = s->derivatives + 2 * i;
         double *stats = plumb_plan_stats(p, p->members[b->first + i]);
-        stats[LOSS] = plumb_objective_reward(pair->margin, s->o->center_rewards_coefficient, chosen, rejected, &derivative[0], &derivative[1]);
+        stats[LOSS] =
+            plumb_objective_reward(pair->margin, s->o->center_rewards_coefficient, chosen, rejected, &derivative[0], &derivative[1]);
         stats[ACCURACY] = chosen > rejected, stats[MARGIN] = chosen - rejected, stats[CHOSEN] = chosen, stats[REJECTED] = rejected;
         derivative[0] /= (double)p->count, derivative[1] /= (double)p->count;
     }
@@ -49,7 +54,8 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
 
 static int metrics_of(const plumb_plan *p, bool evaluation, plumb_metric *m) {
     static const char *const names[2][6] = {{"loss", "accuracy", "margin", "mean_reward", "min_reward", "max_reward"},
-                                            {"eval_loss", "eval_accuracy", "eval_margin", "eval_mean_reward", "eval_min_reward", "eval_max_reward"}};
+                                            {"eval_loss", "eval_accuracy", "eval_margin", "eval_mean_reward", "eval_min_reward",
+                                             "eval_max_reward"}};
     double n = (double)p->count, least = INFINITY, most = -INFINITY;
     for (int32_t i = 0; i < p->count; i++) {
         const double *stats = plumb_plan_stats(p, i);

@@ -1,5 +1,5 @@
-/* plumb score: what a reward model says about answers in a file. One JSON line per record in the order of the file, and a summary: accuracy and calibration for pairs, the area
- * under the ROC curve for answers that carry a rating. */
+/* plumb score: what a reward model says about answers in a file. One JSON line per record in the order of the file, and a summary:
+ * accuracy and calibration for pairs, the area under the ROC curve for answers that carry a rating. */
 #include "plan.h"
 #include "recipe.h"
 #include "plumb/metrics.h"
@@ -15,7 +15,8 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     PLUMB_TRY(plumb_reward_pack(&s->forest, p, b, &s->eval, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY)));
     PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .values = true}, &s->policy));
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++)
-        for (int k = 0; k < plumb_plan_sample(p, &s->eval, p->members[i])->n_branches; k++) plumb_plan_stats(p, p->members[i])[k] = s->policy.values[at++];
+        for (int k = 0; k < plumb_plan_sample(p, &s->eval, p->members[i])->n_branches; k++)
+            plumb_plan_stats(p, p->members[i])[k] = s->policy.values[at++];
     return PLUMB_OK;
 }
 
@@ -23,7 +24,8 @@ static plumb_status append_line(plumb_str *out, const plumb_sample *x, const dou
     bool pair = x->n_branches == 2;
     PLUMB_TRY(plumb_str_printf(out, "{\"record\": %lld", (long long)x->record));
     PLUMB_TRY(plumb_recipe_append_text(out, ", ", "prompt", x->prompt_text));
-    for (int k = 0; k < x->n_branches; k++) PLUMB_TRY(plumb_recipe_append_text(out, ", ", !pair ? "completion" : k ? "rejected" : "chosen", x->branch[k].text));
+    for (int k = 0; k < x->n_branches; k++)
+        PLUMB_TRY(plumb_recipe_append_text(out, ", ", !pair ? "completion" : k ? "rejected" : "chosen", x->branch[k].text));
     for (int k = 0; k < x->n_branches; k++)
         if (!isfinite(scores[k])) return plumb_error(PLUMB_E_NUMERIC, "the score of record %lld is not finite", (long long)x->record + 1);
     if (pair) PLUMB_TRY(plumb_str_printf(out, ", \"score_chosen\": %.9g, \"score_rejected\": %.9g", scores[0], scores[1]));
@@ -37,9 +39,12 @@ static void print_pairs(const double *margins, int64_t n) {
     int64_t right = 0;
     double sum = 0, error = plumb_metric_calibration(margins, n, BINS, bins);
     for (int64_t i = 0; i < n; i++) right += margins[i] > 0, sum += margins[i];
-    printf("pairs %lld\naccuracy %.6g\nmargin %.6g\nexpected_calibration_error %.6g\n", (long long)n, (double)right / (double)n, sum / (double)n, error);
+    printf("pairs %lld\naccuracy %.6g\nmargin %.6g\nexpected_calibration_error %.6g\n", (long long)n, (double)right / (double)n,
+           sum / (double)n, error);
     for (int i = 0; i < BINS; i++)
-        if (bins[i].count) printf("  sure %.2f to %.2f: %6lld pairs, predicted %.3f, right %.3f\n", bins[i].low, bins[i].high, (long long)bins[i].count, bins[i].predicted, bins[i].observed);
+        if (bins[i].count)
+            printf("  sure %.2f to %.2f: %6lld pairs, predicted %.3f, right %.3f\n", bins[i].low, bins[i].high, (long long)bins[i].count,
+                   bins[i].predicted, bins[i].observed);
 }
 static plumb_status print_rated(const double *scores, const uint8_t *labels, int64_t n) {
     double auc;
@@ -72,7 +77,8 @@ static plumb_status report(const plumb_session *s) {
     if (status == PLUMB_OK) status = plumb_write_file(s->o->output_file, lines.data ? lines.data : "", lines.length);
     if (status == PLUMB_OK) {
         double mean = sum / (double)n_scores;
-        printf("records %lld\nmean_reward %.6g\nstd_reward %.6g\n", (long long)p->count, mean, sqrt(fmax(0, squares / (double)n_scores - mean * mean)));
+        printf("records %lld\nmean_reward %.6g\nstd_reward %.6g\n", (long long)p->count, mean,
+               sqrt(fmax(0, squares / (double)n_scores - mean * mean)));
         if (n_pairs) print_pairs(margins, n_pairs);
         if (n_rated) status = print_rated(rated, labels, n_rated);
         printf("scores in %s\n", s->o->output_file);

@@ -30,15 +30,17 @@ static void say(const plumb_session *s, const char *format, ...) {
     fputc('\n', stderr);
 }
 
-/* --- data --------------------------------------------------------------------------------------------------------------------------- */
-/* A default that the model cannot do becomes what it can; what somebody wrote is an error then. A prompt leaves room for a token, and so does a completion. */
+/* --- data ------------------------------------------------------------------------------------- */
+/* A default that the model cannot do becomes what it can; what somebody wrote is an error then. A prompt leaves room for
+ * a token, and so does a completion. */
 static plumb_status limit_length(const plumb_session *s, const char *key, int64_t *length, bool written, int64_t room) {
     int64_t wanted = *length, positions = plumb_source_arch(s->source)->max_positions, most = positions - room;
     if (wanted <= most) return PLUMB_OK;
     if (written)
-        return plumb_error(PLUMB_E_CONFIG, "%s: found %lld; expected at most %lld, as the model has %lld positions%s", key, (long long)wanted, (long long)most, (long long)positions,
-                           room ? " for a prompt and its completion" : "");
-    say(s, "%s: %lld, as the model has %lld positions (the default is %lld)", key, (long long)most, (long long)positions, (long long)wanted);
+        return plumb_error(PLUMB_E_CONFIG, "%s: found %lld; expected at most %lld, as the model has %lld positions%s", key,
+                           (long long)wanted, (long long)most, (long long)positions, room ? " for a prompt and its completion" : "");
+    say(s, "%s: %lld, as the model has %lld positions (the default is %lld)", key, (long long)most, (long long)positions,
+        (long long)wanted);
     *length = most;
     return PLUMB_OK;
 }
@@ -53,7 +55,9 @@ static plumb_status limit_lengths(plumb_session *s, plumb_data_kind kind) {
 static void say_cut(const plumb_session *s) {
     int64_t n = 0, room = plumb_source_arch(s->source)->max_positions - s->o->max_completion_length;
     for (int64_t i = 0; i < s->train.count; i++) n += s->train.samples[i].prompt_count > room;
-    if (n) say(s, "max_completion_length: %lld of %lld prompts leave room for fewer tokens, as the model has %lld positions", (long long)n, (long long)s->train.count, (long long)(room + s->o->max_completion_length));
+    if (n)
+        say(s, "max_completion_length: %lld of %lld prompts leave room for fewer tokens, as the model has %lld positions", (long long)n,
+            (long long)s->train.count, (long long)(room + s->o->max_completion_length));
 }
 /* Without a limit on lengths the model's own is met now, not when the record's turn comes. */
 static plumb_status check_lengths(const plumb_session *s, const char *path, const plumb_dataset *d) {
@@ -62,20 +66,27 @@ static plumb_status check_lengths(const plumb_session *s, const char *path, cons
         const plumb_sample *x = &d->samples[i];
         for (int b = 0; b < x->n_branches; b++)
             if (x->prompt_count + x->branch[b].count > positions)
-                return plumb_error(PLUMB_E_DATA, "%s: record %lld has %lld tokens, the model %lld positions; expected a max_length from 1 to %lld, which cuts or drops such records", path, (long long)x->record + 1,
-                                   (long long)x->prompt_count + x->branch[b].count, (long long)positions, (long long)positions);
+                return plumb_error(PLUMB_E_DATA,
+                                   "%s: record %lld has %lld tokens, the model %lld positions; expected a max_length from 1 to %lld, which "
+                                   "cuts or drops such records",
+                                   path, (long long)x->record + 1, (long long)x->prompt_count + x->branch[b].count, (long long)positions,
+                                   (long long)positions);
     }
     return PLUMB_OK;
 }
 static plumb_status data_options(const plumb_options *o, plumb_data_kind kind, plumb_data_options *d) {
-    *d = (plumb_data_options){.kind = kind, .template_name = o->template_name, .field_prompt = o->field_prompt, .field_completion = o->field_completion,
-                              .field_messages = o->field_messages, .field_text = o->field_text, .field_instruction = o->field_instruction, .field_input = o->field_input,
-                              .field_output = o->field_output, .field_chosen = o->field_chosen, .field_rejected = o->field_rejected, .field_margin = o->field_margin,
+    *d = (plumb_data_options){.kind = kind, .template_name = o->template_name, .field_prompt = o->field_prompt,
+                              .field_completion = o->field_completion, .field_messages = o->field_messages, .field_text = o->field_text,
+                              .field_instruction = o->field_instruction, .field_input = o->field_input, .field_output = o->field_output,
+                              .field_chosen = o->field_chosen, .field_rejected = o->field_rejected, .field_margin = o->field_margin,
                               .field_label = o->field_label, .field_answer = o->field_answer, .keep_texts = kind == PLUMB_DATA_RATED,
                               .max_length = (int32_t)(kind == PLUMB_DATA_PROMPTS ? o->max_prompt_length : o->max_length),
                               .skip_bad = o->on_error && !strcmp(o->on_error, "skip")};
     const char *loss = o->loss_on ? o->loss_on : "auto";
-    d->loss_on = !strcmp(loss, "completion") ? PLUMB_LOSS_COMPLETION : !strcmp(loss, "all") ? PLUMB_LOSS_ALL : !strcmp(loss, "assistant") ? PLUMB_LOSS_ASSISTANT : PLUMB_LOSS_AUTO;
+    d->loss_on = !strcmp(loss, "completion")  ? PLUMB_LOSS_COMPLETION
+                 : !strcmp(loss, "all")       ? PLUMB_LOSS_ALL
+                 : !strcmp(loss, "assistant") ? PLUMB_LOSS_ASSISTANT
+                                              : PLUMB_LOSS_AUTO;
     return d->template_name ? plumb_prompt_check(d->template_name) : PLUMB_OK;
 }
 static void say_counts(const plumb_session *s, const char *what, const plumb_dataset *d) {
@@ -84,16 +95,19 @@ static void say_counts(const plumb_session *s, const char *what, const plumb_dat
     int64_t tokens = 0;
     for (int64_t i = 0; i < d->count; i++) tokens += plumb_sample_tokens(&d->samples[i]);
     if (tokens && tokens != c->tokens) snprintf(twice, sizeof twice, " (%lld with the prompt of a pair twice)", (long long)tokens);
-    say(s, "%s: %lld samples, %lld tokens%s, %lld targets (of %lld records: %lld truncated, %lld dropped as too long, %lld without targets, %lld bad, %lld with a token across the prompt's end)",
-        what, (long long)d->count, (long long)c->tokens, twice, (long long)c->targets, (long long)c->records, (long long)c->truncated, (long long)c->dropped_long,
-        (long long)c->dropped_empty, (long long)c->bad, (long long)c->merged_border);
+    say(s,
+        "%s: %lld samples, %lld tokens%s, %lld targets (of %lld records: %lld truncated, %lld dropped as too long, %lld without targets, "
+        "%lld bad, %lld with a token across the prompt's end)",
+        what, (long long)d->count, (long long)c->tokens, twice, (long long)c->targets, (long long)c->records, (long long)c->truncated,
+        (long long)c->dropped_long, (long long)c->dropped_empty, (long long)c->bad, (long long)c->merged_border);
     if (c->bad) say(s, "first bad record: %s", d->first_bad);
 }
 static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
     plumb_data_options d;
     PLUMB_TRY(limit_lengths(s, kind));
     PLUMB_TRY(data_options(s->o, kind, &d));
-    d.drop_long = s->command == PLUMB_FOR_REWARD || s->command == PLUMB_FOR_SCORE; /* DPO cuts, a reward model reads whole answers or none, as in TRL */
+    /* DPO cuts, a reward model reads whole answers or none, as in TRL */
+    d.drop_long = s->command == PLUMB_FOR_REWARD || s->command == PLUMB_FOR_SCORE;
     if (s->command == PLUMB_FOR_SCORE || s->command == PLUMB_FOR_BESTOFN) {
         plumb_dataset *to = s->command == PLUMB_FOR_SCORE ? &s->eval : &s->train;
         d.path = s->o->input_file;
@@ -122,7 +136,7 @@ static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
     return PLUMB_OK;
 }
 
-/* --- what identifies a run: a checkpoint of another is refused ------------------------------------------------------------------------ */
+/* --- what identifies a run: a checkpoint of another is refused -------------------------------- */
 uint64_t plumb_session_mix(uint64_t h, const void *bytes, size_t n) {
     const unsigned char *b = bytes;
     for (size_t i = 0; i < n; i++) h = (h ^ b[i]) * 0x100000001b3ull;
@@ -153,25 +167,33 @@ static plumb_status identify(plumb_session *s) {
     if (s->value_source) snprintf(value, sizeof value, "value=%016llx\n", (unsigned long long)plumb_source_identity(s->value_source));
     plumb_status status = plumb_str_printf(
         &text,
-        "trainer=%s\nnumerics=%d\nmodel=%016llx\n%sstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\nbatch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
-        "learning_rate=%.17g\nlr_scheduler_type=%s\nwarmup_steps=%lld\nweight_decay=%.17g\nadam=%.17g,%.17g,%.17g\nmax_grad_norm=%.17g\nprecision=%s,%s\ndeterminism=%s\n"
+        "trainer=%s\nnumerics=%d\nmodel=%016llx\n%sstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\n"
+        "batch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
+        "learning_rate=%.17g\nlr_scheduler_type=%s\nwarmup_steps=%lld\nweight_decay=%.17g\nadam=%.17g,%.17g,%.17g\n"
+        "max_grad_norm=%.17g\nprecision=%s,%s\ndeterminism=%s\n"
         "loss=%s,%.17g,%.17g,%.17g\ndropout=%.17g\nlogits_budget_mb=%lld\n",
-        s->name, PLUMB_NUMERICS, (unsigned long long)plumb_source_identity(s->source), value, (unsigned long long)values_hash(s), (long long)plumb_trained_count(s),
-        (unsigned long long)plumb_session_data_hash(&s->train), (long long)o->seed, o->shuffle, (long long)o->batch_size, (long long)o->micro_batch_tokens, (long long)s->total_steps,
-        s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
-        s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", o->base_weights, s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient,
-        o->lora ? o->lora_dropout : 0.0, (long long)o->logits_budget_mb);
+        s->name, PLUMB_NUMERICS, (unsigned long long)plumb_source_identity(s->source), value, (unsigned long long)values_hash(s),
+        (long long)plumb_trained_count(s), (unsigned long long)plumb_session_data_hash(&s->train), (long long)o->seed, o->shuffle,
+        (long long)o->batch_size, (long long)o->micro_batch_tokens, (long long)s->total_steps, s->schedule.lr, o->lr_scheduler_type,
+        (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
+        s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", o->base_weights, s->elastic ? "elastic" : "fixed",
+        o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient, o->lora ? o->lora_dropout : 0.0,
+        (long long)o->logits_budget_mb);
     if (status == PLUMB_OK && s->judge) status = plumb_str_printf(&text, "reward=%016llx\n", (unsigned long long)s->judge);
-    if (status == PLUMB_OK && (s->command & PLUMB_FOR_ONLINE)) status = plumb_options_identity(o, s->command, &text); /* recipes with many settings */
+    /* recipes with many settings */
+    if (status == PLUMB_OK && (s->command & PLUMB_FOR_ONLINE)) status = plumb_options_identity(o, s->command, &text);
     s->identity = text.data;
     return status;
 }
 
-/* A reward model is no policy, and the other way round: its layers have learned to score, also where tied embeddings would give it an LM head. A model that scores needs none. */
+/* A reward model is no policy, and the other way round: its layers have learned to score, also where tied embeddings would give it an LM
+ * head. A model that scores needs none. */
 static plumb_status check_kind(plumb_session *s) {
     bool may_score = s->command & (PLUMB_FOR_SCORE | PLUMB_FOR_REWARD);
     if (plumb_source_has_score(s->source) && !may_score)
-        return plumb_error(PLUMB_E_CONFIG, "model: %s is a reward model (a sequence classifier: a score in place of an LM head); plumb %s needs a language model, such as the one it was made from",
+        return plumb_error(PLUMB_E_CONFIG,
+                           "model: %s is a reward model (a sequence classifier: a score in place of an LM head); plumb %s needs a language "
+                           "model, such as the one it was made from",
                            s->o->model, s->name);
     if (may_score) plumb_source_as_classifier(s->source);
     return PLUMB_OK;
@@ -180,12 +202,21 @@ static plumb_status check_head(const plumb_session *s) {
     bool scores = s->command == PLUMB_FOR_SCORE, may = scores || s->command == PLUMB_FOR_REWARD;
     if (!s->has_adapter) {
         if (!scores || plumb_source_has_score(s->source)) return PLUMB_OK;
-        return plumb_error(PLUMB_E_CONFIG, "model: %s has no score head; expected a sequence classifier (plumb reward with lora: false writes one), or a reward model's adapter with it",
+        return plumb_error(PLUMB_E_CONFIG,
+                           "model: %s has no score head; expected a sequence classifier (plumb reward with lora: false writes one), or a "
+                           "reward model's adapter with it",
                            s->o->model);
     }
-    if (!s->adapter.config.r && !scores) return plumb_error(PLUMB_E_CONFIG, "adapter: %s is a value head alone; plumb %s goes on from an adapter with matrices", s->o->adapter, s->name);
-    if (s->adapter.score && !may) return plumb_error(PLUMB_E_CONFIG, "adapter: %s is a reward model (task_type SEQ_CLS); plumb %s goes on from a language model's adapter", s->o->adapter, s->name);
-    if (!s->adapter.score && scores) return plumb_error(PLUMB_E_CONFIG, "adapter: %s has no score head; expected a reward model, as plumb reward writes it", s->o->adapter);
+    if (!s->adapter.config.r && !scores)
+        return plumb_error(PLUMB_E_CONFIG, "adapter: %s is a value head alone; plumb %s goes on from an adapter with matrices",
+                           s->o->adapter, s->name);
+    if (s->adapter.score && !may)
+        return plumb_error(PLUMB_E_CONFIG,
+                           "adapter: %s is a reward model (task_type SEQ_CLS); plumb %s goes on from a language model's adapter",
+                           s->o->adapter, s->name);
+    if (!s->adapter.score && scores)
+        return plumb_error(PLUMB_E_CONFIG, "adapter: %s has no score head; expected a reward model, as plumb reward writes it",
+                           s->o->adapter);
     return PLUMB_OK;
 }
 
@@ -195,12 +226,17 @@ void plumb_session_note_base(const char *key, const plumb_adapter *a, const plum
     fprintf(stderr, "%s: its adapter_config.json names %s as its base; here it goes on %s\n", key, made_for, plumb_source_path(base));
 }
 
-/* --- model and optimizer ---------------------------------------------------------------------------------------------------------------- */
+/* --- model and optimizer ---------------------------------------------------------------------- */
 static plumb_status open_inputs(plumb_session *s, plumb_data_kind kind) {
     const plumb_options *o = s->o;
     const char *note = NULL;
     if (!o->model) return plumb_error(PLUMB_E_CONFIG, "model: missing; give a Hugging Face directory or a GGUF file");
-    PLUMB_TRY(plumb_backend_create(&s->be, &(plumb_backend_options){.backend = o->backend, .isa = o->isa, .precision = o->precision, .threads = threads_of(o)}, &note));
+    PLUMB_TRY(plumb_backend_create(&s->be,
+                                   &(plumb_backend_options){.backend = o->backend,
+                                                            .isa = o->isa,
+                                                            .precision = o->precision,
+                                                            .threads = threads_of(o)},
+                                   &note));
     if (note) say(s, "%s", note);
     PLUMB_TRY(plumb_source_open(&s->source, o->model));
     PLUMB_TRY(check_kind(s));
@@ -231,17 +267,19 @@ plumb_storage plumb_session_storage(const plumb_options *o) {
 static plumb_model_options model_options(plumb_session *s) {
     const plumb_options *o = s->o;
     bool trains = s->command & PLUMB_FOR_TRAINING;
-    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing || !trains, .logits_budget = (size_t)o->logits_budget_mb << 20,
-                             .tokens = trains ? o->micro_batch_tokens : 0, .train_modules = o->train_modules, .n_train_modules = o->n_train_modules,
-                             .reference = s->command == PLUMB_FOR_DPO, .head = s->command == PLUMB_FOR_REWARD ? PLUMB_HEAD_RANDOM : PLUMB_HEAD_NONE,
+    plumb_model_options m = {.freeze_adapter = !trains, .seed = (uint64_t)o->seed, .checkpointing = o->gradient_checkpointing || !trains,
+                             .logits_budget = (size_t)o->logits_budget_mb << 20, .tokens = trains ? o->micro_batch_tokens : 0,
+                             .train_modules = o->train_modules, .n_train_modules = o->n_train_modules,
+                             .reference = s->command == PLUMB_FOR_DPO,
+                             .head = s->command == PLUMB_FOR_REWARD ? PLUMB_HEAD_RANDOM : PLUMB_HEAD_NONE,
                              .frozen = plumb_session_storage(o)};
     if (s->has_adapter) {
         m.adapter = &s->adapter;
     } else if (!trains) { /* the base model as it is */
         m.n_train_modules = 0;
     } else if (o->lora) {
-        s->lora = (plumb_lora_config){.r = o->lora_r, .alpha = o->lora_alpha, .dropout = o->lora_dropout, .rslora = o->use_rslora, .target_modules = o->lora_target_modules,
-                                      .n_target_modules = o->n_lora_target_modules};
+        s->lora = (plumb_lora_config){.r = o->lora_r, .alpha = o->lora_alpha, .dropout = o->lora_dropout, .rslora = o->use_rslora,
+                                      .target_modules = o->lora_target_modules, .n_target_modules = o->n_lora_target_modules};
         m.lora = &s->lora;
     }
     return m;
@@ -269,15 +307,16 @@ static plumb_status set_schedule(plumb_session *s) {
     s->kl_coef = o->kl_coef;
     s->total_steps = o->max_steps > 0 ? o->max_steps : (int64_t)ceil((double)s->steps_per_epoch * o->epochs);
     int64_t warmup = o->warmup_steps > 0 ? o->warmup_steps : (int64_t)ceil(o->warmup_ratio * (double)s->total_steps);
-    s->schedule = (plumb_schedule){.kind = (plumb_schedule_kind)plumb_schedule_from_name(o->lr_scheduler_type), .lr = o->learning_rate, .warmup_steps = warmup,
-                                   .total_steps = s->total_steps, .decay_steps = o->lr_decay_steps, .min_lr = o->lr_min, .power = o->lr_power};
+    s->schedule = (plumb_schedule){.kind = (plumb_schedule_kind)plumb_schedule_from_name(o->lr_scheduler_type), .lr = o->learning_rate,
+                                   .warmup_steps = warmup, .total_steps = s->total_steps, .decay_steps = o->lr_decay_steps,
+                                   .min_lr = o->lr_min, .power = o->lr_power};
     PLUMB_TRY(plumb_schedule_check(&s->schedule));
     s->elastic = o->determinism && !strcmp(o->determinism, "elastic");
     s->order_epoch = -1;
     return plumb_alloc(&s->order, (size_t)s->train.count, sizeof *s->order, "the order of samples");
 }
 
-/* --- the folder of the run ---------------------------------------------------------------------------------------------------------------- */
+/* --- the folder of the run -------------------------------------------------------------------- */
 static plumb_status open_folder(plumb_session *s) {
     const plumb_options *o = s->o;
     s->dir = strdup(o->output_dir);
@@ -295,9 +334,14 @@ static plumb_status open_folder(plumb_session *s) {
     return status;
 }
 
-/* --- checkpoints ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- checkpoints ------------------------------------------------------------------------------ */
 enum { COUNTERS = 4 };
-typedef struct saved_state { plumb_ckpt_array arrays[PLUMB_ZERO_ARRAYS]; plumb_ckpt_counter *counters; char (*names)[24]; int n; } saved_state;
+typedef struct saved_state {
+    plumb_ckpt_array arrays[PLUMB_ZERO_ARRAYS];
+    plumb_ckpt_counter *counters;
+    char (*names)[24];
+    int n;
+} saved_state;
 
 static plumb_status describe_state(plumb_session *s, saved_state *state) {
     static const char *const arrays[] = {"values", "adam_m", "adam_v"};
@@ -334,7 +378,8 @@ static plumb_status save(plumb_session *s) {
     saved_state state;
     plumb_comm_doing("saving a checkpoint after step", s->step);
     PLUMB_TRY(describe_state(s, &state));
-    plumb_status status = plumb_checkpoint_save(s->checkpoints, s->step, s->identity, state.arrays, PLUMB_ZERO_ARRAYS, state.counters, state.n, (int)s->o->save_total_limit);
+    plumb_status status = plumb_checkpoint_save(s->checkpoints, s->step, s->identity, state.arrays, PLUMB_ZERO_ARRAYS, state.counters,
+                                                state.n, (int)s->o->save_total_limit);
     free_state(&state);
     s->saved_step = s->step;
     return status;
@@ -371,25 +416,29 @@ static plumb_status resume(plumb_session *s) {
 
 plumb_status plumb_session_after_step(plumb_session *s) {
     const plumb_options *o = s->o;
-    bool leave = s->signal != PLUMB_SIGNAL_NONE, due = o->save_steps > 0 && s->step % o->save_steps == 0, last = s->step == s->total_steps && o->save_steps > 0;
+    bool leave = s->signal != PLUMB_SIGNAL_NONE, due = o->save_steps > 0 && s->step % o->save_steps == 0,
+         last = s->step == s->total_steps && o->save_steps > 0;
     s->step_began = plumb_clock();
     if ((leave || due || last) && s->step > 0 && s->saved_step != s->step) PLUMB_TRY(save(s));
     s->step_began = plumb_clock();
     if (leave && s->step < s->total_steps) {
         s->stopping = true;
-        if (plumb_is_root() && s->log) plumb_log_line(s->log, "stopped after step %lld; saved in %s; the same command goes on from there", (long long)s->step, s->checkpoints);
+        if (plumb_is_root() && s->log)
+            plumb_log_line(s->log, "stopped after step %lld; saved in %s; the same command goes on from there", (long long)s->step,
+                           s->checkpoints);
     }
     return PLUMB_OK;
 }
 
-/* --- open and close ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- open and close --------------------------------------------------------------------------- */
 static void say_model(const plumb_session *s, const char *what, const plumb_model *m, const plumb_source *source, const char *more) {
     int64_t parameters = 0;
     const plumb_arch *a = plumb_model_arch(m);
     const plumb_params *p = plumb_source_params(source);
     for (int i = 0; i < p->count; i++) parameters += p->items[i].rows * p->items[i].cols;
-    say(s, "%s: %s, %.1fM parameters, %lld layers; training %.2fM%s; base weights %s", what, a->family, (double)parameters / 1e6, (long long)a->layers,
-        (double)plumb_model_trainable_count(m) / 1e6, more, plumb_model_shared(m) ? "shared on each node" : "private");
+    say(s, "%s: %s, %.1fM parameters, %lld layers; training %.2fM%s; base weights %s", what, a->family, (double)parameters / 1e6,
+        (long long)a->layers, (double)plumb_model_trainable_count(m) / 1e6, more,
+        plumb_model_shared(m) ? "shared on each node" : "private");
 }
 static void say_plan(const plumb_session *s) {
     char ranks[96];
@@ -435,7 +484,8 @@ static plumb_status open_session(plumb_session *s, plumb_data_kind kind, plumb_m
 plumb_status plumb_session_open(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind) {
     return plumb_session_open_with(s, o, command, name, kind, NULL, NULL);
 }
-plumb_status plumb_session_open_with(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind, void *user, plumb_more_model more) {
+plumb_status plumb_session_open_with(plumb_session *s, const plumb_options *o, int command, const char *name, plumb_data_kind kind,
+                                     void *user, plumb_more_model more) {
     *s = (plumb_session){.resolved = *o, .o = &s->resolved, .command = command, .name = name, .user = user, .began = plumb_clock()};
     plumb_status status = open_session(s, kind, more);
     s->step_began = plumb_clock();
@@ -470,7 +520,7 @@ void plumb_session_close(plumb_session *s) {
     *s = (plumb_session){0};
 }
 
-/* --- the product ------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- the product ------------------------------------------------------------------------------ */
 typedef struct fetched { const plumb_output *p; plumb_adapter adapter; } fetched;
 static plumb_status fetch(void *user, int param, float *out) {
     fetched *f = user;
@@ -482,7 +532,8 @@ const plumb_lora_config *plumb_session_lora(const plumb_session *s) { return s->
 /* The adapter as trained, with the settings it was made or loaded with; its head too, or not. */
 static plumb_status trained_adapter(const plumb_output *p, plumb_adapter *a) {
     PLUMB_TRY(plumb_model_adapter(p->model, p->view, a));
-    a->config.target_modules = p->lora->target_modules, a->config.n_target_modules = p->lora->n_target_modules, a->config.target_regex = p->lora->target_regex;
+    a->config.target_modules = p->lora->target_modules, a->config.n_target_modules = p->lora->n_target_modules,
+    a->config.target_regex = p->lora->target_regex;
     a->config.base_model = (char *)(uintptr_t)plumb_source_path(p->source);
     if (p->head) return PLUMB_OK;
     free(a->score);
@@ -508,7 +559,8 @@ plumb_status plumb_session_write(plumb_session *s, const plumb_output *p, const 
     plumb_status status = plumb_path_join(&path, s->dir, name);
     if (status == PLUMB_OK) status = trained_adapter(p, &f.adapter);
     if (status == PLUMB_OK && !full) status = plumb_adapter_save(&f.adapter, path, plumb_source_params(p->source));
-    if (status == PLUMB_OK && full) status = plumb_model_export(path, plumb_model_arch(p->model), plumb_source_params(p->source), PLUMB_FT_F32, fetch, &f);
+    if (status == PLUMB_OK && full)
+        status = plumb_model_export(path, plumb_model_arch(p->model), plumb_source_params(p->source), PLUMB_FT_F32, fetch, &f);
     if (status == PLUMB_OK && full) status = plumb_tokenizer_save(s->tokenizer, path);
     if (status == PLUMB_OK && s->log) plumb_log_line(s->log, "%s written to %s", name, path);
     free_trained(&f.adapter);
@@ -529,11 +581,13 @@ plumb_status plumb_session_write_head(plumb_session *s, plumb_model *m, const ch
 /* The page about the run. What was trained is saved by then: a failure is kept, so that everything else is written too. */
 static void write_report(plumb_session *s) {
     plumb_status status = s->o->report ? plumb_report_write(&(plumb_report_options){.dir = s->dir}) : PLUMB_OK;
-    if (status != PLUMB_OK) plumb_session_keep(s, plumb_error_prefix(status, "report.html was not written (the result was; report: false does without)"));
+    if (status != PLUMB_OK)
+        plumb_session_keep(s, plumb_error_prefix(status, "report.html was not written (the result was; report: false does without)"));
     else if (s->o->report && s->log) plumb_log_line(s->log, "report written to %s/report.html", s->dir);
 }
 plumb_status plumb_session_finish(plumb_session *s) {
-    plumb_output p = {s->model, s->source, PLUMB_VIEW_POLICY, plumb_session_lora(s), s->command != PLUMB_FOR_PPO}; /* a value head on PPO's policy is no part of it */
+    /* a value head on PPO's policy is no part of it */
+    plumb_output p = {s->model, s->source, PLUMB_VIEW_POLICY, plumb_session_lora(s), s->command != PLUMB_FOR_PPO};
     plumb_comm_doing("writing the result after step", s->step);
     plumb_status status = plumb_is_root() ? plumb_session_write(s, &p, "adapter", "model") : PLUMB_OK;
     if (status == PLUMB_OK && plumb_is_root()) write_report(s);

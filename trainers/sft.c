@@ -4,7 +4,8 @@
  *     for each micro-batch of this rank:  pack its samples as roots of a forest, log-probabilities of the targets, loss, backward
  *     agree, reduce, clip, update;  log;  evaluate, save or stop when it is time
  *
- * The loss of a step is sum(-logp) over its targets divided by their number, whatever ranks and micro-batches (TRL's SFTTrainer with accumulation). */
+ * The loss of a step is sum(-logp) over its targets divided by their number, whatever ranks and
+ * micro-batches (TRL's SFTTrainer with accumulation). */
 #include "plan.h"
 #include "recipe.h"
 #include "plumb/objective.h"
@@ -19,7 +20,8 @@ static plumb_status pack(plumb_session *s, const plumb_plan *p, const plumb_micr
     for (int32_t i = b->first; i < b->first + b->count; i++) {
         const plumb_branch *text = &plumb_plan_sample(p, d, p->members[i])->branch[0];
         int32_t root;
-        PLUMB_TRY(plumb_forest_add(f, -1, text->ids, text->count, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY), (int32_t)p->samples[p->members[i]], &root));
+        PLUMB_TRY(plumb_forest_add(f, -1, text->ids, text->count, plumb_model_adapter_of(s->model, PLUMB_VIEW_POLICY),
+                                   (int32_t)p->samples[p->members[i]], &root));
         for (int32_t t = 1; t < text->count; t++)
             if (text->mask[t]) PLUMB_TRY(plumb_forest_target(f, plumb_forest_row_before(f, root, t), text->ids[t], root));
     }
@@ -30,7 +32,9 @@ static plumb_status micro_batch(plumb_session *s, const plumb_plan *p, const plu
     const plumb_dataset *d = training ? &s->train : &s->eval;
     plumb_dropout dropout = plumb_recipe_dropout(s);
     PLUMB_TRY(pack(s, p, b, d));
-    PLUMB_TRY(plumb_model_forward(s->model, &s->forest, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .dropout = &dropout}, &s->policy));
+    PLUMB_TRY(plumb_model_forward(s->model, &s->forest,
+                                  &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = training, .logprobs = true, .dropout = &dropout},
+                                  &s->policy));
     PLUMB_TRY(plumb_session_derivatives(s, s->policy.count));
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
         int64_t n = plumb_branch_targets(&plumb_plan_sample(p, d, p->members[i])->branch[0]);

@@ -1,12 +1,14 @@
 /* One optimizer step: choose, cut, compute, agree, update.
  *
- * Between its local work and the agreement a rank keeps whatever went wrong to itself; at the agreement all learn the same three numbers (fault, signal, overflow)
- * and take the same branch. */
+ * Between its local work and the agreement a rank keeps whatever went wrong to itself; at the agreement all learn the same three numbers
+ * (fault, signal, overflow) and take the same branch. */
 #include "plan.h"
 #include <stdlib.h>
 #include <string.h>
 
-plumb_status plumb_session_derivatives(plumb_session *s, int64_t n) { return plumb_grow(&s->derivatives, &s->cap_derivatives, (size_t)n, sizeof *s->derivatives); }
+plumb_status plumb_session_derivatives(plumb_session *s, int64_t n) {
+    return plumb_grow(&s->derivatives, &s->cap_derivatives, (size_t)n, sizeof *s->derivatives);
+}
 
 static plumb_status begin(plumb_session *s) {
     const plumb_options *o = s->o;
@@ -29,7 +31,9 @@ void plumb_session_keep(plumb_session *s, plumb_status status) {
     s->pending = status;
     strncpy(s->pending_message, plumb_error_message(), sizeof s->pending_message - 1);
 }
-plumb_status plumb_session_pending(const plumb_session *s) { return s->pending == PLUMB_OK ? PLUMB_OK : plumb_error(s->pending, "%s", s->pending_message); }
+plumb_status plumb_session_pending(const plumb_session *s) {
+    return s->pending == PLUMB_OK ? PLUMB_OK : plumb_error(s->pending, "%s", s->pending_message);
+}
 
 /* This rank's micro-batches; in elastic mode each one's gradient is added in fixed point. */
 static plumb_status compute(plumb_session *s, plumb_micro_batch_work work, bool *overflow) {
@@ -62,7 +66,8 @@ plumb_status plumb_update_run(plumb_session *s, plumb_micro_batch_work work, plu
     for (int attempt = 0;; attempt++) {
         bool overflow;
         plumb_status local = compute(s, work, &overflow);
-        if (local == PLUMB_OK && attempt > 12) local = plumb_error(PLUMB_E_NUMERIC, "step %lld: a gradient is not finite", (long long)s->step + 1);
+        if (local == PLUMB_OK && attempt > 12)
+            local = plumb_error(PLUMB_E_NUMERIC, "step %lld: a gradient is not finite", (long long)s->step + 1);
         int64_t agreed[AGREED] = {local != PLUMB_OK, plumb_session_signal(s), overflow};
         plumb_comm_max_i64(PLUMB_AXIS_DATA, agreed, AGREED);
         if (agreed[FAULT]) return plumb_comm_agree(PLUMB_AXIS_DATA, local);
@@ -93,8 +98,10 @@ plumb_status plumb_session_mark(plumb_session *s) {
     int64_t first, count;
     plumb_zero_shard(s->zero, PLUMB_ZERO_VALUES, &first, &count);
     if (!s->kept) PLUMB_TRY(plumb_alloc(&s->kept, (size_t)(PLUMB_ZERO_ARRAYS * count) + 1, sizeof *s->kept, "the state of training"));
-    for (int i = 0; i < PLUMB_ZERO_ARRAYS; i++) memcpy(s->kept + i * count, plumb_zero_shard(s->zero, (plumb_zero_array)i, &first, &count), (size_t)count * sizeof *s->kept);
-    if (!s->kept_scales) PLUMB_TRY(plumb_alloc(&s->kept_scales, (size_t)plumb_zero_units(s->zero), sizeof *s->kept_scales, "the state of training"));
+    for (int i = 0; i < PLUMB_ZERO_ARRAYS; i++)
+        memcpy(s->kept + i * count, plumb_zero_shard(s->zero, (plumb_zero_array)i, &first, &count), (size_t)count * sizeof *s->kept);
+    if (!s->kept_scales)
+        PLUMB_TRY(plumb_alloc(&s->kept_scales, (size_t)plumb_zero_units(s->zero), sizeof *s->kept_scales, "the state of training"));
     for (int u = 0; u < plumb_zero_units(s->zero); u++) s->kept_scales[u] = plumb_zero_scale(s->zero, u);
     s->kept_updates = s->updates, s->kept_tokens = s->tokens_seen;
     return PLUMB_OK;
@@ -135,7 +142,8 @@ plumb_status plumb_session_evaluate(plumb_session *s, plumb_micro_batch_work wor
     p->count = s->eval.count;
     plumb_status local = plumb_grow(&p->samples, &p->cap_samples, (size_t)p->count, sizeof *p->samples);
     for (int64_t i = 0; local == PLUMB_OK && i < p->count; i++) p->samples[i] = i;
-    if (local == PLUMB_OK) local = plumb_plan_cut(p, &s->eval, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
+    if (local == PLUMB_OK)
+        local = plumb_plan_cut(p, &s->eval, s->o->micro_batch_tokens, s->target_tokens, plumb_comm_size(PLUMB_AXIS_DATA));
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
     return plumb_session_pass(s, p, work);
 }

@@ -3,8 +3,9 @@
  *   flat    | policy: layer 0 q: A, B | … | value model: layer 0 q: A, B | … | its head |
  *   units   | 0 … policy's - 1              | policy's … both - 1                         |
  *
- * The optimizer's shards, the norm of the gradient and checkpoints see this array alone, so that they need not know of how many models it is made. A value adapter on the policy's
- * base has the same places in it as a value model of its own with that base: the two give the same bits. */
+ * The optimizer's shards, the norm of the gradient and checkpoints see this array alone, so that they need not know of how many models
+ * it is made. A value adapter on the policy's base has the same places in it as a value model of its own with that
+ * base: the two give the same bits. */
 #include "session.h"
 #include <stdlib.h>
 
@@ -24,8 +25,12 @@ static void for_each(plumb_session *s, span work, float *values) {
     }
 }
 
-int64_t plumb_trained_count(const plumb_session *s) { return plumb_model_trainable_count(s->model) + (s->value_model ? plumb_model_trainable_count(s->value_model) : 0); }
-int plumb_trained_units(const plumb_session *s) { return plumb_model_units(s->model) + (s->value_model ? plumb_model_units(s->value_model) : 0); }
+int64_t plumb_trained_count(const plumb_session *s) {
+    return plumb_model_trainable_count(s->model) + (s->value_model ? plumb_model_trainable_count(s->value_model) : 0);
+}
+int plumb_trained_units(const plumb_session *s) {
+    return plumb_model_units(s->model) + (s->value_model ? plumb_model_units(s->value_model) : 0);
+}
 
 plumb_status plumb_trained_parts(const plumb_session *s, plumb_zero_part **parts, int *n_parts) {
     plumb_model *models[MODELS];
@@ -37,7 +42,8 @@ plumb_status plumb_trained_parts(const plumb_session *s, plumb_zero_part **parts
     plumb_zero_part *part = *parts;
     int64_t offset = 0;
     for (int i = 0, units = 0; i < n; i++) {
-        for (int k = 0; k < counts[i]; k++) *part++ = (plumb_zero_part){offset + t[i][k].offset, t[i][k].rows * t[i][k].cols, units + t[i][k].unit, t[i][k].decay};
+        for (int k = 0; k < counts[i]; k++)
+            *part++ = (plumb_zero_part){offset + t[i][k].offset, t[i][k].rows * t[i][k].cols, units + t[i][k].unit, t[i][k].decay};
         offset += plumb_model_trainable_count(models[i]), units += plumb_model_units(models[i]);
     }
     return PLUMB_OK;

@@ -1,15 +1,22 @@
 /* Processes. The only interface to MPI: everything above sees ranks, an axis and bounded waits.
  *
- * The mesh has the axes data, tensor, pipeline, context; all but data have size 1 in this version, and every collective names its
- * axis. Collectives are non-blocking underneath with a bounded wait: after `timeout` seconds without progress the job ends, naming the rank,
- * the operation and its sequence number. A watchdog thread per rank exchanges heartbeats, so that a killed or stopped (SIGSTOP) rank ends
- * the job within 30 s with a message that names it, while long local work is not taken for a hang. All functions here are
+ * The mesh has the axes data, tensor, pipeline, context; all but data have size 1 in this version, and every collective names its axis.
+ * Collectives are non-blocking underneath with a bounded wait: after `timeout` seconds without progress the job ends, naming the rank,
+ * the operation and its sequence number. A watchdog thread per rank exchanges heartbeats, so that a killed or stopped (SIGSTOP) rank
+ * ends the job within 30 s with a message that names it, while long local work is not taken for a hang. All functions here are
  * **Collective** over the axis unless they say Local; on failure they end the job (a broken network cannot be agreed upon). */
 #ifndef PLUMB_COMM_H
 #define PLUMB_COMM_H
 #include "plumb/base.h"
 
-typedef enum plumb_axis { PLUMB_AXIS_DATA, PLUMB_AXIS_TENSOR, PLUMB_AXIS_PIPELINE, PLUMB_AXIS_CONTEXT, PLUMB_AXIS_WORLD, PLUMB_AXIS_COUNT } plumb_axis;
+typedef enum plumb_axis {
+    PLUMB_AXIS_DATA,
+    PLUMB_AXIS_TENSOR,
+    PLUMB_AXIS_PIPELINE,
+    PLUMB_AXIS_CONTEXT,
+    PLUMB_AXIS_WORLD,
+    PLUMB_AXIS_COUNT
+} plumb_axis;
 
 /* Called once per process, before threads; installs the signal handlers below first. Works without mpirun as one rank. */
 plumb_status plumb_comm_init(int *argc, char ***argv) PLUMB_CHECKED;
@@ -38,19 +45,20 @@ void plumb_comm_allgatherv(plumb_axis axis, const void *mine, void *all, const s
 void plumb_comm_reduce_scatter_f32(plumb_axis axis, const float *values, const int64_t *counts, const int64_t *offsets, float *mine);
 void plumb_comm_reduce_scatter_i64(plumb_axis axis, const int64_t *values, const int64_t *counts, const int64_t *offsets, int64_t *mine);
 
-/* Agreement point: every rank brings its local status; all return the same: PLUMB_OK, or the status of the lowest rank that failed, with that
- * rank's message ("rank 2 (host): …") as the recorded error everywhere. */
+/* Agreement point: every rank brings its local status; all return the same: PLUMB_OK, or the status of the lowest rank that failed, with
+ * that rank's message ("rank 2 (host): …") as the recorded error everywhere. */
 plumb_status plumb_comm_agree(plumb_axis axis, plumb_status local) PLUMB_CHECKED;
 
-/* Memory that the ranks of a node share. `bytes` the same on every rank of the node. Falls back to private memory where /dev/shm is too small (*shared false).
- * 64-byte aligned, zero at first. *shared is true on a node with one rank. Private memory that does not fit either is a local PLUMB_E_MEMORY. */
+/* Memory that the ranks of a node share. `bytes` the same on every rank of the node. Falls back to private memory where /dev/shm is too
+ * small (*shared false). 64-byte aligned, zero at first. *shared is true on a node with one rank. Private memory that does not fit
+ * either is a local PLUMB_E_MEMORY. */
 typedef struct plumb_shared plumb_shared;
 plumb_status plumb_shared_create(plumb_shared **out, size_t bytes, void **memory, bool *shared) PLUMB_CHECKED;
 void plumb_shared_barrier(plumb_shared *s); /* Collective over the node: what was written before is seen after */
 void plumb_shared_free(plumb_shared *s);
 
-/* What a signal asked for; Local, set by handlers that do nothing else. TERM/INT: drop the unfinished step, save the last finished one, leave with 75.
- * USR1/USR2: save at the next agreement point and leave with 75. */
+/* What a signal asked for; Local, set by handlers that do nothing else. TERM/INT: drop the unfinished step, save the last finished one,
+ * leave with 75. USR1/USR2: save at the next agreement point and leave with 75. */
 typedef enum plumb_signal { PLUMB_SIGNAL_NONE, PLUMB_SIGNAL_SAVE, PLUMB_SIGNAL_TERM } plumb_signal;
 plumb_signal plumb_comm_signal(void);
 enum { PLUMB_EXIT_RESUME = 75 };

@@ -25,7 +25,8 @@ typedef struct plumb_options {
         *field_output;
     char *field_chosen, *field_rejected;
     int64_t max_length; /* 0 = no limit */
-    bool max_length_set, max_prompt_length_set, max_completion_length_set; /* somebody wrote it: what a model cannot do is then an error, not lowered */
+    /* somebody wrote it: what a model cannot do is then an error, not lowered */
+    bool max_length_set, max_prompt_length_set, max_completion_length_set;
     bool shuffle;
     int64_t seed;
     /* training */

@@ -6,18 +6,20 @@
  *   pair:   prompt ids, branch 0 = chosen, branch 1 = rejected; every branch token is a target
  *   prompt: prompt ids, no branch: what a policy is to continue, with the record's answer for rewards that compare
  *   rated:  prompt ids, branch 0 = the completion, with the record's label; a record that is a pair gives a pair, without label
- * A sequence's very first token has no predecessor and is never a target: mask[0] is 0 in SFT samples, and in the branches of a pair or rated sample
- * whose prompt has no token (an empty prompt, or one that merged with both answers). Such a pair is two separate sequences.
- * Conventions are TRL 1.16's (docs/numerics.md): an EOS id is appended where the completion does not end in one (SFT completions
- * and preference answers, not rendered chats); truncation keeps the start, after EOS was appended; a sample whose prompt alone fills
- * max_length is dropped (pairs, rated), as is an SFT sample left without targets (TRL keeps one that never had any, a single token); the completion starts where the ids of prompt and of
- * prompt+completion part (pairs: at the shorter of the two common prefixes). Reward models drop a pair with an overlong side (drop_long), and a prompt longer than
- * max_length is dropped, never cut. Everything cut or dropped is counted. */
+ * A sequence's very first token has no predecessor and is never a target: mask[0] is 0 in SFT samples, and in the branches of a pair or
+ * rated sample whose prompt has no token (an empty prompt, or one that merged with both answers). Such a pair is two separate sequences.
+ * Conventions are TRL 1.16's (docs/numerics.md): an EOS id is appended where the completion does not end in one (SFT completions and
+ * preference answers, not rendered chats); truncation keeps the start, after EOS was appended; a sample whose prompt alone fills
+ * max_length is dropped (pairs, rated), as is an SFT sample left without targets (TRL keeps one that never had any, a single token); the
+ * completion starts where the ids of prompt and of prompt+completion part (pairs: at the shorter of the two common prefixes). Reward
+ * models drop a pair with an overlong side (drop_long), and a prompt longer than max_length is dropped, never
+ * cut. Everything cut or dropped is counted. */
 #ifndef PLUMB_DATA_H
 #define PLUMB_DATA_H
 #include "plumb/text.h"
 
-typedef struct plumb_branch { int32_t *ids; uint8_t *mask; int32_t count; const char *text; } plumb_branch; /* text: with keep_texts, else NULL */
+/* text: with keep_texts, else NULL */
+typedef struct plumb_branch { int32_t *ids; uint8_t *mask; int32_t count; const char *text; } plumb_branch;
 typedef struct plumb_sample {
     int64_t record;            /* index of the record in its file, from 0 */
     int32_t *prompt; int32_t prompt_count;
@@ -35,14 +37,17 @@ typedef struct plumb_data_options {
     plumb_data_kind kind;
     const char *path;             /* .jsonl, .json (an array), either .gz */
     const char *template_name;    /* for messages and Alpaca records: see plumb_prompt_check; NULL = "chatml" resp. "alpaca" */
-    const char *field_prompt, *field_completion, *field_messages, *field_text, *field_instruction, *field_input, *field_output, *field_chosen,
-        *field_rejected, *field_margin, *field_answer, *field_label; /* names of fields; NULL = the same word ("prompt", "completion", …) */
+    const char *field_prompt, *field_completion, *field_messages, *field_text, *field_instruction, *field_input, *field_output,
+        *field_chosen, *field_rejected, *field_margin, *field_answer,
+        *field_label;                         /* names of fields; NULL = the same word ("prompt", "completion", …) */
     int64_t skip_first, take_last, skip_last; /* records: first N left out; only the last N (0 = all); last N left out: splits */
     int32_t max_length;           /* tokens of prompt and branch together (kind prompts: of the prompt); 0 = no limit */
     bool drop_long;               /* pairs, rated: a sample with a sequence longer than max_length is dropped, not cut */
-    bool keep_texts;              /* rated: keep prompt_text and the branches' texts (completions as the record has them, without EOS; of a chat its last message) */
+    /* rated: keep prompt_text and the branches' texts (completions as the record has them, without EOS; of a chat its last message) */
+    bool keep_texts;
     plumb_loss_on loss_on;        /* AUTO: completion for prompt/completion and Alpaca records, all for text and messages. SFT only.
-                                   * ASSISTANT needs messages; on conversational prompt/completion it means the assistant's turns of the completion, as in TRL */
+                                   * ASSISTANT needs messages; on conversational prompt/completion it means the assistant's turns of the
+                                   * completion, as in TRL */
     bool skip_bad;                /* on_error: skip counts bad records, stop reports the first */
 } plumb_data_options;
 
@@ -65,20 +70,22 @@ typedef struct plumb_dataset {
 } plumb_dataset;
 
 /* Record shapes, recognised by their fields in this order: messages; prompt+chosen+rejected; prompt+completion;
- * instruction(+input)+chosen+rejected; instruction(+input)+output; text. prompt/chosen/rejected/completion may be strings or lists of messages
- * (conversational form: rendered through the template). Pairs need chosen and rejected; without prompt and instruction their common beginning is
- * the prompt (TRL's extract_prompt). SFT on a preference record takes `chosen` when field_completion or field_output says so.
- * Prompts take what the other shapes have as their prompt: prompt; instruction(+input); the common beginning of chosen and rejected; messages, less the assistant's turns at their end.
- * A list of messages is rendered with the opening of an assistant turn and must end in a user's. Rated records are prompt+completion, instruction(+input)+output, messages whose last
- * turn is the assistant's (the completion), or pairs, which come first unless field_completion or field_output names chosen or rejected.
- * A field that is null counts as absent. Alpaca records become text under the templates "alpaca" and "none" (none: instruction,
- * input on the next line, newline), and a user turn answered by an assistant turn under a chat template. Messages under "alpaca" and "none", which
- * mark no end of a turn, are text as well: EOS is appended. A bad record names FILE:LINE (or FILE: record N, from 1), the field, what was found and what would be right.
- * Files are .jsonl (blank lines skipped) or a JSON array, UTF-8 with or without byte order mark. PLUMB_E_DATA also for an empty file, an empty
- * selection and when no sample is left, with the counts. On error *d is empty. */
+ * instruction(+input)+chosen+rejected; instruction(+input)+output; text. prompt/chosen/rejected/completion may be strings or lists of
+ * messages (conversational form: rendered through the template). Pairs need chosen and rejected; without prompt and instruction their
+ * common beginning is the prompt (TRL's extract_prompt). SFT on a preference record takes `chosen` when field_completion or field_output
+ * says so. Prompts take what the other shapes have as their prompt: prompt; instruction(+input); the common beginning of chosen and
+ * rejected; messages, less the assistant's turns at their end. A list of messages is rendered with the opening of an assistant turn and
+ * must end in a user's. Rated records are prompt+completion, instruction(+input)+output, messages whose last turn is the assistant's
+ * (the completion), or pairs, which come first unless field_completion or field_output names chosen or rejected. A field that is null
+ * counts as absent. Alpaca records become text under the templates "alpaca" and "none" (none: instruction, input on the next line,
+ * newline), and a user turn answered by an assistant turn under a chat template. Messages under "alpaca" and "none", which mark no end
+ * of a turn, are text as well: EOS is appended. A bad record names FILE:LINE (or FILE: record N, from 1), the field, what was found and
+ * what would be right. Files are .jsonl (blank lines skipped) or a JSON array, UTF-8 with or without byte order mark. PLUMB_E_DATA also
+ * for an empty file, an empty selection and when no sample is left, with the counts. On error *d is empty. */
 plumb_status plumb_dataset_load(plumb_dataset *d, const plumb_tokenizer *t, const plumb_data_options *o) PLUMB_CHECKED;
 /* The same for text that is already in memory (inflated); o->path serves messages and tells lines from an array. */
-plumb_status plumb_dataset_parse(plumb_dataset *d, const plumb_tokenizer *t, const plumb_data_options *o, const char *text, size_t size) PLUMB_CHECKED;
+plumb_status plumb_dataset_parse(plumb_dataset *d, const plumb_tokenizer *t, const plumb_data_options *o, const char *text,
+                                 size_t size) PLUMB_CHECKED;
 /* What a file's first record is: pairs when it has chosen and rejected, else supervised text. Local. */
 plumb_status plumb_dataset_kind(const char *path, plumb_data_kind *kind) PLUMB_CHECKED;
 void plumb_dataset_free(plumb_dataset *d);

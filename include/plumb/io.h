@@ -6,7 +6,7 @@
 #include <jansson.h>
 #include "plumb/base.h"
 
-/* --- whole files ------------------------------------------------------------------------------------------------- */
+/* --- whole files ------------------------------------------------------------------------------ */
 typedef struct plumb_map { /* read-only mapping; owns it until plumb_map_close */
     const uint8_t *data;
     size_t size;
@@ -28,7 +28,7 @@ plumb_status plumb_make_dirs(const char *path) PLUMB_CHECKED; /* mkdir -p */
 /* "<dir>/<name>" into *out, owned by the caller. */
 plumb_status plumb_path_join(char **out, const char *dir, const char *name) PLUMB_CHECKED;
 
-/* --- atomic writing: beside the final name, fsync, rename, fsync of the folder ------------------------------------- */
+/* --- atomic writing: beside the final name, fsync, rename, fsync of the folder ---------------- */
 typedef struct plumb_atomic plumb_atomic;
 plumb_status plumb_atomic_open(plumb_atomic **f, const char *path) PLUMB_CHECKED;
 plumb_status plumb_atomic_write(plumb_atomic *f, const void *bytes, size_t n) PLUMB_CHECKED; /* disk full -> PLUMB_E_IO */
@@ -36,24 +36,39 @@ plumb_status plumb_atomic_commit(plumb_atomic *f) PLUMB_CHECKED; /* frees f, als
 void plumb_atomic_abort(plumb_atomic *f);                        /* frees f, removes the unfinished file; NULL is fine */
 plumb_status plumb_write_file(const char *path, const void *bytes, size_t n) PLUMB_CHECKED; /* the four in one */
 plumb_status plumb_rename_file(const char *from, const char *to) PLUMB_CHECKED;             /* with fsync of the folder */
-/* Keeps the first `keep` bytes of a file, made where missing, puts others behind them and flushes all to disk. A kill in the middle leaves the first `keep` bytes and
- * some more: who goes on says again what to keep. PLUMB_E_FORMAT when the file is shorter. */
+/* Keeps the first `keep` bytes of a file, made where missing, puts others behind them and flushes all to disk. A kill in the middle
+ * leaves the first `keep` bytes and some more: who goes on says again what to keep. PLUMB_E_FORMAT when the file is shorter. */
 plumb_status plumb_append_file(const char *path, size_t keep, const void *bytes, size_t n) PLUMB_CHECKED;
-/* Before long work on a result: makes the folder of a file where it is missing; PLUMB_E_IO when it cannot be made or written to, or a folder has the file's name. */
+/* Before long work on a result: makes the folder of a file where it is missing; PLUMB_E_IO when it cannot be made or written to, or a
+ * folder has the file's name. */
 plumb_status plumb_prepare_file(const char *path) PLUMB_CHECKED;
 
-/* --- JSON (jansson, duplicates rejected, depth limited) ------------------------------------------------------------ */
+/* --- JSON (jansson, duplicates rejected, depth limited) --------------------------------------- */
 /* Errors read "FILE:LINE:COLUMN: …". `name` is used in messages only. */
 plumb_status plumb_json_parse(json_t **out, const char *text, size_t size, const char *name, int first_line) PLUMB_CHECKED;
-/* Whether text is one JSON value of any kind (RFC 8259; numbers within a double's range, no ill-formed UTF-8 or surrogates). Only PLUMB_E_MEMORY. */
+/* Whether text is one JSON value of any kind (RFC 8259; numbers within a double's range, no ill-formed
+ * UTF-8 or surrogates). Only PLUMB_E_MEMORY. */
 plumb_status plumb_json_check(const char *text, size_t size, bool *valid) PLUMB_CHECKED;
 plumb_status plumb_json_load(json_t **out, const char *path) PLUMB_CHECKED; /* .gz too */
 
-/* --- tensors in files ---------------------------------------------------------------------------------------------- */
+/* --- tensors in files ------------------------------------------------------------------------- */
 typedef enum plumb_file_type { /* storage of a tensor in a file */
-    PLUMB_FT_F32, PLUMB_FT_F16, PLUMB_FT_BF16, PLUMB_FT_F64, PLUMB_FT_I64, PLUMB_FT_I32, PLUMB_FT_I16, PLUMB_FT_I8, PLUMB_FT_U8, PLUMB_FT_BOOL,
-    PLUMB_FT_Q4_0, PLUMB_FT_Q4_1, PLUMB_FT_Q5_0, PLUMB_FT_Q5_1, PLUMB_FT_Q8_0,
-    PLUMB_FT_OTHER /* known to the format, not readable here; type_name says which */
+                               PLUMB_FT_F32,
+                               PLUMB_FT_F16,
+                               PLUMB_FT_BF16,
+                               PLUMB_FT_F64,
+                               PLUMB_FT_I64,
+                               PLUMB_FT_I32,
+                               PLUMB_FT_I16,
+                               PLUMB_FT_I8,
+                               PLUMB_FT_U8,
+                               PLUMB_FT_BOOL,
+                               PLUMB_FT_Q4_0,
+                               PLUMB_FT_Q4_1,
+                               PLUMB_FT_Q5_0,
+                               PLUMB_FT_Q5_1,
+                               PLUMB_FT_Q8_0,
+                               PLUMB_FT_OTHER /* known to the format, not readable here; type_name says which */
 } plumb_file_type;
 const char *plumb_file_type_name(plumb_file_type t);
 typedef struct plumb_file_tensor {
@@ -95,7 +110,8 @@ typedef struct plumb_st_item { /* a tensor to write; data is float32, converted 
  * the order of names (as safetensors does: by dtype size, then name). For tensors too large to hold at once, `fetch` (may be NULL) is
  * called to fill a buffer instead of reading data. */
 typedef plumb_status (*plumb_st_fetch)(void *user, int64_t item, float *out);
-plumb_status plumb_safetensors_write(const char *path, const plumb_st_item *items, int64_t count, plumb_st_fetch fetch, void *user) PLUMB_CHECKED;
+plumb_status plumb_safetensors_write(const char *path, const plumb_st_item *items, int64_t count, plumb_st_fetch fetch,
+                                     void *user) PLUMB_CHECKED;
 
 typedef enum plumb_gguf_type { PLUMB_GGUF_U8, PLUMB_GGUF_I8, PLUMB_GGUF_U16, PLUMB_GGUF_I16, PLUMB_GGUF_U32, PLUMB_GGUF_I32, PLUMB_GGUF_F32,
     PLUMB_GGUF_BOOL, PLUMB_GGUF_STRING, PLUMB_GGUF_ARRAY, PLUMB_GGUF_U64, PLUMB_GGUF_I64, PLUMB_GGUF_F64 } plumb_gguf_type;
@@ -104,7 +120,8 @@ typedef struct plumb_gguf_value {
     char *key;
     plumb_gguf_type type, item;     /* item: element type of an array */
     int64_t count;                  /* of an array */
-    uint64_t u; int64_t i; double f; bool b; plumb_gguf_string s; /* the scalar, widened: integers and booleans fill u, i (at most INT64_MAX) and f */
+    /* the scalar, widened: integers and booleans fill u, i (at most INT64_MAX) and f */
+    uint64_t u; int64_t i; double f; bool b; plumb_gguf_string s;
     plumb_gguf_string *strings;     /* arrays of strings; owned by the container */
     const uint8_t *items;           /* arrays of scalars: packed, unaligned, little endian */
 } plumb_gguf_value;

@@ -27,7 +27,8 @@ void plumb_log_close(plumb_log *l);
  * without loss (an evaluation) is shown as a line of its own. On PLUMB_E_IO (disk full) the file keeps whole lines and
  * the log can go on. */
 plumb_status plumb_log_step(plumb_log *l, int64_t step, const plumb_metric *metrics, int count) PLUMB_CHECKED;
-/* What goes on inside a step ("sampling 12/64", with tokens per second when that is > 0), in place of the bar until the next step; on a terminal alone. */
+/* What goes on inside a step ("sampling 12/64", with tokens per second when that is > 0), in place of the bar until the
+ * next step; on a terminal alone. */
 void plumb_log_progress(plumb_log *l, const char *what, int64_t done, int64_t of, double tokens_per_second);
 /* A line above the progress bar; to stderr. */
 void plumb_log_line(plumb_log *l, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,8 +1,9 @@
 /* The transformer: built from an architecture's traits and a source of weights; views of one frozen base through adapters.
  *
- * Trainable values are one flat array of floats (values) with its twin (grads), laid out by the parameter table: LoRA A and B of a parameter, or the
- * parameter itself. ZeRO ranges, checkpoints and norms work on the flat array; the packed copies that products read are refreshed by
- * plumb_model_refresh after an update. The frozen base lies in memory shared by the ranks of a node where that is possible. */
+ * Trainable values are one flat array of floats (values) with its twin (grads), laid out by the parameter table: LoRA A and B of a
+ * parameter, or the parameter itself. ZeRO ranges, checkpoints and norms work on the flat array; the packed copies that products read
+ * are refreshed by plumb_model_refresh after an update. The frozen base lies in memory shared by the ranks of a
+ * node where that is possible. */
 #ifndef PLUMB_MODEL_H
 #define PLUMB_MODEL_H
 #include "plumb/arch.h"
@@ -19,20 +20,27 @@ typedef struct plumb_trainable {
     bool decay;
 } plumb_trainable;
 
-/* A view says which values a forward pass sees: the policy (adapter 0, trained weights); the reference, the policy as it was when training began (no adapter,
- * or the frozen copy of the starting adapter; base weights where those train in full); the reward model and the value model, adapters and scalar heads of their own on
- * the base. */
+/* A view says which values a forward pass sees: the policy (adapter 0, trained weights); the reference, the policy as it was when
+ * training began (no adapter, or the frozen copy of the starting adapter; base weights where those train in full); the reward model and
+ * the value model, adapters and scalar heads of their own on the base. */
 typedef enum plumb_view { PLUMB_VIEW_POLICY, PLUMB_VIEW_REFERENCE, PLUMB_VIEW_REWARD, PLUMB_VIEW_VALUE, PLUMB_VIEW_COUNT } plumb_view;
 
 typedef struct plumb_model plumb_model;
-typedef enum plumb_head_start { PLUMB_HEAD_NONE, PLUMB_HEAD_ZERO, PLUMB_HEAD_RANDOM /* normal, std 1/sqrt(hidden + 1), by seed */ } plumb_head_start;
+typedef enum plumb_head_start {
+    PLUMB_HEAD_NONE,
+    PLUMB_HEAD_ZERO,
+    PLUMB_HEAD_RANDOM /* normal, std 1/sqrt(hidden + 1), by seed */
+} plumb_head_start;
 typedef struct plumb_model_options {
     const plumb_lora_config *lora;  /* NULL = none */
-    const plumb_adapter *adapter;   /* initial values of LoRA (NULL: A Kaiming-uniform(sqrt 5) by seed, B zero), and of the policy's scalar head if it has one */
-    int32_t random_as;              /* plumb_view whose random numbers the first view's adapter starts from: PLUMB_VIEW_VALUE for a value model of its own */
+    /* initial values of LoRA (NULL: A Kaiming-uniform(sqrt 5) by seed, B zero), and of the policy's scalar head if it has one */
+    const plumb_adapter *adapter;
+    /* plumb_view whose random numbers the first view's adapter starts from: PLUMB_VIEW_VALUE for a value model of its own */
+    int32_t random_as;
     bool freeze_adapter;            /* load the adapter for inference only */
     bool reference;                 /* keep what PLUMB_VIEW_REFERENCE needs */
-    plumb_head_start head;          /* a scalar head on the policy, trained unless freeze_adapter; an adapter's own head comes first, then a sequence classifier's */
+    /* a scalar head on the policy, trained unless freeze_adapter; an adapter's own head comes first, then a sequence classifier's */
+    plumb_head_start head;
     const plumb_adapter *head_from; /* that head starts from this one's; NULL: as said */
     const plumb_adapter *reward;    /* frozen, with a head: PLUMB_VIEW_REWARD */
     bool reward_base;               /* PLUMB_VIEW_REWARD is the base as it is: a sequence classifier with its own head */
@@ -63,8 +71,10 @@ void plumb_model_refresh(plumb_model *m); /* packed copies from values */
 plumb_status plumb_model_adapter(plumb_model *m, plumb_view view, plumb_adapter *out) PLUMB_CHECKED;
 bool plumb_model_has_head(const plumb_model *m, plumb_view view);
 int plumb_model_units(const plumb_model *m); /* of the trainables */
-/* Present value of a parameter [rows, cols]: of the base, or as trained in full; with `merge` (may be NULL) an adapter is merged in and rounded for `type`. */
-plumb_status plumb_model_param(plumb_model *m, const plumb_source *s, int param, const plumb_adapter *merge, plumb_file_type type, float *out) PLUMB_CHECKED;
+/* Present value of a parameter [rows, cols]: of the base, or as trained in full; with `merge` (may be NULL) an adapter
+ * is merged in and rounded for `type`. */
+plumb_status plumb_model_param(plumb_model *m, const plumb_source *s, int param, const plumb_adapter *merge, plumb_file_type type,
+                               float *out) PLUMB_CHECKED;
 int32_t plumb_model_adapter_of(const plumb_model *m, plumb_view view); /* for the segments of its forests */
 
 typedef struct plumb_forward_result { /* host, [n_targets] each; owned by the caller of plumb_model_forward (see below) */
@@ -80,8 +90,10 @@ typedef struct plumb_dropout { double p; uint64_t seed; uint32_t step; } plumb_d
 typedef struct plumb_pass {
     plumb_view view;
     bool training;                  /* keep what backward needs until the next forward */
-    bool logprobs, values;          /* what to compute: log-probabilities of the targets' tokens, the view's scalar head on the targets' rows, or both */
-    bool entropy;                   /* training: keep what the gradient of the entropy needs (with logprobs; the head and what it is tied to must be frozen) */
+    /* what to compute: log-probabilities of the targets' tokens, the view's scalar head on the targets' rows, or both */
+    bool logprobs, values;
+    /* training: keep what the gradient of the entropy needs (with logprobs; the head and what it is tied to must be frozen) */
+    bool entropy;
     double temperature;             /* divides logits; 0 = 1 */
     const plumb_dropout *dropout;   /* NULL = none */
 } plumb_pass;
@@ -89,13 +101,16 @@ typedef struct plumb_pass {
 plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const plumb_pass *pass, plumb_forward_result *r) PLUMB_CHECKED;
 /* Derivatives of the loss by what the forward pass gave, [n_targets] each; NULL = none. */
 typedef struct plumb_gradients { const double *logp, *entropy, *values; } plumb_gradients;
-/* Gradients of sum_j logp'[j]*logp[j] + entropy'[j]*entropy[j] + values'[j]*values[j] accumulate in the flat array. Right after a training forward of the same forest. */
+/* Gradients of sum_j logp'[j]*logp[j] + entropy'[j]*entropy[j] + values'[j]*values[j] accumulate in the flat array. Right after a
+ * training forward of the same forest. */
 plumb_status plumb_model_backward(plumb_model *m, const plumb_gradients *d) PLUMB_CHECKED;
 /* Decoding. Logits [n_targets, V] of the listed rows (the targets' tokens are ignored) stay with the model and are copied to `out`.
  * kv NULL: pages of this batch alone; otherwise keys and values of all layers persist there. */
 plumb_status plumb_model_decode(plumb_model *m, const plumb_forest *f, plumb_view view, plumb_kv *kv, float *out) PLUMB_CHECKED;
-/* Right after: log-probability and entropy of the tokens [n_targets] that were chosen, with the bits that plumb_model_forward gives them. Once per decode. */
-plumb_status plumb_model_token_stats(plumb_model *m, const int32_t *tokens, double temperature, double *logp, double *entropy) PLUMB_CHECKED;
+/* Right after: log-probability and entropy of the tokens [n_targets] that were chosen, with the bits that plumb_model_forward gives
+ * them. Once per decode. */
+plumb_status plumb_model_token_stats(plumb_model *m, const int32_t *tokens, double temperature, double *logp,
+                                     double *entropy) PLUMB_CHECKED;
 /* Likewise: what the view's scalar head says of the listed rows [n_targets]. */
 plumb_status plumb_model_decoded_values(plumb_model *m, double *values) PLUMB_CHECKED;
 size_t plumb_model_kv_bytes(const plumb_model *m); /* of one page of 64 tokens, all layers */

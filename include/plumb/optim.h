@@ -4,8 +4,17 @@
 #include <math.h>
 #include "plumb/base.h"
 
-typedef enum plumb_schedule_kind { PLUMB_LR_LINEAR, PLUMB_LR_COSINE, PLUMB_LR_CONSTANT, PLUMB_LR_CONSTANT_WARMUP, PLUMB_LR_COSINE_RESTARTS, PLUMB_LR_POLYNOMIAL,
-    PLUMB_LR_INVERSE_SQRT, PLUMB_LR_WSD, PLUMB_LR_COSINE_MIN_LR } plumb_schedule_kind;
+typedef enum plumb_schedule_kind {
+    PLUMB_LR_LINEAR,
+    PLUMB_LR_COSINE,
+    PLUMB_LR_CONSTANT,
+    PLUMB_LR_CONSTANT_WARMUP,
+    PLUMB_LR_COSINE_RESTARTS,
+    PLUMB_LR_POLYNOMIAL,
+    PLUMB_LR_INVERSE_SQRT,
+    PLUMB_LR_WSD,
+    PLUMB_LR_COSINE_MIN_LR
+} plumb_schedule_kind;
 typedef struct plumb_schedule {
     plumb_schedule_kind kind;
     double lr;
@@ -54,9 +63,11 @@ static inline void plumb_adamw_core(double *w, double *m, double *v, double g, c
     *v = second;
 }
 
-/* Loshchilov & Hutter 2019, alg. 2, as torch.optim.AdamW: decay p *= 1 - lr*wd first. Elements [0,count); grad is multiplied by grad_scale (the clip factor) first.
- * Arithmetic per element in double from fp32 state, rounded once on storing: element-wise, so bits do not depend on shards. The arrays must not overlap. */
-void plumb_adamw_update(const plumb_adamw *a, float *weight, float *m, float *v, const float *grad, double grad_scale, bool decay, int64_t count);
+/* Loshchilov & Hutter 2019, alg. 2, as torch.optim.AdamW: decay p *= 1 - lr*wd first. Elements [0,count); grad is multiplied by
+ * grad_scale (the clip factor) first. Arithmetic per element in double from fp32 state, rounded once on storing: element-wise, so bits
+ * do not depend on shards. The arrays must not overlap. */
+void plumb_adamw_update(const plumb_adamw *a, float *weight, float *m, float *v, const float *grad, double grad_scale, bool decay,
+                        int64_t count);
 /* max/(norm+1e-6) capped at 1; max_norm 0 = no clipping (1). A norm that is NaN gives NaN: the caller refuses the step before. */
 double plumb_clip_factor(double norm, double max_norm);
 #endif

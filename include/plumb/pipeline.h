@@ -1,5 +1,5 @@
-/* A pipeline: one file that says which commands run one after the other and how the product of one becomes the input of the next.  Local: every rank reads the
- * same file and reaches the same result.
+/* A pipeline: one file that says which commands run one after the other and how the product of one becomes the input of the next.
+ * Local: every rank reads the same file and reaches the same result.
  *
  *     output_dir: runs/assistant            # each stage gets a folder in it, named after the stage
  *     stop_after: 3h30m                     # of the whole job
@@ -9,8 +9,9 @@
  *       - {name: judge, command: reward, train_file: …}
  *       - {command: ppo, adapter: '${sft.adapter}', reward_adapter: '${judge.adapter}', train_file: …}
  *
- * A stage is bound through the table of options like a command's own file: defaults of the table, `defaults:`, the stage's keys, arguments; a message names the
- * pipeline's file, line and column, or the argument. ${NAME.product} stands for a path of an earlier stage; $${ is ${ itself. */
+ * A stage is bound through the table of options like a command's own file: defaults of the table, `defaults:`, the stage's keys,
+ * arguments; a message names the pipeline's file, line and column, or the argument. ${NAME.product} stands for a path of an earlier
+ * stage; $${ is ${ itself. */
 #ifndef PLUMB_PIPELINE_H
 #define PLUMB_PIPELINE_H
 #include "plumb/config.h"
@@ -40,17 +41,19 @@ typedef struct plumb_stages {
     uint64_t fingerprint; /* of all settings, whatever they decide: differs when ranks read different files */
 } plumb_stages;
 
-/* Arguments are output_dir=…, stop_after=…, defaults.KEY=… and STAGE.KEY=…; positions [n] are their places on the command line. A product that a stage does not make,
- * a stage that comes later, two stages with one name, folder or file, a result in place of what a stage reads before, records of best-of-n that their reader cannot use, keys that decide how a
- * pipeline runs (resume, dry_run) are refused. *p is empty after an error. */
+/* Arguments are output_dir=…, stop_after=…, defaults.KEY=… and STAGE.KEY=…; positions [n] are their places on the command line. A
+ * product that a stage does not make, a stage that comes later, two stages with one name, folder or file, a result in place of what a
+ * stage reads before, records of best-of-n that their reader cannot use, keys that decide how a pipeline runs (resume, dry_run) are
+ * refused. *p is empty after an error. */
 plumb_status plumb_stages_load(plumb_stages *p, const char *path, char *const *arguments, const int *positions, int n) PLUMB_CHECKED;
 /* The same for a file in memory; `name` serves messages. */
-plumb_status plumb_stages_load_text(plumb_stages *p, const char *text, size_t size, const char *name, char *const *arguments, const int *positions, int n) PLUMB_CHECKED;
+plumb_status plumb_stages_load_text(plumb_stages *p, const char *text, size_t size, const char *name, char *const *arguments,
+                                    const int *positions, int n) PLUMB_CHECKED;
 void plumb_stages_free(plumb_stages *p);
 /* Whether a path is something that the stage leaves: its product, or something in its folder. */
 bool plumb_stage_made(const plumb_stage *s, const char *path);
-/* PLUMB_E_CONFIG when a stage that has never begun (bit k of `begun`: stage k has) would write over what is there already and what a later stage reads by that path, not by a reference: a file
- * of the user's. Looks at the disk: one rank asks. */
+/* PLUMB_E_CONFIG when a stage that has never begun (bit k of `begun`: stage k has) would write over what is there already and what a
+ * later stage reads by that path, not by a reference: a file of the user's. Looks at the disk: one rank asks. */
 plumb_status plumb_stages_check_there(const plumb_stages *p, uint64_t begun) PLUMB_CHECKED;
 /* Index of a stage; PLUMB_E_CONFIG with the nearest name when there is none. */
 plumb_status plumb_stages_find(const plumb_stages *p, const char *name, int *index) PLUMB_CHECKED;

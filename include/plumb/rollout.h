@@ -1,7 +1,9 @@
-/* Rollout: completions of many prompts by the training engine, with the log-probability of every token as the trainer will compute it.  Local.
+/* Rollout: completions of many prompts by the training engine, with the log-probability of every token as the trainer
+ * will compute it.  Local.
  *
- * Continuous batching over a fixed budget of key/value pages; completions of one prompt share its pages; prompts are prefilled beside decoding. What a completion gets depends on the
- * weights, its prompt and its key alone: not on neighbours, the batch, threads or the rank (docs/numerics.md). */
+ * Continuous batching over a fixed budget of key/value pages; completions of one prompt share its pages; prompts are prefilled beside
+ * decoding. What a completion gets depends on the weights, its prompt and its key alone: not on neighbours, the batch, threads or the
+ * rank (docs/numerics.md). */
 #ifndef PLUMB_ROLLOUT_H
 #define PLUMB_ROLLOUT_H
 #include "plumb/model.h"
@@ -10,7 +12,8 @@
 #include "plumb/trajectory.h"
 
 typedef struct plumb_rollout_request {
-    const int32_t *prompt; int64_t count; /* ids, borrowed; count >= 1. Consecutive requests with the same pointer are one group and share its pages */
+    /* ids, borrowed; count >= 1. Consecutive requests with the same pointer are one group and share its pages */
+    const int32_t *prompt; int64_t count;
     uint32_t sample, branch;              /* key of its random numbers, with the engine's seed and step */
 } plumb_rollout_request;
 
@@ -36,8 +39,10 @@ typedef struct plumb_rollout_options {
     size_t kv_bytes;              /* budget of keys and values; 0 = 1 GiB */
     int64_t prefill_tokens;       /* a pass takes in further prompts while it has fewer rows; 0 = 256 */
     int threads;                  /* for choosing tokens */
-    bool (*sink)(void *user, int64_t request, int32_t token);                             /* every token as it comes; false ends that completion */
-    bool (*progress)(void *user, const plumb_rollout_stats *so_far, int64_t requests);    /* after every pass; false stops: unfinished completions are cut off where they are */
+    /* every token as it comes; false ends that completion */
+    bool (*sink)(void *user, int64_t request, int32_t token);
+    /* after every pass; false stops: unfinished completions are cut off where they are */
+    bool (*progress)(void *user, const plumb_rollout_stats *so_far, int64_t requests);
     void *user;
 } plumb_rollout_options;
 
@@ -45,6 +50,8 @@ typedef struct plumb_rollout plumb_rollout;
 plumb_status plumb_rollout_create(plumb_rollout **out, plumb_model *m, const plumb_rollout_options *o) PLUMB_CHECKED;
 void plumb_rollout_free(plumb_rollout *r);
 void plumb_rollout_set_step(plumb_rollout *r, uint32_t step);
-/* out [n], in the order of the requests. PLUMB_E_CONFIG when a single completion does not fit the budget. After an error the engine can be used again. */
-plumb_status plumb_rollout_run(plumb_rollout *r, const plumb_rollout_request *requests, int64_t n, plumb_completion *out, plumb_rollout_stats *stats) PLUMB_CHECKED;
+/* out [n], in the order of the requests. PLUMB_E_CONFIG when a single completion does not fit the budget. After an
+ * error the engine can be used again. */
+plumb_status plumb_rollout_run(plumb_rollout *r, const plumb_rollout_request *requests, int64_t n, plumb_completion *out,
+                               plumb_rollout_stats *stats) PLUMB_CHECKED;
 #endif

@@ -1,8 +1,9 @@
 /* Stop strings: where a completion ends by its text and not by a token.  Local.
  *
- * The rule is transformers' StopStringCriteria: a completion stops when the last token brings a stop string to its end, wherever in that token's text the end
- * lies; the text keeps the stop string and what the token has behind it. Texts are compared as bytes before invalid UTF-8 is repaired, so that a
- * character may be spread over tokens; a token counts with its text in the middle of a sentence (with its leading space); special tokens have none. */
+ * The rule is transformers' StopStringCriteria: a completion stops when the last token brings a stop string to its end, wherever in that
+ * token's text the end lies; the text keeps the stop string and what the token has behind it. Texts are compared as bytes before invalid
+ * UTF-8 is repaired, so that a character may be spread over tokens; a token counts with its text in the middle of a sentence (with its
+ * leading space); special tokens have none. */
 #ifndef PLUMB_STOPS_H
 #define PLUMB_STOPS_H
 #include "plumb/text.h"

@@ -41,23 +41,25 @@ plumb_status plumb_tokenizer_compare(const plumb_tokenizer *a, const plumb_token
  * tokenizer.json and tokenizer_config.json generated from the metadata when it was a GGUF file. */
 plumb_status plumb_tokenizer_save(const plumb_tokenizer *t, const char *dir) PLUMB_CHECKED;
 
-/* --- UTF-8 and patterns ------------------------------------------------------------------------------------------- */
+/* --- UTF-8 and patterns ----------------------------------------------------------------------- */
 bool plumb_utf8_valid(const char *text, size_t length);
 /* Appends text with every ill-formed part replaced by U+FFFD (as Unicode 3.9, "maximal subpart"). */
 plumb_status plumb_utf8_repair(const char *text, size_t length, plumb_str *out) PLUMB_CHECKED;
 
-/* A user's PCRE2 pattern, as PCRE2 reads it (UTF, UCP). Not shared between threads. `name` says where the pattern stands, for messages. PLUMB_E_CONFIG with PCRE2's reason and the offset. */
+/* A user's PCRE2 pattern, as PCRE2 reads it (UTF, UCP). Not shared between threads. `name` says where the pattern stands, for messages.
+ * PLUMB_E_CONFIG with PCRE2's reason and the offset. */
 typedef struct plumb_pattern plumb_pattern;
 plumb_status plumb_pattern_create(plumb_pattern **out, const char *pattern, const char *name) PLUMB_CHECKED;
 void plumb_pattern_free(plumb_pattern *p);
-/* Whether it matches anywhere in text (ill-formed UTF-8 reads as U+FFFD). Work is limited: a pattern that backtracks without end on this text is PLUMB_E_DATA, which names it. */
+/* Whether it matches anywhere in text (ill-formed UTF-8 reads as U+FFFD). Work is limited: a pattern that backtracks without end on this
+ * text is PLUMB_E_DATA, which names it. */
 plumb_status plumb_pattern_found(plumb_pattern *p, const char *text, size_t length, bool *found) PLUMB_CHECKED;
 
-/* --- prompts ------------------------------------------------------------------------------------------------------ */
+/* --- prompts ---------------------------------------------------------------------------------- */
 typedef struct plumb_message { const char *role; const char *content; } plumb_message;
-/* Names: "chatml", "chatml-smollm2" (adds SmolLM2's default system turn when the first message is not a system turn), "chatml-trimmed" (no line end after
- * <|im_end|>, as templates whose turns end with a trimmed Jinja block render), "alpaca", "none".
- * PLUMB_E_CONFIG names the nearest when unknown. */
+/* Names: "chatml", "chatml-smollm2" (adds SmolLM2's default system turn when the first message is not a system turn), "chatml-trimmed"
+ * (no line end after <|im_end|>, as templates whose turns end with a trimmed Jinja block render), "alpaca", "none". PLUMB_E_CONFIG names
+ * the nearest when unknown. */
 plumb_status plumb_prompt_check(const char *name) PLUMB_CHECKED;
 /* Renders messages; generation adds the opening of an assistant turn. When `mask_spans` is not NULL it receives, for
  * every assistant turn, [begin,end) byte offsets of its content and end marker (for ChatML: content and <|im_end|>, not the newline

@@ -1,9 +1,10 @@
-/* The optimizer over ranks: ZeRO stage 1 (Rajbhandari et al. 2020). Every rank holds all trainable values and its own shard of the AdamW state; gradients are
- * reduce-scattered, each rank updates its shard, the values are gathered.
+/* The optimizer over ranks: ZeRO stage 1 (Rajbhandari et al. 2020). Every rank holds all trainable values and its own shard of the AdamW
+ * state; gradients are reduce-scattered, each rank updates its shard, the values are gathered.
  *
  * determinism fixed:   gradients are summed over a rank's micro-batches in fp32, then over ranks in rank order.
- * determinism elastic: each micro-batch's gradient is rounded to fixed point - an int64 with a power-of-two scale per unit (layer) - so that the sum does not depend
- *                      on order or on the number of ranks. The scales are part of the state; an overflow is agreed upon, lowers the scale and repeats the step.
+ * determinism elastic: each micro-batch's gradient is rounded to fixed point - an int64 with a power-of-two scale per unit (layer) - so
+ *                      that the sum does not depend on order or on the number of ranks. The scales are part of the state; an overflow is
+ *                      agreed upon, lowers the scale and repeats the step.
  * Norms are sums over fixed blocks of 4,096 elements, added in order: the same bits for any number of ranks. */
 #ifndef PLUMB_ZERO_H
 #define PLUMB_ZERO_H
@@ -26,8 +27,10 @@ void plumb_zero_clear(plumb_zero *z); /* elastic: forget what was added. Local. 
 /* Lowers the scales that overflowed (anywhere). Collective. */
 void plumb_zero_lower(plumb_zero *z);
 /* The update. gradient [total]: this rank's sum (fixed; ignored in elastic mode). values [total] receives the new values of all ranks.
- * *norm is the global norm before clipping. A norm that is not finite leaves the state untouched: PLUMB_E_NUMERIC, on every rank. Collective. */
-plumb_status plumb_zero_step(plumb_zero *z, const plumb_adamw *rule, double max_norm, const float *gradient, float *values, double *norm) PLUMB_CHECKED;
+ * *norm is the global norm before clipping. A norm that is not finite leaves the state untouched:
+ * PLUMB_E_NUMERIC, on every rank. Collective. */
+plumb_status plumb_zero_step(plumb_zero *z, const plumb_adamw *rule, double max_norm, const float *gradient, float *values,
+                             double *norm) PLUMB_CHECKED;
 /* What a checkpoint must hold: this rank's shard [first, first+count) of values, first and second moments, borrowed; and the scales. */
 typedef enum plumb_zero_array { PLUMB_ZERO_VALUES, PLUMB_ZERO_M, PLUMB_ZERO_V, PLUMB_ZERO_ARRAYS } plumb_zero_array;
 float *plumb_zero_shard(plumb_zero *z, plumb_zero_array which, int64_t *first, int64_t *count);

@@ -18,8 +18,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* --- what this processor has
- * ---------------------------------------------------------------------------------------------- */
+/* --- what this processor has ------------------------------------------------------------------ */
 enum { ISA_AVX512BF16, ISA_AVX512, ISA_AVX2, ISA_PLAIN, ISA_COUNT }; /* best first */
 static const char *const isa_names[ISA_COUNT] = {"avx512bf16", "avx512", "avx2", "plain"};
 
@@ -73,8 +72,7 @@ static plumb_status choose_isa(const char *wanted, int *isa) {
     return PLUMB_OK;
 }
 
-/* --- creation
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- creation --------------------------------------------------------------------------------- */
 static plumb_status create_cpu(plumb_backend *be, const plumb_backend_options *o, const char *precision,
                                const char **note) {
     int isa;
@@ -133,8 +131,7 @@ plumb_status plumb_backend_create(plumb_backend **out, const plumb_backend_optio
     return PLUMB_OK;
 }
 
-/* --- the fault latch
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- the fault latch -------------------------------------------------------------------------- */
 plumb_status plumb_backend_fault(const plumb_backend *be) {
     return be->fault == PLUMB_OK ? PLUMB_OK : plumb_error(be->fault, "%s", be->fault_message);
 }
@@ -148,8 +145,7 @@ void plumb_backend_set_fault(plumb_backend *be, plumb_status s, const char *form
     be->fault = s;
 }
 
-/* --- guarded memory
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- guarded memory --------------------------------------------------------------------------- */
 typedef struct mapping {
     void *memory;
     size_t bytes; /* whole pages */

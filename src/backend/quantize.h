@@ -1,12 +1,13 @@
-/* Quantised weights: blocks of 32 values along k, each with its own scale.  Both back ends use this one description, so that they hold the same numbers.
+/* Quantised weights: blocks of 32 values along k, each with its own scale.  Both back ends use this one description,
+ * so that they hold the same numbers.
  *
  *   8 bit   w = d q            q in -127..127, d fp32 = max |w| / 127                                  (as Q8_0)
  *   4 bit   w = d q + m        q in 0..15; d and m fp16, from the least and the greatest value          (as Q4_1)
  *
- * A block whose values are 16 equidistant levels (a file that came as Q4_1 or Q4_0) is recognised and keeps its levels, also when it does not use the lowest
- * or the highest; other blocks lose at most half of a step d, plus the rounding of d and m to fp16. fp16 ends at 65504 and counts in steps of
- * 6e-8: greater values are cut off there, and smaller differences are lost. A block that is not finite becomes what fp16 or fp32 makes of it, never garbage elsewhere.
- * Values past the end of k count as absent, and are stored as q = 0. */
+ * A block whose values are 16 equidistant levels (a file that came as Q4_1 or Q4_0) is recognised and keeps its levels, also when it
+ * does not use the lowest or the highest; other blocks lose at most half of a step d, plus the rounding of d and m to fp16. fp16 ends at
+ * 65504 and counts in steps of 6e-8: greater values are cut off there, and smaller differences are lost. A block that is not finite
+ * becomes what fp16 or fp32 makes of it, never garbage elsewhere. Values past the end of k count as absent, and are stored as q = 0. */
 #ifndef PLUMB_QUANTIZE_H
 #define PLUMB_QUANTIZE_H
 #include "plumb/base.h"
@@ -21,7 +22,8 @@ static inline uint16_t plumb_half(float f) {
     if (magnitude > 0x7f800000u) return (uint16_t)(sign | 0x7e00);   /* NaN */
     if (magnitude >= 0x477ff000u) return (uint16_t)(sign | 0x7bff);  /* 65520 and above would round to infinity */
     if (magnitude < 0x38800000u) {                                   /* below 2^-14: counts in units of 2^-24 */
-        union { uint32_t u; float f; } m = {magnitude}, units = {.f = m.f + 0.5f}; /* adding 0.5 leaves these units as the last bits, rounded to even */
+        /* adding 0.5 leaves these units as the last bits, rounded to even */
+        union { uint32_t u; float f; } m = {magnitude}, units = {.f = m.f + 0.5f};
         return (uint16_t)(sign | (units.u - 0x3f000000u));
     }
     return (uint16_t)(sign | ((magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1)) >> 13));
@@ -59,7 +61,8 @@ static inline bool plumb_is_lattice(const float *w, int64_t n, float least, floa
     }
     return outside == 0;
 }
-/* The scale and minimum of a block. A lattice that spans fewer than 15 steps may begin below its least value: m is then the level that fp16 holds best. */
+/* The scale and minimum of a block. A lattice that spans fewer than 15 steps may begin below its least value: m is
+ * then the level that fp16 holds best. */
 static inline void plumb_fit_4(const float *w, int64_t n, float least, float greatest, float *scale, float *minimum) {
     float span = greatest - least;
     *scale = plumb_f16_float(plumb_half(span / 15.0f)), *minimum = plumb_f16_float(plumb_half(least));

@@ -168,6 +168,7 @@ plumb_status plumb_checkpoint_discard(const char *dir) {
     }
     free(steps);
     if (status == PLUMB_OK) status = ckpt_clean(dir);
-    if (status == PLUMB_OK && rmdir(dir) && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST) status = plumb_error(PLUMB_E_IO, "%s: cannot remove the folder: %m", dir);
+    if (status == PLUMB_OK && rmdir(dir) && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST)
+        status = plumb_error(PLUMB_E_IO, "%s: cannot remove the folder: %m", dir);
     return status;
 }

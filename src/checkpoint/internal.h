@@ -40,8 +40,7 @@ plumb_status ckpt_shard_bytes(ckpt_files *open, const char *folder, const ckpt_m
                               const Plumb__Shard *shard, const uint8_t **bytes, size_t *size) PLUMB_CHECKED;
 void ckpt_files_close(ckpt_files *open);
 
-/* --- folders
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- folders ---------------------------------------------------------------------------------- */
 plumb_status ckpt_folder_name(char **out, const char *dir, int64_t step, bool partial) PLUMB_CHECKED;
 /* Steps of the folders step-N under dir, newest first; *steps owned by the caller. No such dir: none. */
 plumb_status ckpt_list_steps(const char *dir, int64_t **steps, size_t *count) PLUMB_CHECKED;

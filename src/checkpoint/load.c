@@ -83,8 +83,7 @@ plumb_status ckpt_verify_shards(const ckpt_manifest *m, const char *folder) {
     return plumb_comm_agree(PLUMB_AXIS_DATA, verify_own_shards(m, folder));
 }
 
-/* --- the newest complete one
- * --------------------------------------------------------------------------------------------- */
+/* --- the newest complete one ------------------------------------------------------------------ */
 
 static plumb_status try_folder(const char *folder, int64_t step) {
     ckpt_manifest m = {0};
@@ -131,8 +130,7 @@ done:
     return status;
 }
 
-/* --- loading
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- loading ---------------------------------------------------------------------------------- */
 
 /* Identities are lists of settings, one a line (or separated by semicolons): the first that differs is what the user
  * wants to see. */

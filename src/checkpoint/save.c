@@ -39,8 +39,7 @@ static void shard_file_name(char *name, size_t size, int rank) {
     snprintf(name, size, "shards-%05d.bin", rank);
 }
 
-/* --- what must be the same on all ranks
- * ---------------------------------------------------------------------------------- */
+/* --- what must be the same on all ranks ------------------------------------------------------- */
 
 static uint64_t fingerprint(const saving *s) {
     XXH3_state_t *state = XXH3_createState();
@@ -81,8 +80,7 @@ static plumb_status compare_with_rank_0(const saving *s) {
                        (long long)s->step);
 }
 
-/* --- the file of this rank
- * ---------------------------------------------------------------------------------------------- */
+/* --- the file of this rank -------------------------------------------------------------------- */
 
 static plumb_status write_all(int fd, const char *bytes, size_t n, const char *path) {
     while (n) {
@@ -134,8 +132,7 @@ static plumb_status write_shards(const saving *s, shard_place *places) {
     return status;
 }
 
-/* --- rank 0
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- rank 0 ----------------------------------------------------------------------------------- */
 
 static plumb_status prepare_folder(const saving *s, const char *dir) {
     PLUMB_TRY(plumb_make_dirs(dir));

@@ -118,7 +118,7 @@ void plumb_config_free_list(char **items, int count) {
     free(items);
 }
 
-/* --- texts -------------------------------------------------------------------------------------------------------- */
+/* --- texts ------------------------------------------------------------------------------------ */
 static void replace_string(plumb_options *o, const plumb_option *row, char *text) {
     char **field = field_of(o, row);
     free(*field);
@@ -201,7 +201,7 @@ static plumb_status set_choice(plumb_binding *b, const plumb_option *row, plumb_
     return bad_choice(b, at, row, value);
 }
 
-/* --- all types ---------------------------------------------------------------------------------------------------- */
+/* --- all types -------------------------------------------------------------------------------- */
 static plumb_status set_bool(plumb_binding *b, const plumb_option *row, plumb_place at, plumb_scalar value) {
     char excerpt[EXCERPT_SIZE], found[2 * EXCERPT_SIZE];
     bool yes = !value.quoted && value.length == 4 && !memcmp(value.text, "true", 4);

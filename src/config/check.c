@@ -117,14 +117,20 @@ static plumb_status check_generation(const plumb_binding *b) {
     const struct {
         const char *key;
         bool used;
-    } filters[] = {{"temperature", o->temperature != 1}, {"top_k", o->top_k != 0}, {"top_p", o->top_p != 1}, {"min_p", o->min_p != 0}, {"typical_p", o->typical_p != 1}};
+    } filters[] = {{"temperature", o->temperature != 1},
+                   {"top_k", o->top_k != 0},
+                   {"top_p", o->top_p != 1},
+                   {"min_p", o->min_p != 0},
+                   {"typical_p", o->typical_p != 1}};
     for (size_t i = 0; i < sizeof filters / sizeof *filters && !o->do_sample; i++)
         if (filters[i].used)
             return plumb_config_fault(b, plumb_config_place(b, filters[i].key), filters[i].key,
-                                      "found it with do_sample: false, which takes the most likely token whatever it is; expected do_sample: true");
+                                      "found it with do_sample: false, which takes the most likely token whatever it is; expected "
+                                      "do_sample: true");
     if (o->min_new_tokens > o->max_new_tokens)
         return plumb_config_fault(b, place_of_either(b, "min_new_tokens", "max_new_tokens"), "min_new_tokens",
-                                  "found %lld with max_new_tokens: %lld; expected at most that", (long long)o->min_new_tokens, (long long)o->max_new_tokens);
+                                  "found %lld with max_new_tokens: %lld; expected at most that", (long long)o->min_new_tokens,
+                                  (long long)o->max_new_tokens);
     return PLUMB_OK;
 }
 
@@ -132,7 +138,8 @@ static plumb_status check_generation(const plumb_binding *b) {
 static plumb_status check_files(const plumb_binding *b) {
     const plumb_options *o = b->options;
     if (!o->input_file || !o->output_file || !plumb_same_path(o->input_file, o->output_file)) return PLUMB_OK;
-    return plumb_config_fault(b, place_of_either(b, "output_file", "input_file"), "output_file", "found %.400s, which is input_file; expected another file", o->output_file);
+    return plumb_config_fault(b, place_of_either(b, "output_file", "input_file"), "output_file",
+                              "found %.400s, which is input_file; expected another file", o->output_file);
 }
 
 static plumb_status check_bestofn(const plumb_binding *b) {
@@ -167,7 +174,8 @@ plumb_status plumb_config_check_required(const plumb_options *o, int command, co
                            row->help, row->key, name);
     }
     if ((command & (PLUMB_FOR_ONLINE | PLUMB_FOR_BESTOFN)) && !o->reward_adapter && !o->reward_model && o->n_reward_funcs == 0)
-        return plumb_error(PLUMB_E_CONFIG, "%.400s%sreward_adapter is missing: expected a reward model (reward_adapter, reward_model), or reward_funcs",
+        return plumb_error(PLUMB_E_CONFIG,
+                           "%.400s%sreward_adapter is missing: expected a reward model (reward_adapter, reward_model), or reward_funcs",
                            path ? path : "", path ? ": " : "");
     if (command == PLUMB_FOR_EVAL && !o->eval_file && !(o->train_file && o->eval_last > 0))
         return plumb_error(

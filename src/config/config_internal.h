@@ -43,7 +43,7 @@ typedef struct plumb_scalar { /* borrowed */
     bool quoted; /* or a block scalar: text, whatever it looks like */
 } plumb_scalar;
 
-/* --- bind.c --- */
+/* --- bind.c ----------------------------------------------------------------------------------- */
 /* Row of `key` for the command, NULL when it has none. */
 const plumb_option *plumb_config_find(int command, const char *key);
 /* True when keys "prefix.something" exist for the command. */
@@ -65,7 +65,7 @@ void plumb_config_free_list(char **items, int count);
 plumb_place plumb_config_place(const plumb_binding *b, const char *key);
 plumb_status plumb_config_copy(char **out, const char *text, size_t length) PLUMB_CHECKED;
 
-/* --- value.c --- */
+/* --- value.c ---------------------------------------------------------------------------------- */
 plumb_status plumb_config_parse_int(const plumb_binding *b, plumb_place at, const plumb_option *row, plumb_scalar value,
                                     int64_t *out) PLUMB_CHECKED;
 plumb_status plumb_config_parse_float(const plumb_binding *b, plumb_place at, const plumb_option *row,
@@ -79,10 +79,10 @@ const char *plumb_config_excerpt(char buffer[EXCERPT_SIZE], const char *text, si
 /* "a whole number from 1 to 8": what a row accepts, for messages and pages. */
 plumb_status plumb_config_expected(const plumb_option *row, plumb_str *out) PLUMB_CHECKED;
 
-/* --- hints.c: what other programs call it; NULL when unknown --- */
+/* --- hints.c: what other programs call it; NULL when unknown ---------------------------------- */
 const char *plumb_config_hint(const char *key);
 
-/* --- yaml.c, the only file that knows libyaml --- */
+/* --- yaml.c, the only file that knows libyaml ------------------------------------------------- */
 typedef struct plumb_yaml plumb_yaml; /* a document that is kept, to be walked and bound in parts */
 typedef enum plumb_yaml_kind { PLUMB_YAML_SCALAR, PLUMB_YAML_LIST, PLUMB_YAML_MAPPING } plumb_yaml_kind;
 typedef struct plumb_yaml_node { /* borrows from the document */
@@ -96,7 +96,8 @@ typedef struct plumb_yaml_walk { size_t event; bool mapping; } plumb_yaml_walk;
 plumb_status plumb_yaml_open(plumb_yaml **out, const plumb_binding *b, const char *text, size_t size,
                              plumb_yaml_node *root) PLUMB_CHECKED;
 void plumb_yaml_close(plumb_yaml *y);
-/* The entries of a mapping or list, one after the other: plumb_yaml_enter, then plumb_yaml_next while it returns true. key is NULL for a list. */
+/* The entries of a mapping or list, one after the other: plumb_yaml_enter, then plumb_yaml_next while it returns true. key
+ * is NULL for a list. */
 plumb_yaml_walk plumb_yaml_enter(const plumb_yaml_node *node);
 bool plumb_yaml_next(const plumb_yaml *y, plumb_yaml_walk *walk, plumb_yaml_node *key, plumb_yaml_node *value);
 /* Binds a mapping of the document, as b->part says. */
@@ -106,19 +107,20 @@ plumb_status plumb_config_read_yaml(plumb_binding *b, const char *text, size_t s
 plumb_status plumb_config_read_flow_list(plumb_binding *b, const plumb_option *row, plumb_place at,
                                          const char *text) PLUMB_CHECKED;
 
-/* --- override.c --- */
+/* --- override.c ------------------------------------------------------------------------------- */
 plumb_status plumb_config_override(plumb_binding *b, const char *argument, int position) PLUMB_CHECKED;
 plumb_status plumb_config_set_text(plumb_binding *b, const plumb_option *row, plumb_place at,
                                    const char *text) PLUMB_CHECKED;
 /* Length of the key when the argument is key=value, else 0. */
 size_t plumb_config_key_length(const char *argument);
 
-/* --- check.c: rules between keys; what is required --- */
+/* --- check.c: rules between keys; what is required -------------------------------------------- */
 plumb_status plumb_config_check(plumb_binding *b) PLUMB_CHECKED;
 plumb_status plumb_config_check_required(const plumb_options *o, int command, const char *path) PLUMB_CHECKED;
 
-/* --- load.c --- */
-/* The steps of a load, for those that have other sources than one file: defaults; then what follows from other keys, and the rules between keys. */
+/* --- load.c ----------------------------------------------------------------------------------- */
+/* The steps of a load, for those that have other sources than one file: defaults; then what follows from other
+ * keys, and the rules between keys. */
 plumb_status plumb_config_set_defaults(plumb_binding *b) PLUMB_CHECKED;
 plumb_status plumb_config_finish(plumb_binding *b) PLUMB_CHECKED;
 enum { PLUMB_CONFIG_FILE_MAX = 1 << 20 };
@@ -132,22 +134,24 @@ typedef struct plumb_sources {
 } plumb_sources;
 plumb_status plumb_config_load(plumb_options *o, int command, const plumb_sources *from) PLUMB_CHECKED;
 
-/* --- identity.c --- */
+/* --- identity.c ------------------------------------------------------------------------------- */
 uint64_t plumb_config_hash(const void *bytes, size_t size, uint64_t seed);
 
-/* --- reference.c --- */
+/* --- reference.c ------------------------------------------------------------------------------ */
 /* The text with every ${NAME.product} of an earlier stage put in, and noted in at->refers; $${ is ${. *out is owned by the caller. */
-plumb_status plumb_config_expand(const plumb_binding *b, plumb_place *at, const char *key, const char *text, size_t length, char **out) PLUMB_CHECKED;
+plumb_status plumb_config_expand(const plumb_binding *b, plumb_place *at, const char *key, const char *text, size_t length,
+                                 char **out) PLUMB_CHECKED;
 /* Sets the path of what a stage is for; its folder and options are known. */
 struct plumb_stage;
 plumb_status plumb_config_product(struct plumb_stage *s) PLUMB_CHECKED;
 
-/* --- stage_files.c --- */
+/* --- stage_files.c ---------------------------------------------------------------------------- */
 /* Whether two paths are one as written, from the root, "." and ".." resolved: whatever is there. */
 bool plumb_config_same_text(const char *a, const char *b);
 bool plumb_config_lies_in(const char *path, const char *place); /* in the same way: is it the place, or in that folder? */
 /* The path that a stage reads by this key; NULL: none. */
 const char *plumb_config_input(const struct plumb_stage *s, const plumb_option *row);
-/* Stage k, whose product is known, against itself and those before it: a file or folder of its own, nothing that was read by then written over, records that it can read. */
+/* Stage k, whose product is known, against itself and those before it: a file or folder of its own, nothing that was read by then
+ * written over, records that it can read. */
 plumb_status plumb_config_check_stage_files(const plumb_binding *b, const struct plumb_stages *p, int k) PLUMB_CHECKED;
 #endif

@@ -1,14 +1,16 @@
 /* Which settings decide a result: all but those that change where it goes, how long it takes or how often it is saved.
  *
- * A checkpoint of a run with other such settings is refused, and a stage of a pipeline that is done with others is not taken for done. The list names what does not
- * count, so that a new option counts until somebody has thought about it. */
+ * A checkpoint of a run with other such settings is refused, and a stage of a pipeline that is done with others is not taken for done.
+ * The list names what does not count, so that a new option counts until somebody has thought about it. */
 #include "config_internal.h"
 #include <string.h>
 #include <xxhash.h>
 
 static bool is_harmless(const char *key, size_t length) {
-    static const char *const harmless[] = {"output_dir",   "output_file", "run_name", "resume",        "stop_after",   "save_steps",     "save_total_limit", "logging_steps", "threads", "dry_run",
-                                           "rollout_batch", "backend", "isa",           "kv_budget_mb", "reward_timeout", "reward_retries",   "log_trajectories", "report"};
+    static const char *const harmless[] = {"output_dir",     "output_file",      "run_name",      "resume",       "stop_after",
+                                           "save_steps",     "save_total_limit", "logging_steps", "threads",      "dry_run",
+                                           "rollout_batch",  "backend",          "isa",           "kv_budget_mb", "reward_timeout",
+                                           "reward_retries", "log_trajectories", "report"};
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
         if (strlen(harmless[i]) == length && !strncmp(key, harmless[i], length)) return true;
     return false;

@@ -28,7 +28,8 @@ static bool is_set(const plumb_binding *b, const char *key) {
 /* Defaults that depend on other keys: full training has its own, and a run is called after its folder. */
 static plumb_status derive(plumb_binding *b) {
     plumb_options *o = b->options;
-    o->max_length_set = is_set(b, "max_length"), o->max_prompt_length_set = is_set(b, "max_prompt_length"), o->max_completion_length_set = is_set(b, "max_completion_length");
+    o->max_length_set = is_set(b, "max_length"), o->max_prompt_length_set = is_set(b, "max_prompt_length"),
+    o->max_completion_length_set = is_set(b, "max_completion_length");
     for (int i = 0; i < plumb_option_count && !o->lora; i++) {
         const plumb_option *row = &plumb_option_table[i];
         plumb_place at = b->places[i];

@@ -1,11 +1,12 @@
 /* A pipeline's file: a document that is kept and bound in parts.
  *
- * Two passes, because a stage's command says how its keys are read, and the keys may stand in any order: the outline (folder, names, commands), then each stage with
- * the table of options of its command:
+ * Two passes, because a stage's command says how its keys are read, and the keys may stand in any order: the outline (folder, names,
+ * commands), then each stage with the table of options of its command:
  *
  *     defaults of the table < defaults: < the stage's keys < arguments
  *
- * References are put in as a text is set (reference.c), and a stage is complete before the next is bound: what an argument changes in stage 1 arrives in stage 2. */
+ * References are put in as a text is set (reference.c), and a stage is complete before the next is bound: what an argument changes in
+ * stage 1 arrives in stage 2. */
 #include "plumb/pipeline.h"
 #include <ctype.h>
 #include <stdlib.h>
@@ -49,7 +50,7 @@ static plumb_status unknown(const source *s, plumb_place at, plumb_scalar word, 
     return status;
 }
 
-/* --- the outline ------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- the outline ------------------------------------------------------------------------------ */
 static plumb_status set_text(const source *s, char **field, plumb_place at, const char *key, plumb_scalar text) {
     if (plumb_config_is_null(text) || text.length == 0 || strlen(text.text) != text.length || text.length > 4095)
         return plumb_config_fault(&s->file, at, key, "found nothing, or no clean text; expected a text of 1 to 4095 bytes");
@@ -66,13 +67,15 @@ static plumb_status check_time(const source *s, plumb_place at) {
 }
 static plumb_status read_name(const source *s, plumb_stage *stage, const plumb_yaml_node *value) {
     char excerpt[EXCERPT_SIZE];
-    bool good = value->kind == PLUMB_YAML_SCALAR && value->scalar.length > 0 && value->scalar.length < NAME_BYTES && islower((unsigned char)value->scalar.text[0]);
+    bool good = value->kind == PLUMB_YAML_SCALAR && value->scalar.length > 0 && value->scalar.length < NAME_BYTES &&
+                islower((unsigned char)value->scalar.text[0]);
     for (size_t i = 0; good && i < value->scalar.length; i++) {
         unsigned char c = (unsigned char)value->scalar.text[i];
         good = islower(c) || isdigit(c) || c == '_';
     }
     if (!good || is_word(value, "defaults"))
-        return plumb_config_fault(&s->file, value->at, "name", "found %s; expected a small letter, then small letters, digits and _ (and not defaults)",
+        return plumb_config_fault(&s->file, value->at, "name",
+                                  "found %s; expected a small letter, then small letters, digits and _ (and not defaults)",
                                   value->kind == PLUMB_YAML_SCALAR ? excerpt_of(excerpt, value->scalar) : kind_text(value->kind));
     free(stage->name);
     return plumb_config_copy(&stage->name, value->scalar.text, value->scalar.length);
@@ -86,13 +89,18 @@ static plumb_status read_command(const source *s, plumb_stage *stage, const plum
         if (is_word(value, names[n - 1])) stage->command = bit;
     }
     if (stage->command) return PLUMB_OK;
-    if (value->kind != PLUMB_YAML_SCALAR) return plumb_config_fault(&s->file, value->at, "command", "found %s; expected the name of a command, such as sft", kind_text(value->kind));
+    if (value->kind != PLUMB_YAML_SCALAR)
+        return plumb_config_fault(&s->file, value->at, "command", "found %s; expected the name of a command, such as sft",
+                                  kind_text(value->kind));
     return unknown(s, value->at, value->scalar, names, n, "command of a stage");
 }
 static plumb_status outline_stage(source *s, const plumb_yaml_node *node) {
     plumb_stages *p = s->pipeline;
-    if (node->kind != PLUMB_YAML_MAPPING) return plumb_config_fault(&s->file, node->at, "stages", "found %s; expected a mapping such as {command: sft, train_file: …}", kind_text(node->kind));
-    if (p->count == PLUMB_MAX_STAGES) return plumb_config_fault(&s->file, node->at, "stages", "found more than %d stages", PLUMB_MAX_STAGES);
+    if (node->kind != PLUMB_YAML_MAPPING)
+        return plumb_config_fault(&s->file, node->at, "stages", "found %s; expected a mapping such as {command: sft, train_file: …}",
+                                  kind_text(node->kind));
+    if (p->count == PLUMB_MAX_STAGES)
+        return plumb_config_fault(&s->file, node->at, "stages", "found more than %d stages", PLUMB_MAX_STAGES);
     s->nodes[p->count] = *node;
     plumb_stage *stage = &p->stages[p->count++];
     *stage = (plumb_stage){.line = node->at.line, .column = node->at.column};
@@ -103,15 +111,19 @@ static plumb_status outline_stage(source *s, const plumb_yaml_node *node) {
         if (is_word(&key, "name")) names++, named = value.at;
         else if (is_word(&key, "command")) commands++;
         else continue;
-        if (names > 1 || commands > 1) return plumb_config_fault(&s->file, key.at, names > 1 ? "name" : "command", "found the key again; expected it once");
+        if (names > 1 || commands > 1)
+            return plumb_config_fault(&s->file, key.at, names > 1 ? "name" : "command", "found the key again; expected it once");
         PLUMB_TRY(is_word(&key, "name") ? read_name(s, stage, &value) : read_command(s, stage, &value));
     }
-    if (!stage->command) return plumb_config_fault(&s->file, node->at, NULL, "the stage has no command; expected a key such as 'command: sft'");
+    if (!stage->command)
+        return plumb_config_fault(&s->file, node->at, NULL, "the stage has no command; expected a key such as 'command: sft'");
     const char *command = plumb_options_command_name(stage->command);
     if (!stage->name) PLUMB_TRY(plumb_config_copy(&stage->name, command, strlen(command)));
     for (int i = 0; i < p->count - 1; i++)
         if (!strcmp(p->stages[i].name, stage->name))
-            return plumb_config_fault(&s->file, named, "name", "stage %d (line %d) is called %s already; expected a name of its own, as in 'name: %s_2'", i + 1, p->stages[i].line, stage->name, stage->name);
+            return plumb_config_fault(&s->file, named, "name",
+                                      "stage %d (line %d) is called %s already; expected a name of its own, as in 'name: %s_2'", i + 1,
+                                      p->stages[i].line, stage->name, stage->name);
     s->commands |= stage->command;
     return PLUMB_OK;
 }
@@ -121,31 +133,41 @@ static plumb_status outline(source *s, const plumb_yaml_node *root) {
     plumb_stages *p = s->pipeline;
     plumb_yaml_walk walk = plumb_yaml_enter(root);
     unsigned seen = 0;
-    if (root->kind != PLUMB_YAML_MAPPING) return plumb_config_fault(&s->file, root->at, NULL, "found %s; expected lines such as 'output_dir: runs/assistant' and 'stages:'", kind_text(root->kind));
+    if (root->kind != PLUMB_YAML_MAPPING)
+        return plumb_config_fault(&s->file, root->at, NULL, "found %s; expected lines such as 'output_dir: runs/assistant' and 'stages:'",
+                                  kind_text(root->kind));
     for (plumb_yaml_node key, value; plumb_yaml_next(s->yaml, &walk, &key, &value);) {
         int k = 0;
         while (k < 4 && !is_word(&key, keys[k])) k++;
-        if (k == 4 && key.kind != PLUMB_YAML_SCALAR) return plumb_config_fault(&s->file, key.at, NULL, "found a list or mapping as a key; expected a word");
+        if (k == 4 && key.kind != PLUMB_YAML_SCALAR)
+            return plumb_config_fault(&s->file, key.at, NULL, "found a list or mapping as a key; expected a word");
         if (k == 4 && strlen(key.scalar.text) == key.scalar.length && plumb_config_find(PLUMB_FOR_STAGES, key.scalar.text))
-            return plumb_config_fault(&s->file, key.at, key.scalar.text, "found a key of a stage; expected it below 'defaults:' (for all stages that know it) or in a stage");
+            return plumb_config_fault(&s->file, key.at, key.scalar.text,
+                                      "found a key of a stage; expected it below 'defaults:' (for all stages that know it) or in a stage");
         if (k == 4) return unknown(s, key.at, key.scalar, keys, 4, "key");
         if (seen & 1u << k) return plumb_config_fault(&s->file, key.at, keys[k], "found the key again; expected it once");
         seen |= 1u << k;
-        if (k < 2 && value.kind != PLUMB_YAML_SCALAR) return plumb_config_fault(&s->file, value.at, keys[k], "found %s; expected a text", kind_text(value.kind));
+        if (k < 2 && value.kind != PLUMB_YAML_SCALAR)
+            return plumb_config_fault(&s->file, value.at, keys[k], "found %s; expected a text", kind_text(value.kind));
         if (k == 0) PLUMB_TRY(set_text(s, &p->output_dir, value.at, keys[k], value.scalar));
         if (k == 1 && value.scalar.length) PLUMB_TRY(set_text(s, &p->stop_after, value.at, keys[k], value.scalar));
         if (k == 1) PLUMB_TRY(check_time(s, value.at));
         if (k == 2) s->defaults = value, s->has_defaults = value.kind != PLUMB_YAML_SCALAR || !plumb_config_is_null(value.scalar);
-        if (k == 2 && s->has_defaults && value.kind != PLUMB_YAML_MAPPING) return plumb_config_fault(&s->file, value.at, keys[k], "found %s; expected keys below it", kind_text(value.kind));
+        if (k == 2 && s->has_defaults && value.kind != PLUMB_YAML_MAPPING)
+            return plumb_config_fault(&s->file, value.at, keys[k], "found %s; expected keys below it", kind_text(value.kind));
         if (k != 3) continue;
-        if (value.kind != PLUMB_YAML_LIST) return plumb_config_fault(&s->file, value.at, keys[k], "found %s; expected a list: a line '- command: sft' for each stage", kind_text(value.kind));
+        if (value.kind != PLUMB_YAML_LIST)
+            return plumb_config_fault(&s->file, value.at, keys[k], "found %s; expected a list: a line '- command: sft' for each stage",
+                                      kind_text(value.kind));
         plumb_yaml_walk list = plumb_yaml_enter(&value);
         for (plumb_yaml_node none, stage; plumb_yaml_next(s->yaml, &list, &none, &stage);) PLUMB_TRY(outline_stage(s, &stage));
     }
-    return p->count ? PLUMB_OK : plumb_error(PLUMB_E_CONFIG, "%.400s: stages is missing: expected a list with a line '- command: sft' for each stage", s->file.name);
+    return p->count ? PLUMB_OK
+                    : plumb_error(PLUMB_E_CONFIG, "%.400s: stages is missing: expected a list with a line '- command: sft' for each stage",
+                                  s->file.name);
 }
 
-/* --- arguments -------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- arguments -------------------------------------------------------------------------------- */
 static int position(const source *s, int i) { return s->positions ? s->positions[i] : i + 1; }
 /* The rest of an argument "NAME.key=value" behind "NAME."; NULL when it is another's. */
 static const char *argument_of(const char *argument, const char *name) {
@@ -159,7 +181,9 @@ static plumb_status sort_arguments(source *s) {
         const char *text = s->arguments[i], *equals = strchr(text, '=');
         plumb_place at = {.argument = position(s, i)};
         char excerpt[EXCERPT_SIZE];
-        if (!plumb_config_key_length(text)) return plumb_config_fault(&s->file, at, NULL, "found %s; expected STAGE.key=value", plumb_config_excerpt(excerpt, text, strlen(text)));
+        if (!plumb_config_key_length(text))
+            return plumb_config_fault(&s->file, at, NULL, "found %s; expected STAGE.key=value",
+                                      plumb_config_excerpt(excerpt, text, strlen(text)));
         plumb_scalar value = {.text = equals + 1, .length = strlen(equals + 1)};
         if (!strncmp(text, "output_dir=", 11)) {
             PLUMB_TRY(set_text(s, &p->output_dir, at, "output_dir", value));
@@ -178,7 +202,10 @@ static plumb_status sort_arguments(source *s) {
         names[0] = "defaults";
         for (int k = 0; k < p->count; k++) names[k + 1] = p->stages[k].name;
         const char *dot = memchr(text, '.', (size_t)(equals - text));
-        if (!dot) return plumb_config_fault(&s->file, at, NULL, "found %s; expected STAGE.key=value or defaults.key=value (or output_dir=, stop_after=)", plumb_config_excerpt(excerpt, text, (size_t)(equals - text)));
+        if (!dot)
+            return plumb_config_fault(&s->file, at, NULL,
+                                      "found %s; expected STAGE.key=value or defaults.key=value (or output_dir=, stop_after=)",
+                                      plumb_config_excerpt(excerpt, text, (size_t)(equals - text)));
         char *word;
         PLUMB_TRY(plumb_config_copy(&word, text, (size_t)(dot - text)));
         plumb_status status = unknown(s, at, (plumb_scalar){.text = word, .length = strlen(word)}, names, p->count + 1, "stage");
@@ -190,7 +217,7 @@ static plumb_status sort_arguments(source *s) {
     return plumb_error(PLUMB_E_CONFIG, "%.400s: output_dir is missing: folder that receives a folder for each stage", s->file.name);
 }
 
-/* --- keys that no stage knows ------------------------------------------------------------------------------------------------------------------------ */
+/* --- keys that no stage knows ----------------------------------------------------------------- */
 static bool knows(int commands, const char *key) { return plumb_config_find(commands, key) || plumb_config_is_group(commands, key); }
 static plumb_status check_defaults(const source *s) {
     plumb_binding all = s->file;
@@ -213,7 +240,7 @@ static plumb_status check_defaults(const source *s) {
     return PLUMB_OK;
 }
 
-/* --- stages ------------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- stages ----------------------------------------------------------------------------------- */
 static plumb_status read_sources(source *s, plumb_binding *b, int k) {
     const plumb_stage *stage = &s->pipeline->stages[k];
     PLUMB_TRY(plumb_config_set_defaults(b));
@@ -271,7 +298,9 @@ static plumb_status check_stage(const plumb_binding *b, const source *s, int k) 
     for (int i = 0; i < 2; i++) {
         plumb_place at = plumb_config_place(b, own[i]);
         if (at.line || at.argument)
-            return plumb_config_fault(b, at, own[i], i ? "found it in a pipeline; expected --dry-run for all stages together" : "found it in a pipeline, which decides itself what goes on; see --from");
+            return plumb_config_fault(b, at, own[i],
+                                      i ? "found it in a pipeline; expected --dry-run for all stages together"
+                                        : "found it in a pipeline, which decides itself what goes on; see --from");
     }
     char where[600];
     snprintf(where, sizeof where, "%.300s:%d:%d: stage %s", b->name, stage->line, stage->column, stage->name);
@@ -298,7 +327,8 @@ static plumb_status set_fingerprints(plumb_stages *p, int k) {
     if (status == PLUMB_OK) status = plumb_options_identity(&stage->options, stage->command, &text);
     for (int j = 0; j < k && status == PLUMB_OK; j++)
         if (stage->needs >> j & 1) status = plumb_str_printf(&text, "after=%s %s\n", p->stages[j].name, p->stages[j].settings);
-    if (status == PLUMB_OK) snprintf(stage->settings, sizeof stage->settings, "%016llx", (unsigned long long)plumb_config_hash(text.data, text.length, 0));
+    if (status == PLUMB_OK)
+        snprintf(stage->settings, sizeof stage->settings, "%016llx", (unsigned long long)plumb_config_hash(text.data, text.length, 0));
     if (status == PLUMB_OK) status = plumb_options_write(&stage->options, stage->command, &all);
     if (status == PLUMB_OK) p->fingerprint = plumb_config_hash(all.data, all.length, p->fingerprint);
     plumb_str_free(&text);
@@ -322,7 +352,7 @@ static plumb_status bind_stage(source *s, int k) {
     return status;
 }
 
-/* --- all of it ---------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- all of it -------------------------------------------------------------------------------- */
 static plumb_status load(source *s, const char *text, size_t size) {
     plumb_yaml_node root;
     plumb_stages *p = s->pipeline;
@@ -337,7 +367,8 @@ static plumb_status load(source *s, const char *text, size_t size) {
     return PLUMB_OK;
 }
 
-plumb_status plumb_stages_load_text(plumb_stages *p, const char *text, size_t size, const char *name, char *const *arguments, const int *positions, int n) {
+plumb_status plumb_stages_load_text(plumb_stages *p, const char *text, size_t size, const char *name, char *const *arguments,
+                                    const int *positions, int n) {
     *p = (plumb_stages){0};
     source s = {.pipeline = p, .file = {.name = name}, .arguments = arguments, .positions = positions, .n_arguments = n};
     plumb_status status = load(&s, text, size);
@@ -377,5 +408,6 @@ plumb_status plumb_stages_find(const plumb_stages *p, const char *name, int *ind
     }
     int nearest = plumb_nearest(name, names, p->count);
     plumb_config_excerpt(excerpt, name, strlen(name));
-    return plumb_error(PLUMB_E_CONFIG, "%.400s has no stage %s; %s %s", p->path, excerpt, nearest >= 0 ? "did you mean" : "its first is", names[nearest >= 0 ? nearest : 0]);
+    return plumb_error(PLUMB_E_CONFIG, "%.400s has no stage %s; %s %s", p->path, excerpt, nearest >= 0 ? "did you mean" : "its first is",
+                       names[nearest >= 0 ? nearest : 0]);
 }

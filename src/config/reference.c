@@ -1,6 +1,7 @@
 /* ${NAME.product}: what an earlier stage of a pipeline makes, as a path.
  *
- * Which products there are follows from the stage's settings, so that a reference to an adapter that a stage will not write is refused before anything runs:
+ * Which products there are follows from the stage's settings, so that a reference to an adapter that a stage will not write is refused
+ * before anything runs:
  *
  *     output_dir   every stage's folder
  *     adapter      training of an adapter alone
@@ -48,9 +49,12 @@ static plumb_status no_such_stage(const plumb_binding *b, plumb_place at, const 
     }
     const char *earlier = *list ? list : "there is none before this one";
     if (later >= 0)
-        return plumb_config_fault(b, at, key, "found ${%s.…}, but stage %s (line %d) does not come before this one; expected an earlier stage: %s", name, name, p->stages[later].line, earlier);
+        return plumb_config_fault(b, at, key,
+                                  "found ${%s.…}, but stage %s (line %d) does not come before this one; expected an earlier stage: %s",
+                                  name, name, p->stages[later].line, earlier);
     int nearest = plumb_nearest(name, names, p->count);
-    if (nearest >= 0) return plumb_config_fault(b, at, key, "found ${%s.…}, and no stage has this name; did you mean %s?", name, names[nearest]);
+    if (nearest >= 0)
+        return plumb_config_fault(b, at, key, "found ${%s.…}, and no stage has this name; did you mean %s?", name, names[nearest]);
     return plumb_config_fault(b, at, key, "found ${%s.…}, and no stage has this name; expected an earlier stage: %s", name, earlier);
 }
 
@@ -58,17 +62,20 @@ static plumb_status no_such_product(const plumb_binding *b, plumb_place at, cons
     char list[128] = "";
     for (int i = 0; i < PRODUCTS; i++)
         if (makes(s, products[i])) strcat(strcat(list, *list ? ", " : ""), products[i]);
-    return plumb_config_fault(b, at, key, "found ${%s.%s}, which stage %s (plumb %s) does not make; expected one of %s", s->name, product, s->name,
-                              plumb_options_command_name(s->command), list);
+    return plumb_config_fault(b, at, key, "found ${%s.%s}, which stage %s (plumb %s) does not make; expected one of %s", s->name, product,
+                              s->name, plumb_options_command_name(s->command), list);
 }
 
 /* What stands between the braces. */
-static plumb_status append_reference(const plumb_binding *b, plumb_place *at, const char *key, const char *inside, size_t length, plumb_str *out) {
+static plumb_status append_reference(const plumb_binding *b, plumb_place *at, const char *key, const char *inside, size_t length,
+                                     plumb_str *out) {
     char name[WORD_MAX], product[WORD_MAX], excerpt[EXCERPT_SIZE];
     const char *dot = memchr(inside, '.', length);
     size_t n = dot ? (size_t)(dot - inside) : 0, m = dot ? length - n - 1 : 0;
     if (n == 0 || m == 0 || n >= WORD_MAX || m >= WORD_MAX)
-        return plumb_config_fault(b, *at, key, "found %s between ${ and }; expected STAGE.PRODUCT, as in ${sft.adapter} (write $${ for the characters ${)",
+        return plumb_config_fault(b, *at, key,
+                                  "found %s between ${ and }; expected STAGE.PRODUCT, as in ${sft.adapter} (write $${ for the characters "
+                                  "${)",
                                   plumb_config_excerpt(excerpt, inside, length));
     memcpy(name, inside, n), name[n] = 0;
     memcpy(product, dot + 1, m), product[m] = 0;
@@ -94,7 +101,9 @@ static plumb_status expand(const plumb_binding *b, plumb_place *at, const char *
             s = dollar + 3;
         } else if (end - dollar >= 2 && dollar[1] == '{') {
             const char *close = memchr(dollar, '}', (size_t)(end - dollar));
-            if (!close) return plumb_config_fault(b, *at, key, "found ${ without }; expected STAGE.PRODUCT between them (write $${ for the characters ${)");
+            if (!close)
+                return plumb_config_fault(b, *at, key,
+                                          "found ${ without }; expected STAGE.PRODUCT between them (write $${ for the characters ${)");
             PLUMB_TRY(append_reference(b, at, key, dollar + 2, (size_t)(close - dollar - 2), out));
             s = close + 1;
         } else {
@@ -119,7 +128,8 @@ plumb_status plumb_config_expand(const plumb_binding *b, plumb_place *at, const 
 plumb_status plumb_config_product(plumb_stage *s) {
     plumb_str path = {0};
     const char *product = s->command & PLUMB_FOR_FILE ? "output_file" : makes(s, "adapter") ? "adapter" : "model";
-    plumb_status status = s->command == PLUMB_FOR_EVAL ? plumb_str_printf(&path, "%s/eval_results.json", s->dir) : append_product(&path, s, product);
+    plumb_status status =
+        s->command == PLUMB_FOR_EVAL ? plumb_str_printf(&path, "%s/eval_results.json", s->dir) : append_product(&path, s, product);
     if (status == PLUMB_OK) status = plumb_config_copy(&s->product, path.data, path.length);
     plumb_str_free(&path);
     return status;

@@ -6,7 +6,8 @@
 
 static plumb_status refuse(int position, const char *argument, const char *expected) {
     char excerpt[EXCERPT_SIZE];
-    return plumb_error(PLUMB_E_CONFIG, "argument %d: found %s; expected %s", position, plumb_config_excerpt(excerpt, argument, strlen(argument)), expected);
+    return plumb_error(PLUMB_E_CONFIG, "argument %d: found %s; expected %s", position,
+                       plumb_config_excerpt(excerpt, argument, strlen(argument)), expected);
 }
 
 /* --flag NAME or --flag=NAME; false when the argument is another. */
@@ -25,7 +26,8 @@ static plumb_status read_flag(plumb_run_line *l, int argc, char **argv, int *i) 
         return PLUMB_OK;
     }
     const char **target = is_flag(flag, "--from", &value) ? &l->from : is_flag(flag, "--only", &value) ? &l->only : NULL;
-    if (!target) return refuse(*i, flag, "--from STAGE, --only STAGE, --dry-run or --help; settings are written STAGE.key=value, without dashes");
+    if (!target)
+        return refuse(*i, flag, "--from STAGE, --only STAGE, --dry-run or --help; settings are written STAGE.key=value, without dashes");
     if (!value && *i + 1 < argc) value = argv[++*i];
     if (!value || !*value || *value == '-') return refuse(*i, flag, "the name of a stage after it");
     *target = value;
@@ -50,7 +52,8 @@ static plumb_status read_line(plumb_run_line *l, int argc, char **argv) {
             l->path = argv[i];
         }
     }
-    return l->path ? PLUMB_OK : plumb_error(PLUMB_E_CONFIG, "the pipeline's file is missing: plumb run PIPELINE.yaml; see plumb run --help");
+    return l->path ? PLUMB_OK
+                   : plumb_error(PLUMB_E_CONFIG, "the pipeline's file is missing: plumb run PIPELINE.yaml; see plumb run --help");
 }
 
 plumb_status plumb_run_parse_args(plumb_run_line *l, int argc, char **argv) {

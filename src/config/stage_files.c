@@ -1,10 +1,12 @@
-/* What the stages of a pipeline read and write, checked before anything runs: that no result takes the place of a file that somebody else wrote, and that a stage can read the
- * records that an earlier one writes for it.
+/* What the stages of a pipeline read and write, checked before anything runs: that no result takes the place of a file that somebody
+ * else wrote, and that a stage can read the records that an earlier one writes for it.
  *
  *     stage      reads            writes
  *     1 sft      chats.jsonl      o/sft/adapter
- *     2 bestofn  prompts.jsonl    best.jsonl        refused: chats.jsonl, prompts.jsonl (read before it is written, so the user's), and what stage 1 writes
- *     3 dpo      best.jsonl       o/dpo/adapter     as it should be: written before it is read. If best.jsonl is there before stage 2 has ever begun, the user's again
+ *     2 bestofn  prompts.jsonl    best.jsonl        refused: chats.jsonl, prompts.jsonl (read before it is written, so the user's),
+ *                                                   and what stage 1 writes
+ *     3 dpo      best.jsonl       o/dpo/adapter     as it should be: written before it is read. If best.jsonl is there before stage 2
+ *                                                   has ever begun, the user's again
  */
 #include "config_internal.h"
 #include <stdio.h>
@@ -13,7 +15,7 @@
 #include "plumb/io.h"
 #include "plumb/pipeline.h"
 
-/* --- paths -------------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- paths ------------------------------------------------------------------------------------ */
 enum { PLAIN_BYTES = 4 * PLUMB_PATH_BYTES }; /* of a folder, and of a path in it with a stage's folder before and behind */
 /* The same place from the root, without empty parts, "." and ".."; links are not followed. "" is the root. */
 static void plain_path(char to[PLAIN_BYTES], const char *path) {
@@ -81,7 +83,8 @@ static plumb_status check_writers(const plumb_binding *b, const plumb_stages *p,
     for (int j = 0; j < k; j++) {
         const plumb_stage *other = &p->stages[j];
         if (!are_nested(s->product, other->product) && (file || !is_same(s->dir, other->dir))) continue;
-        return plumb_config_fault(b, (plumb_place){.line = s->line, .column = s->column}, output_key(s), "stage %s writes to %s, where stage %s does; expected a %s of its own", s->name,
+        return plumb_config_fault(b, (plumb_place){.line = s->line, .column = s->column}, output_key(s),
+                                  "stage %s writes to %s, where stage %s does; expected a %s of its own", s->name,
                                   file ? s->product : s->dir, other->name, file ? "file" : "folder");
     }
     return PLUMB_OK;
@@ -92,8 +95,11 @@ static plumb_status check_readers(const plumb_binding *b, const plumb_stages *p,
     for (int j = 0; j <= k; j++) {
         const char *key, *path = reads_from(&p->stages[j], s, &key);
         if (!path) continue;
-        return plumb_config_fault(b, place_of(b, s, output_key(s)), output_key(s), "stage %s would write over %s, which stage %s (line %d) reads before as %s; expected a %s that no stage has read by then",
-                                  s->name, path, p->stages[j].name, p->stages[j].line, key, s->command & PLUMB_FOR_FILE ? "file" : "folder");
+        return plumb_config_fault(b, place_of(b, s, output_key(s)), output_key(s),
+                                  "stage %s would write over %s, which stage %s (line %d) reads before as %s; expected a %s that no stage "
+                                  "has read by then",
+                                  s->name, path, p->stages[j].name, p->stages[j].line, key,
+                                  s->command & PLUMB_FOR_FILE ? "file" : "folder");
     }
     return PLUMB_OK;
 }
@@ -105,23 +111,27 @@ plumb_status plumb_stages_check_there(const plumb_stages *p, uint64_t begun) {
             const plumb_stage *reader = &p->stages[j];
             const char *key, *path = reader->refers >> k & 1 ? NULL : reads_from(reader, s, &key);
             if (path)
-                return plumb_error(PLUMB_E_CONFIG, "%.300s:%d:%d: %s: stage %s, which has not begun yet, would write over %.300s, which is there and which stage %s (line %d) reads as %s; expected another %s, or "
+                return plumb_error(PLUMB_E_CONFIG,
+                                   "%.300s:%d:%d: %s: stage %s, which has not begun yet, would write over %.300s, which is there and which "
+                                   "stage %s (line %d) reads as %s; expected another %s, or "
                                    "${%s.…} in stage %s where what %s makes is meant",
-                                   p->path, s->line, s->column, output_key(s), s->name, path, reader->name, reader->line, key, s->command & PLUMB_FOR_FILE ? "file" : "folder", s->name, reader->name,
-                                   s->name);
+                                   p->path, s->line, s->column, output_key(s), s->name, path, reader->name, reader->line, key,
+                                   s->command & PLUMB_FOR_FILE ? "file" : "folder", s->name, reader->name, s->name);
         }
     }
     return PLUMB_OK;
 }
 
-/* --- records of best-of-n ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- records of best-of-n --------------------------------------------------------------------- */
 static bool writes_pairs(const plumb_stage *best) { return !strcmp(best->options.output_format, "preference"); }
 static bool has(const plumb_stage *best, const char *field) {
-    return !strcmp(field, "prompt") || (writes_pairs(best) ? !strcmp(field, "chosen") || !strcmp(field, "rejected") : !strcmp(field, "completion"));
+    return !strcmp(field, "prompt") ||
+           (writes_pairs(best) ? !strcmp(field, "chosen") || !strcmp(field, "rejected") : !strcmp(field, "completion"));
 }
 static bool has_pair(const plumb_stage *best, const plumb_options *o) { return has(best, o->field_chosen) && has(best, o->field_rejected); }
 static bool has_answer(const plumb_stage *best, const plumb_options *o) {
-    return (has(best, o->field_prompt) && has(best, o->field_completion)) || (has(best, o->field_instruction) && has(best, o->field_output)) || has(best, o->field_text);
+    return (has(best, o->field_prompt) && has(best, o->field_completion)) ||
+           (has(best, o->field_instruction) && has(best, o->field_output)) || has(best, o->field_text);
 }
 static bool can_read(const plumb_stage *s, const plumb_stage *best) {
     const plumb_options *o = &s->options;
@@ -134,7 +144,8 @@ static bool can_read(const plumb_stage *s, const plumb_stage *best) {
 static const char *remedy(const plumb_stage *s, const plumb_stage *best) {
     bool pairs = s->command & (PLUMB_FOR_DPO | PLUMB_FOR_REWARD), answers = s->command & PLUMB_FOR_SFT;
     if (pairs && !writes_pairs(best)) return "pairs, as output_format: preference in that stage makes them";
-    if (answers && writes_pairs(best)) return "a completion, as output_format: sft in that stage gives it (or field_completion: chosen here)";
+    if (answers && writes_pairs(best))
+        return "a completion, as output_format: sft in that stage gives it (or field_completion: chosen here)";
     return "field_ settings that name these";
 }
 static plumb_status check_records(const plumb_binding *b, const plumb_stages *p, int k) {
@@ -145,9 +156,14 @@ static plumb_status check_records(const plumb_binding *b, const plumb_stages *p,
         const plumb_stage *best = &p->stages[j];
         for (int i = 0; i < 3 && best->command == PLUMB_FOR_BESTOFN; i++)
             if (files[i] && plumb_config_same_text(files[i], best->product) && !can_read(s, best))
-                return plumb_config_fault(b, place_of(b, s, keys[i]), keys[i], "stage %s (plumb %s) cannot read what stage %s (line %d) writes with output_format: %s, %s; expected %s", s->name,
-                                          plumb_options_command_name(s->command), best->name, best->line, best->options.output_format,
-                                          writes_pairs(best) ? "records of prompt, chosen and rejected" : "records of prompt and completion", remedy(s, best));
+                return plumb_config_fault(b, place_of(b, s, keys[i]), keys[i],
+                                          "stage %s (plumb %s) cannot read what stage %s (line %d) writes with output_format: %s, %s; "
+                                          "expected %s",
+                                          s->name, plumb_options_command_name(s->command), best->name, best->line,
+                                          best->options.output_format,
+                                          writes_pairs(best) ? "records of prompt, chosen and rejected"
+                                                             : "records of prompt and completion",
+                                          remedy(s, best));
     }
     return PLUMB_OK;
 }

@@ -118,7 +118,7 @@ static int depth_change(const yaml_event_t *e) {
     return opens - (e->type == YAML_MAPPING_END_EVENT || e->type == YAML_SEQUENCE_END_EVENT);
 }
 
-/* --- lists -------------------------------------------------------------------------------------------------------- */
+/* --- lists ------------------------------------------------------------------------------------ */
 static plumb_status read_item(reader *r, const plumb_option *row, char **item) {
     if (r->event.type != YAML_SCALAR_EVENT)
         return plumb_config_mismatch(r->binding, place(r), row,
@@ -155,7 +155,7 @@ static plumb_status read_list(reader *r, const plumb_option *row) {
     return status;
 }
 
-/* --- mappings ----------------------------------------------------------------------------------------------------- */
+/* --- mappings --------------------------------------------------------------------------------- */
 /* The whole name of the key in the present event: prefix.key. */
 static plumb_status read_key(reader *r, const char *prefix, char key[KEY_MAX]) {
     if (r->event.type != YAML_SCALAR_EVENT)
@@ -282,7 +282,7 @@ plumb_status plumb_config_read_flow_list(plumb_binding *b, const plumb_option *r
     return status;
 }
 
-/* --- documents in parts ------------------------------------------------------------------------------------------- */
+/* --- documents in parts ----------------------------------------------------------------------- */
 static plumb_status keep_events(reader *r, plumb_yaml *y) {
     for (;;) {
         PLUMB_TRY(next(r));
@@ -302,7 +302,9 @@ static plumb_status keep_events(reader *r, plumb_yaml *y) {
 static plumb_yaml_node node_at(const plumb_yaml *y, size_t event) {
     const yaml_event_t *e = &y->events[event];
     plumb_yaml_node n = {.event = event, .at = {.line = clamp(e->start_mark.line), .column = clamp(e->start_mark.column)}};
-    n.kind = e->type == YAML_MAPPING_START_EVENT ? PLUMB_YAML_MAPPING : e->type == YAML_SEQUENCE_START_EVENT ? PLUMB_YAML_LIST : PLUMB_YAML_SCALAR;
+    n.kind = e->type == YAML_MAPPING_START_EVENT    ? PLUMB_YAML_MAPPING
+             : e->type == YAML_SEQUENCE_START_EVENT ? PLUMB_YAML_LIST
+                                                    : PLUMB_YAML_SCALAR;
     if (n.kind == PLUMB_YAML_SCALAR) n.scalar = scalar_in(e);
     return n;
 }

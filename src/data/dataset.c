@@ -48,8 +48,7 @@ static void loader_free(loader *l) {
     free((char *)l->rules.eos);
 }
 
-/* --- options
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- options ---------------------------------------------------------------------------------- */
 
 static plumb_status set_rules(loader *l) {
     const plumb_data_options *o = l->options;
@@ -88,14 +87,14 @@ static plumb_status choose_part(const loader *l, int64_t *first, int64_t *end) {
     if (o->take_last && o->take_last < n) *first = plumb_max64(*first, n - o->take_last);
     if (*first < *end) return PLUMB_OK;
     if (n && o->skip_last >= n)
-        return plumb_error(PLUMB_E_DATA, "%s: no record is left of %lld when the last %lld are held out (eval_last)", o->path, (long long)n, (long long)o->skip_last);
+        return plumb_error(PLUMB_E_DATA, "%s: no record is left of %lld when the last %lld are held out (eval_last)", o->path, (long long)n,
+                           (long long)o->skip_last);
     return plumb_error(PLUMB_E_DATA,
                        "%s: no record is left of %lld after skip_first %lld, take_last %lld, skip_last %lld", o->path,
                        (long long)n, (long long)o->skip_first, (long long)o->take_last, (long long)o->skip_last);
 }
 
-/* --- samples
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- samples ---------------------------------------------------------------------------------- */
 
 static plumb_status append_ids(loader *l, const int32_t *ids, size_t count) {
     PLUMB_TRY(plumb_grow(&l->ids.data, &l->ids.capacity, l->ids.count + count + 1, sizeof *ids));
@@ -251,8 +250,7 @@ static plumb_status add_record(loader *l, int64_t index) {
     return status;
 }
 
-/* --- the whole
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 static plumb_status add_records(loader *l, int64_t first, int64_t end) {
     plumb_data_counts *counts = &l->d->counts;
@@ -267,12 +265,10 @@ static plumb_status add_records(loader *l, int64_t first, int64_t end) {
         }
     }
     if (l->d->count) return PLUMB_OK;
-    return plumb_error(
-        PLUMB_E_DATA,
-        "%s: no usable sample in %lld records: %lld bad, %lld too long for %s %d, %lld without a target%s%s",
-        l->options->path, (long long)counts->records, (long long)counts->bad, (long long)counts->dropped_long,
-        l->options->kind == PLUMB_DATA_PROMPTS ? "max_prompt_length" : "max_length", l->options->max_length, (long long)counts->dropped_empty, counts->bad ? "; the first bad one: " : "",
-        l->d->first_bad);
+    return plumb_error(PLUMB_E_DATA, "%s: no usable sample in %lld records: %lld bad, %lld too long for %s %d, %lld without a target%s%s",
+                       l->options->path, (long long)counts->records, (long long)counts->bad, (long long)counts->dropped_long,
+                       l->options->kind == PLUMB_DATA_PROMPTS ? "max_prompt_length" : "max_length", l->options->max_length,
+                       (long long)counts->dropped_empty, counts->bad ? "; the first bad one: " : "", l->d->first_bad);
 }
 
 /* The next text of `places`, in block; NULL for none. */

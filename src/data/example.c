@@ -53,8 +53,7 @@ static plumb_status append_eos(plumb_str *s, const char *answer, const char *eos
     return n >= m && !memcmp(answer + n - m, eos, m) ? PLUMB_OK : plumb_str_append(s, eos, m);
 }
 
-/* --- plain texts
- * ------------------------------------------------------------------------------------------------------ */
+/* --- plain texts ------------------------------------------------------------------------------ */
 
 static plumb_status refuse_assistant(const example_rules *rules, const char *shape) {
     if (rules->loss_on != PLUMB_LOSS_ASSISTANT) return PLUMB_OK;
@@ -93,8 +92,7 @@ static plumb_status text_example(example *e, const example_rules *rules, const j
     return append_eos(&e->whole[0], text, rules->eos);
 }
 
-/* --- chats
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- chats ------------------------------------------------------------------------------------ */
 
 /* Templates without a mark at the end of a turn make plain text: it begins and ends as texts do. */
 static bool is_plain(const char *template_name) {
@@ -159,8 +157,7 @@ static int wanted(const example_rules *rules, int count) {
     return rules->kind == PLUMB_DATA_PROMPTS ? 0 : count;
 }
 
-/* --- prompt and answers
- * ----------------------------------------------------------------------------------------------- */
+/* --- prompt and answers ----------------------------------------------------------------------- */
 
 static plumb_status prompted_example(example *e, const example_rules *rules, const json_t *prompt,
                                      const json_t *const *answers, const char *const *fields, int count) {
@@ -240,8 +237,7 @@ static plumb_status common_chat_example(example *e, const example_rules *rules, 
     return status;
 }
 
-/* --- Alpaca
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- Alpaca ----------------------------------------------------------------------------------- */
 
 static plumb_status alpaca_example(example *e, const example_rules *rules, const json_t *record,
                                    const json_t *const *answers, const char *const *fields, int count) {
@@ -282,8 +278,7 @@ done:
     return status;
 }
 
-/* --- shapes
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- shapes ----------------------------------------------------------------------------------- */
 
 static plumb_status unknown_shape(const example_rules *rules, const json_t *record) {
     const field_names *f = &rules->field;

@@ -181,7 +181,8 @@ plumb_status plumb_prepare_file(const char *path) {
     if (plumb_path_is_dir(path)) return plumb_error(PLUMB_E_IO, "%s: cannot write the file: a directory has this name", path);
     PLUMB_TRY(folder_of(&folder, path));
     plumb_status status = plumb_make_dirs(folder);
-    if (status == PLUMB_OK && access(folder, W_OK | X_OK) != 0) status = plumb_error(PLUMB_E_IO, "%s: cannot write into its folder: %m", path);
+    if (status == PLUMB_OK && access(folder, W_OK | X_OK) != 0)
+        status = plumb_error(PLUMB_E_IO, "%s: cannot write into its folder: %m", path);
     free(folder);
     return status;
 }

@@ -1,11 +1,12 @@
 /* The only file that calls HDF5 (plumb/hdf5.h says why it works in memory).
  *
- * The library keeps a stack of errors for each thread and prints it by default. Here printing is off, and the innermost entry, which says what was wrong, ends our
- * message. Handles are integers, negative when something failed; every function opens what it needs and closes it before it returns.
+ * The library keeps a stack of errors for each thread and prints it by default. Here printing is off, and the innermost entry, which
+ * says what was wrong, ends our message. Handles are integers, negative when something failed; every function opens what it needs and
+ * closes it before it returns.
  *
- * The oldest file format that serves is used, as the library does by default: everything reads it, and it is the only one that comes out whole. H5Fget_file_image
- * clears the mark "open for writing" in the superblock, and newer superblocks have a checksum, which is not corrected: HDF5 1.10.8 makes images that no program opens.
- * Old headers have no checksums, hence ours, of the whole file. */
+ * The oldest file format that serves is used, as the library does by default: everything reads it, and it is the only one that comes out
+ * whole. H5Fget_file_image clears the mark "open for writing" in the superblock, and newer superblocks have a checksum, which is not
+ * corrected: HDF5 1.10.8 makes images that no program opens. Old headers have no checksums, hence ours, of the whole file. */
 #include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,7 +18,8 @@
 enum {
     CHUNK = 1 << 16,   /* elements of a chunk */
     SMALL = 256,       /* fewer elements are stored as they are */
-    INDEX = 4,         /* half the width of the trees that find chunks: by default each dataset has 2 KiB of them, twenty times what a small batch needs */
+    /* half the width of the trees that find chunks: by default each dataset has 2 KiB of them, twenty times what a small batch needs */
+    INDEX = 4,
     GROWTH = 1 << 20,  /* bytes that a file in memory grows by */
     DEFLATE = 1,
     MESSAGE = 200
@@ -29,7 +31,8 @@ struct plumb_hdf5 {
 };
 
 size_t plumb_hdf5_size(plumb_hdf5_type t) {
-    static const size_t sizes[] = {[PLUMB_HDF5_U8] = 1, [PLUMB_HDF5_I32] = 4, [PLUMB_HDF5_I64] = 8, [PLUMB_HDF5_U64] = 8, [PLUMB_HDF5_F32] = 4, [PLUMB_HDF5_F64] = 8};
+    static const size_t sizes[] =
+        {[PLUMB_HDF5_U8] = 1, [PLUMB_HDF5_I32] = 4, [PLUMB_HDF5_I64] = 8, [PLUMB_HDF5_U64] = 8, [PLUMB_HDF5_F32] = 4, [PLUMB_HDF5_F64] = 8};
     return sizes[t];
 }
 
@@ -55,7 +58,7 @@ static hid_t type_in_file(plumb_hdf5_type t) {
     }
 }
 
-/* --- errors ------------------------------------------------------------------------------------------------------- */
+/* --- errors ----------------------------------------------------------------------------------- */
 static herr_t innermost(unsigned n, const H5E_error2_t *entry, void *text) {
     if (n == 0 && entry->desc) strncat(text, entry->desc, MESSAGE - 1);
     return 0;
@@ -71,7 +74,7 @@ static plumb_status fail(plumb_status code, const plumb_hdf5 *f, const char *kin
     return plumb_error(code, "%s: %s \"%s\": %s%s%s", f->name, kind, object, what, colon, reason);
 }
 
-/* --- files -------------------------------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------ */
 static plumb_status new_handle(plumb_hdf5 **f, const char *name) {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* no printing; for each thread, hence here */
     PLUMB_TRY(plumb_alloc(f, 1, sizeof **f, "an HDF5 file"));
@@ -98,7 +101,8 @@ static hid_t in_memory(void) {
     return H5I_INVALID_HID;
 }
 
-/* The library takes files of one name for one file, and refuses an image with the name of a file on disk: each gets a name that nothing on disk can have. */
+/* The library takes files of one name for one file, and refuses an image with the name of a file on disk: each gets
+ * a name that nothing on disk can have. */
 static const char *unique_name(char name[64]) {
     static unsigned serial;
     snprintf(name, 64, "/dev/null/%u", __atomic_fetch_add(&serial, 1, __ATOMIC_RELAXED));
@@ -130,7 +134,8 @@ plumb_status plumb_hdf5_open(plumb_hdf5 **f, const void *bytes, size_t size, con
     char unique[64];
     PLUMB_TRY(new_handle(f, name));
     hid_t access = size ? in_memory() : H5I_INVALID_HID; /* an image of no bytes means none to the library */
-    if (access >= 0 && H5Pset_file_image(access, (void *)(uintptr_t)bytes, size) >= 0) (*f)->file = H5Fopen(unique_name(unique), H5F_ACC_RDONLY, access);
+    if (access >= 0 && H5Pset_file_image(access, (void *)(uintptr_t)bytes, size) >= 0)
+        (*f)->file = H5Fopen(unique_name(unique), H5F_ACC_RDONLY, access);
     return finish_open(f, access, PLUMB_E_FORMAT, size ? "not an HDF5 file, or a damaged one" : "empty, expected an HDF5 file");
 }
 
@@ -148,7 +153,7 @@ plumb_status plumb_hdf5_image(plumb_hdf5 *f, uint8_t **bytes, size_t *size) {
     return PLUMB_OK;
 }
 
-/* --- writing ------------------------------------------------------------------------------------------------------ */
+/* --- writing ---------------------------------------------------------------------------------- */
 /* A dataset with its groups; `creation` says how it is laid out. Negative on failure. */
 static hid_t make_dataset(plumb_hdf5 *f, const char *path, plumb_hdf5_type stored, hid_t space, hid_t creation) {
     hid_t links = H5Pcreate(H5P_LINK_CREATE), dataset = H5I_INVALID_HID;
@@ -167,7 +172,8 @@ static bool set_layout(hid_t creation, const hsize_t *shape, int n_dims) {
            H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER) >= 0;
 }
 
-plumb_status plumb_hdf5_write(plumb_hdf5 *f, const char *path, plumb_hdf5_type stored, const void *data, plumb_hdf5_type type, int64_t rows, int64_t columns) {
+plumb_status plumb_hdf5_write(plumb_hdf5 *f, const char *path, plumb_hdf5_type stored, const void *data, plumb_hdf5_type type, int64_t rows,
+                              int64_t columns) {
     PLUMB_CHECK(rows >= 0 && columns >= 0);
     hsize_t shape[2] = {(hsize_t)rows, (hsize_t)columns};
     int n_dims = columns ? 2 : 1;
@@ -199,14 +205,16 @@ static bool map_part(hid_t creation, const char *path, hid_t space, const plumb_
     bool mapped = there >= 0;
     for (int64_t c = 0; mapped && c < (wide ? source->columns : 1); c++) { /* a column at a time: they may lie in another order there */
         hsize_t to[2] = {first, wide ? (hsize_t)source->column_of[c] : 0}, from[2] = {0, (hsize_t)c}, count[2] = {(hsize_t)source->rows, 1};
-        mapped = H5Sselect_hyperslab(space, H5S_SELECT_SET, to, NULL, count, NULL) >= 0 && H5Sselect_hyperslab(there, H5S_SELECT_SET, from, NULL, count, NULL) >= 0 &&
+        mapped = H5Sselect_hyperslab(space, H5S_SELECT_SET, to, NULL, count, NULL) >= 0 &&
+                 H5Sselect_hyperslab(there, H5S_SELECT_SET, from, NULL, count, NULL) >= 0 &&
                  H5Pset_virtual(creation, space, source->file, path, there) >= 0;
     }
     if (there >= 0) H5Sclose(there);
     return mapped;
 }
 
-plumb_status plumb_hdf5_write_virtual(plumb_hdf5 *f, const char *path, plumb_hdf5_type stored, int64_t columns, const plumb_hdf5_source *sources, int64_t n_sources) {
+plumb_status plumb_hdf5_write_virtual(plumb_hdf5 *f, const char *path, plumb_hdf5_type stored, int64_t columns,
+                                      const plumb_hdf5_source *sources, int64_t n_sources) {
     hsize_t shape[2] = {0, (hsize_t)columns}, first = 0;
     for (int64_t i = 0; i < n_sources; i++) shape[0] += (hsize_t)sources[i].rows;
     if (shape[0] == 0) return plumb_hdf5_write(f, path, stored, NULL, stored, 0, columns);
@@ -227,7 +235,8 @@ plumb_status plumb_hdf5_write_virtual(plumb_hdf5 *f, const char *path, plumb_hdf
 static plumb_status set_attribute(plumb_hdf5 *f, const char *name, hid_t stored, hid_t type, hid_t space, const void *value) {
     hid_t attribute = stored < 0 || space < 0 ? H5I_INVALID_HID : H5Acreate2(f->file, name, stored, space, H5P_DEFAULT, H5P_DEFAULT);
     plumb_status status = PLUMB_OK;
-    if (attribute < 0 || H5Awrite(attribute, type, value) < 0) status = fail(PLUMB_E_MEMORY, f, "attribute", name, "cannot write in memory");
+    if (attribute < 0 || H5Awrite(attribute, type, value) < 0)
+        status = fail(PLUMB_E_MEMORY, f, "attribute", name, "cannot write in memory");
     if (attribute >= 0) H5Aclose(attribute);
     if (space >= 0) H5Sclose(space);
     return status;
@@ -253,7 +262,7 @@ plumb_status plumb_hdf5_set_texts(plumb_hdf5 *f, const char *attribute, const ch
     return status;
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 /* Opens a dataset and its space of n_dims dimensions. On failure both are negative. */
 static plumb_status open_dataset(plumb_hdf5 *f, const char *path, int n_dims, hid_t *dataset, hid_t *space, hsize_t shape[2]) {
     *space = H5I_INVALID_HID;
@@ -261,9 +270,12 @@ static plumb_status open_dataset(plumb_hdf5 *f, const char *path, int n_dims, hi
     if (*dataset < 0) return fail(PLUMB_E_FORMAT, f, "dataset", path, "cannot open");
     *space = H5Dget_space(*dataset);
     int found = *space < 0 ? -1 : H5Sget_simple_extent_ndims(*space);
-    if (found == n_dims && H5Sget_simple_extent_dims(*space, shape, NULL) == n_dims && shape[0] <= INT64_MAX && shape[n_dims - 1] <= INT64_MAX) return PLUMB_OK;
-    plumb_status status = found < 0 || found == n_dims ? fail(PLUMB_E_FORMAT, f, "dataset", path, "cannot read its shape")
-                                                       : plumb_error(PLUMB_E_FORMAT, "%s: dataset \"%s\": %d dimensions, expected %d", f->name, path, found, n_dims);
+    if (found == n_dims && H5Sget_simple_extent_dims(*space, shape, NULL) == n_dims && shape[0] <= INT64_MAX &&
+        shape[n_dims - 1] <= INT64_MAX)
+        return PLUMB_OK;
+    plumb_status status = found < 0 || found == n_dims
+                              ? fail(PLUMB_E_FORMAT, f, "dataset", path, "cannot read its shape")
+                              : plumb_error(PLUMB_E_FORMAT, "%s: dataset \"%s\": %d dimensions, expected %d", f->name, path, found, n_dims);
     if (*space >= 0) H5Sclose(*space);
     H5Dclose(*dataset);
     *space = *dataset = H5I_INVALID_HID;
@@ -291,15 +303,18 @@ static bool type_fits(hid_t dataset, plumb_hdf5_type wanted) {
     return fits;
 }
 
-plumb_status plumb_hdf5_read(plumb_hdf5 *f, const char *path, void *data, plumb_hdf5_type type, int64_t first, int64_t rows, int64_t columns) {
+plumb_status plumb_hdf5_read(plumb_hdf5 *f, const char *path, void *data, plumb_hdf5_type type, int64_t first, int64_t rows,
+                             int64_t columns) {
     hid_t dataset, space, here = H5I_INVALID_HID;
     hsize_t shape[2] = {0}, start[2] = {(hsize_t)first, 0}, count[2] = {(hsize_t)rows, (hsize_t)columns};
     int n_dims = columns ? 2 : 1;
     PLUMB_TRY(open_dataset(f, path, n_dims, &dataset, &space, shape));
     plumb_status status = PLUMB_OK;
-    if (first < 0 || rows < 0 || rows > (int64_t)shape[0] || first > (int64_t)shape[0] - rows || (columns && (int64_t)shape[1] != columns)) {
-        status = plumb_error(PLUMB_E_FORMAT, "%s: dataset \"%s\": has %lld rows of %lld, expected rows %lld to %lld of %lld", f->name, path, (long long)shape[0],
-                             (long long)(columns ? shape[1] : 1), (long long)first, (long long)(first + rows), (long long)(columns ? columns : 1));
+    if (first < 0 || rows < 0 || rows > (int64_t)shape[0] || first > (int64_t)shape[0] - rows ||
+        (columns && (int64_t)shape[1] != columns)) {
+        status = plumb_error(PLUMB_E_FORMAT, "%s: dataset \"%s\": has %lld rows of %lld, expected rows %lld to %lld of %lld", f->name, path,
+                             (long long)shape[0], (long long)(columns ? shape[1] : 1), (long long)first, (long long)(first + rows),
+                             (long long)(columns ? columns : 1));
     } else if (!type_fits(dataset, type)) {
         status = plumb_error(PLUMB_E_FORMAT, "%s: dataset \"%s\": expected %s of at most %zu bytes", f->name, path,
                              type == PLUMB_HDF5_F32 || type == PLUMB_HDF5_F64 ? "reals" : "integers", plumb_hdf5_size(type));
@@ -322,7 +337,8 @@ bool plumb_hdf5_has(plumb_hdf5 *f, const char *attribute) {
 plumb_status plumb_hdf5_get_integer(plumb_hdf5 *f, const char *attribute, int64_t *value) {
     hid_t a = H5Aopen(f->file, attribute, H5P_DEFAULT), type = a < 0 ? a : H5Aget_type(a), space = a < 0 ? a : H5Aget_space(a);
     plumb_status status = PLUMB_OK;
-    if (type < 0 || space < 0 || H5Tget_class(type) != H5T_INTEGER || H5Sget_simple_extent_npoints(space) != 1 || H5Aread(a, H5T_NATIVE_INT64, value) < 0)
+    if (type < 0 || space < 0 || H5Tget_class(type) != H5T_INTEGER || H5Sget_simple_extent_npoints(space) != 1 ||
+        H5Aread(a, H5T_NATIVE_INT64, value) < 0)
         status = fail(PLUMB_E_FORMAT, f, "attribute", attribute, "expected an integer");
     if (space >= 0) H5Sclose(space);
     if (type >= 0) H5Tclose(type);
@@ -336,8 +352,8 @@ plumb_status plumb_hdf5_get_texts(plumb_hdf5 *f, const char *attribute, char *te
     plumb_status status = PLUMB_OK;
     hssize_t n = space < 0 ? -1 : H5Sget_simple_extent_npoints(space);
     *count = 0;
-    if (type < 0 || wanted < 0 || n < 0 || n > limit || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0 || H5Tget_size(type) > width ||
-        H5Aread(a, wanted, texts) < 0)
+    if (type < 0 || wanted < 0 || n < 0 || n > limit || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0 ||
+        H5Tget_size(type) > width || H5Aread(a, wanted, texts) < 0)
         status = fail(PLUMB_E_FORMAT, f, "attribute", attribute, "expected texts of a fixed length");
     else
         *count = (int64_t)n;

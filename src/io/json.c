@@ -49,7 +49,8 @@ static plumb_status report(const json_error_t *e, const char *name, int first_li
     for (char *p = text; *p; p++)
         if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = ' ';
     int line = e->line < 1 ? first_line : first_line + e->line - 1, column = e->column < 1 ? 1 : e->column;
-    if (json_error_code(e) == json_error_null_character) return plumb_error(PLUMB_E_FORMAT, "%s:%d:%d: found a NUL character (\\u0000) in a text; expected none", name, line, column);
+    if (json_error_code(e) == json_error_null_character)
+        return plumb_error(PLUMB_E_FORMAT, "%s:%d:%d: found a NUL character (\\u0000) in a text; expected none", name, line, column);
     const char *what = json_error_code(e) == json_error_invalid_utf8 ? "not valid UTF-8" : "not valid JSON";
     return plumb_error(PLUMB_E_FORMAT, "%s:%d:%d: %s: %s", name, line, column, what, text);
 }

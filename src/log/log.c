@@ -54,7 +54,7 @@ plumb_status plumb_log_open(plumb_log **out, const char *dir, int64_t total_step
     return PLUMB_OK;
 }
 
-/* --- metrics.jsonl ------------------------------------------------------------------------------------------------ */
+/* --- metrics.jsonl ---------------------------------------------------------------------------- */
 static plumb_status append_name(plumb_str *out, const char *name) {
     PLUMB_TRY(plumb_str_append(out, ", \"", 3));
     for (; *name; name++) {
@@ -115,7 +115,7 @@ void plumb_log_progress(plumb_log *l, const char *what, int64_t done, int64_t of
     if (l) plumb_progress_inside(&l->progress, what, done, of, tokens_per_second);
 }
 
-/* --- messages ----------------------------------------------------------------------------------------------------- */
+/* --- messages --------------------------------------------------------------------------------- */
 void plumb_log_line(plumb_log *l, const char *format, ...) {
     if (!l) return;
     char *text = NULL;

@@ -36,7 +36,7 @@ static void write_all(const plumb_str *text) {
     fflush(stderr);
 }
 
-/* --- what the line says ------------------------------------------------------------------------------------------- */
+/* --- what the line says ----------------------------------------------------------------------- */
 void plumb_progress_duration(char *out, size_t room, double seconds) {
     long long s = seconds < 3.6e8 ? (long long)(seconds + 0.5) : 359999999; /* under 100,000 hours */
     if (s >= 3600)
@@ -128,7 +128,7 @@ static void format_metrics(plumb_str *out, int64_t step, const plumb_metric *met
     if (status != PLUMB_OK) out->length = 0; /* out of memory: say nothing rather than half a line */
 }
 
-/* --- the screen --------------------------------------------------------------------------------------------------- */
+/* --- the screen ------------------------------------------------------------------------------- */
 void plumb_progress_start(plumb_progress *p, int64_t total, int64_t first_step) {
     *p = (plumb_progress){
         .bar = wants_bar(), .total = total, .last_step = first_step, .last_time = plumb_clock(), .drawn_at = -1};

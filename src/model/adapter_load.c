@@ -81,7 +81,8 @@ static plumb_status read_score(plumb_adapter *a, const char *name, const plumb_s
     const plumb_file_tensor *t = plumb_safetensors_find(file, name);
     if (!t) return PLUMB_OK;
     if (t->n_dims == 2 && t->shape[0] != 1)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: tensor %s has %lld labels; supported: a head of one", file->path, t->name, (long long)t->shape[0]);
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: tensor %s has %lld labels; supported: a head of one", file->path, t->name,
+                           (long long)t->shape[0]);
     a->n_score = p->items[plumb_params_find(p, PLUMB_ROLE_EMBED, -1, false)].cols;
     PLUMB_TRY(read_tensor(&a->score, t, 1, a->n_score, file->path));
     (*used)++;
@@ -175,7 +176,8 @@ static plumb_status check_bias(const plumb_safetensors *file, int64_t *used) {
     if (!t) return PLUMB_OK;
     if (t->n_dims == 1 && t->shape[0] == 1) PLUMB_TRY(plumb_tensor_to_float(t, 0, 1, &bias));
     if (t->n_dims != 1 || t->shape[0] != 1 || bias != 0)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: tensor %s has the value %g; supported: a head without a bias, or one of 0", file->path, t->name, (double)bias);
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: tensor %s has the value %g; supported: a head without a bias, or one of 0", file->path,
+                           t->name, (double)bias);
     (*used)++;
     return PLUMB_OK;
 }
@@ -187,7 +189,8 @@ static plumb_status load_head(plumb_adapter *a, const char *dir, const plumb_par
     plumb_status status = read_score(a, PLUMB_HEAD_KEY, &file, p, &used);
     if (status == PLUMB_OK) status = check_bias(&file, &used);
     if (status == PLUMB_OK && (!a->score || used != file.count))
-        status = plumb_error(PLUMB_E_FORMAT, "%s: expected the tensor " PLUMB_HEAD_KEY ", with or without " PLUMB_HEAD_BIAS ", and no other", file.path);
+        status = plumb_error(PLUMB_E_FORMAT,
+                             "%s: expected the tensor " PLUMB_HEAD_KEY ", with or without " PLUMB_HEAD_BIAS ", and no other", file.path);
     plumb_safetensors_close(&file);
     return status;
 }

@@ -17,7 +17,8 @@ _Static_assert((int)PLUMB_VIEW_COUNT <= (int)PLUMB_MAX_ADAPTERS, "a view's adapt
 
 static plumb_status plan_slot(plumb_model *m, plumb_view view, const plumb_lora_config *c, bool trains) {
     adapter_slot *slot = &m->adapters[view];
-    *slot = (adapter_slot){.present = true, .trains = trains, .r = c->r, .alpha = c->alpha, .dropout = c->dropout, .scale = plumb_lora_scale(c), .rslora = c->rslora};
+    *slot = (adapter_slot){.present = true, .trains = trains, .r = c->r, .alpha = c->alpha, .dropout = c->dropout,
+                           .scale = plumb_lora_scale(c), .rslora = c->rslora};
     PLUMB_TRY(plumb_alloc(&slot->chosen, (size_t)m->params.count, sizeof *slot->chosen, "the choice of modules"));
     return plumb_lora_match(c, &m->params, slot->chosen);
 }
@@ -38,7 +39,8 @@ plumb_status plumb_model_plan_adapters(plumb_model *m, const plumb_model_options
     if (policy && !policy->r) policy = NULL; /* a head alone, here and below */
     if (policy) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_POLICY, policy, !o->freeze_adapter));
     if (policy && o->reference && !starts_at_zero(m, o->adapter)) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_REFERENCE, policy, false));
-    if (o->reward && !o->reward->score) return plumb_error(PLUMB_E_CONFIG, "the reward model's adapter has no score head; `plumb reward` makes one");
+    if (o->reward && !o->reward->score)
+        return plumb_error(PLUMB_E_CONFIG, "the reward model's adapter has no score head; `plumb reward` makes one");
     if (o->reward && o->reward->config.r) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_REWARD, &o->reward->config, false));
     m->judges = o->reward || o->reward_base;
     if (critic) PLUMB_TRY(plan_slot(m, PLUMB_VIEW_VALUE, critic, true));
@@ -56,8 +58,10 @@ static plumb_tensor place_of(plumb_buffer *b, const plumb_trainable *t) { return
 /* A as torch's kaiming_uniform_(a = sqrt 5): U(-1/sqrt(k), 1/sqrt(k)); B zero. */
 static void initial_a(float *a, int64_t r, int64_t k, uint64_t seed, plumb_view view, int param) {
     double bound = 1.0 / sqrt((double)k);
-    for (int64_t i = 0; i < r * k; i++)
-        a[i] = (float)(bound * (2.0 * plumb_rng_uniform(&(plumb_rng_key){seed, 0, (uint32_t)param, (uint32_t)view, (uint32_t)i, PLUMB_SITE_LORA_INIT}) - 1.0));
+    for (int64_t i = 0; i < r * k; i++) {
+        plumb_rng_key key = {seed, 0, (uint32_t)param, (uint32_t)view, (uint32_t)i, PLUMB_SITE_LORA_INIT};
+        a[i] = (float)(bound * (2.0 * plumb_rng_uniform(&key) - 1.0));
+    }
 }
 
 /* Packed copies of one adapter's matrices, written from host values; gradients and flat values where it trains. */
@@ -97,23 +101,29 @@ static plumb_status attach_one(plumb_model *m, plumb_view view, const plumb_adap
     return status;
 }
 
-/* --- heads ------------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- heads ------------------------------------------------------------------------------------ */
 static void random_head(float *w, int64_t n, uint64_t seed, plumb_view view) {
-    for (int64_t i = 0; i < n; i++) w[i] = (float)(plumb_rng_normal(&(plumb_rng_key){seed, 1, (uint32_t)i, (uint32_t)view, 0, PLUMB_SITE_LORA_INIT}) / sqrt((double)n + 1.0));
+    for (int64_t i = 0; i < n; i++) {
+        plumb_rng_key key = {seed, 1, (uint32_t)i, (uint32_t)view, 0, PLUMB_SITE_LORA_INIT};
+        w[i] = (float)(plumb_rng_normal(&key) / sqrt((double)n + 1.0));
+    }
 }
 /* The adapter's head, or the model's own, or one that starts here. */
-static plumb_status head_values(const plumb_adapter *from, const plumb_source *own, plumb_head_start start, uint64_t seed, plumb_view view, int64_t n, float *w) {
+static plumb_status head_values(const plumb_adapter *from, const plumb_source *own, plumb_head_start start, uint64_t seed, plumb_view view,
+                                int64_t n, float *w) {
     if (from && from->score) memcpy(w, from->score, (size_t)n * sizeof *w);
     else if (own && plumb_source_has_score(own)) return plumb_source_score(own, w);
     else if (start == PLUMB_HEAD_RANDOM) random_head(w, n, seed, view);
     return PLUMB_OK;
 }
-static plumb_status attach_head(plumb_model *m, plumb_view view, const plumb_adapter *from, const plumb_source *own, plumb_head_start start, uint64_t seed) {
+static plumb_status attach_head(plumb_model *m, plumb_view view, const plumb_adapter *from, const plumb_source *own, plumb_head_start start,
+                                uint64_t seed) {
     int64_t n = m->arch.hidden;
     scalar_head *head = &m->heads[view];
     const plumb_trainable *trained = NULL;
     if (from && from->score && from->n_score != n)
-        return plumb_error(PLUMB_E_FORMAT, "the adapter's score head has %lld values, the model %lld hidden values", (long long)from->n_score, (long long)n);
+        return plumb_error(PLUMB_E_FORMAT, "the adapter's score head has %lld values, the model %lld hidden values",
+                           (long long)from->n_score, (long long)n);
     for (int i = 0; i < m->n_trainables; i++)
         if (m->trainables[i].part == PLUMB_PART_SCORE && m->trainables[i].view == (int32_t)view) trained = &m->trainables[i];
     if (!trained && !m->frozen_heads) PLUMB_TRY(m->be->ops->buffer_create(m->be, PLUMB_VIEW_COUNT * n, "scalar heads", &m->frozen_heads));
@@ -126,7 +136,9 @@ static plumb_status attach_head(plumb_model *m, plumb_view view, const plumb_ada
     free(w);
     return status;
 }
-bool plumb_model_plans_head(const plumb_model *m, const plumb_model_options *o) { return m->arch.classifier || o->head != PLUMB_HEAD_NONE || (o->adapter && o->adapter->score); }
+bool plumb_model_plans_head(const plumb_model *m, const plumb_model_options *o) {
+    return m->arch.classifier || o->head != PLUMB_HEAD_NONE || (o->adapter && o->adapter->score);
+}
 bool plumb_model_has_head(const plumb_model *m, plumb_view view) { return m->heads[view].weight.buffer != NULL; }
 
 plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_source *s, const plumb_model_options *o) {
@@ -134,7 +146,8 @@ plumb_status plumb_model_attach_adapters(plumb_model *m, const plumb_source *s, 
     for (int view = 0; view < PLUMB_VIEW_COUNT; view++)
         for (int i = 0; m->adapters[view].present && i < m->params.count; i++)
             if (m->adapters[view].chosen[i]) PLUMB_TRY(attach_one(m, (plumb_view)view, from[view], o, i));
-    if (plumb_model_plans_head(m, o)) PLUMB_TRY(attach_head(m, PLUMB_VIEW_POLICY, o->head_from ? o->head_from : o->adapter, s, o->head, o->seed));
+    if (plumb_model_plans_head(m, o))
+        PLUMB_TRY(attach_head(m, PLUMB_VIEW_POLICY, o->head_from ? o->head_from : o->adapter, s, o->head, o->seed));
     if (m->judges) PLUMB_TRY(attach_head(m, PLUMB_VIEW_REWARD, o->reward, s, PLUMB_HEAD_NONE, o->seed));
     if (m->adapters[PLUMB_VIEW_VALUE].present) PLUMB_TRY(attach_head(m, PLUMB_VIEW_VALUE, o->value, NULL, PLUMB_HEAD_ZERO, o->seed));
     plumb_model_refresh(m);
@@ -146,9 +159,11 @@ void plumb_model_refresh_lora(plumb_model *m, const plumb_trainable *t) {
     PLUMB_RUN(m->be, weight_from, t->part == PLUMB_PART_LORA_A ? l->a : l->b, place_of(m->flat_values, t));
 }
 
-int32_t plumb_model_adapter_of(const plumb_model *m, plumb_view view) { return m->adapters[view].present ? (int32_t)view : PLUMB_NO_ADAPTER; }
+int32_t plumb_model_adapter_of(const plumb_model *m, plumb_view view) {
+    return m->adapters[view].present ? (int32_t)view : PLUMB_NO_ADAPTER;
+}
 
-/* --- present values ----------------------------------------------------------------------------------------------------------------------------------- */
+/* --- present values --------------------------------------------------------------------------- */
 static plumb_status read_trained(plumb_model *m, const plumb_trainable *t, float **out) {
     PLUMB_TRY(plumb_alloc(out, (size_t)(t->rows * t->cols), sizeof **out, "an adapter"));
     plumb_model_values_read(m, t->offset, t->rows * t->cols, *out);
@@ -156,7 +171,8 @@ static plumb_status read_trained(plumb_model *m, const plumb_trainable *t, float
 }
 plumb_status plumb_model_adapter(plumb_model *m, plumb_view view, plumb_adapter *out) {
     const adapter_slot *slot = &m->adapters[view];
-    *out = (plumb_adapter){.config = {.r = slot->r, .alpha = slot->alpha, .dropout = slot->dropout, .rslora = slot->rslora}, .n_params = m->params.count};
+    *out = (plumb_adapter){.config = {.r = slot->r, .alpha = slot->alpha, .dropout = slot->dropout, .rslora = slot->rslora},
+                           .n_params = m->params.count};
     plumb_status status = plumb_alloc(&out->a, (size_t)m->params.count, sizeof *out->a, "an adapter");
     if (status == PLUMB_OK) status = plumb_alloc(&out->b, (size_t)m->params.count, sizeof *out->b, "an adapter");
     for (int i = 0; i < m->n_trainables && status == PLUMB_OK; i++) {

@@ -83,7 +83,7 @@ static int shown(plumb_gguf_string s) {
     return (int)(s.length < 100 ? s.length : 100);
 }
 
-/* --- what is refused ---------------------------------------------------------------------------------------------- */
+/* --- what is refused -------------------------------------------------------------------------- */
 
 static plumb_status find_family(const plumb_gguf *g, const plumb_family **family) {
     plumb_str names = {0};
@@ -152,7 +152,7 @@ static plumb_status check_refused(const gguf_keys *k) {
     return PLUMB_OK;
 }
 
-/* --- rotary positions --------------------------------------------------------------------------------------------- */
+/* --- rotary positions ------------------------------------------------------------------------- */
 
 enum { MAX_FREQUENCIES = 512 };
 
@@ -236,7 +236,7 @@ static plumb_status read_rope(const gguf_keys *k, plumb_arch *a) {
     return PLUMB_OK;
 }
 
-/* --- the whole ---------------------------------------------------------------------------------------------------- */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 static plumb_status read_sizes(const gguf_keys *k, plumb_arch *a) {
     PLUMB_TRY(read_size(k, "embedding_length", &a->hidden));

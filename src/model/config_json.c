@@ -94,7 +94,7 @@ static plumb_status read_eos(const config_file *f, plumb_arch *a) {
     return PLUMB_OK;
 }
 
-/* --- what is refused ---------------------------------------------------------------------------------------------- */
+/* --- what is refused -------------------------------------------------------------------------- */
 
 static plumb_status check_model_type(const config_file *f, plumb_arch *a) {
     plumb_str names = {0};
@@ -160,7 +160,7 @@ static plumb_status check_refused(const config_file *f) {
     return check_layer_types(f);
 }
 
-/* --- a scalar head ------------------------------------------------------------------------------------------------ */
+/* --- a scalar head ---------------------------------------------------------------------------- */
 
 /* transformers writes the number of labels as the length of id2label, and nothing where it is two. */
 static plumb_status check_labels(const config_file *f, const plumb_family *family) {
@@ -189,7 +189,7 @@ static plumb_status read_architecture(const config_file *f, plumb_arch *a) {
     return a->classifier ? check_labels(f, family) : PLUMB_OK;
 }
 
-/* --- rotary positions --------------------------------------------------------------------------------------------- */
+/* --- rotary positions ------------------------------------------------------------------------- */
 
 static plumb_status rope_kind(const config_file *f, const json_t *rope, const char *where, plumb_rope_kind *kind) {
     static const struct {
@@ -244,7 +244,7 @@ static plumb_status read_rope(const config_file *f, plumb_arch *a) {
                     &a->rope_original); /* the top level wins, as in transformers */
 }
 
-/* --- the files ---------------------------------------------------------------------------------------------------- */
+/* --- the files -------------------------------------------------------------------------------- */
 
 static plumb_status read_config(const config_file *f, plumb_arch *a) {
     if (!json_is_object(f->root))

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- merging ------------------------------------------------------------------------------------------------------ */
+/* --- merging ---------------------------------------------------------------------------------- */
 
 static float round_to_odd(double x) {
     union {
@@ -55,7 +55,7 @@ plumb_status plumb_adapter_merge(const plumb_adapter *a, const plumb_params *p, 
     return PLUMB_OK;
 }
 
-/* --- configuration ------------------------------------------------------------------------------------------------ */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 static json_t *token_json(int32_t id) {
     return id < 0 ? json_null() : json_integer(id);
@@ -94,18 +94,17 @@ static const char *dtype_name(plumb_file_type type) {
 
 static json_t *config_json(const plumb_arch *a, plumb_file_type type) {
     const plumb_family *family = plumb_family_by_name(a->family);
-    json_t *root = json_pack("{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:b, s:b, s:f, s:b, s:o, s:o, "
-                     "s:o, s:o, s:o, s:s, s:b}",
-                     "architectures", a->classifier ? family->classifier : family->architecture, "model_type", family->model_type, "vocab_size",
-                     (json_int_t)a->vocab, "hidden_size", (json_int_t)a->hidden, "intermediate_size",
-                     (json_int_t)a->intermediate, "num_hidden_layers", (json_int_t)a->layers, "num_attention_heads",
-                     (json_int_t)a->heads, "num_key_value_heads", (json_int_t)a->kv_heads, "head_dim",
-                     (json_int_t)a->head_dim, "max_position_embeddings", (json_int_t)a->max_positions, "hidden_act",
-                     "silu", "rms_norm_eps", number_json(a->norm_eps), "attention_bias", (int)a->attention_bias,
-                     "mlp_bias", (int)a->mlp_bias, "attention_dropout", 0.0, "tie_word_embeddings", (int)a->tied,
-                     "rope_theta", number_json(a->rope_theta), "rope_scaling", rope_json(a), "bos_token_id",
-                     token_json(a->bos), "eos_token_id", eos_json(a), "pad_token_id", token_json(a->pad), "torch_dtype",
-                     dtype_name(type), "use_cache", 1);
+    json_t *root =
+        json_pack("{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:b, s:b, s:f, s:b, s:o, s:o, "
+                  "s:o, s:o, s:o, s:s, s:b}",
+                  "architectures", a->classifier ? family->classifier : family->architecture, "model_type", family->model_type,
+                  "vocab_size", (json_int_t)a->vocab, "hidden_size", (json_int_t)a->hidden, "intermediate_size",
+                  (json_int_t)a->intermediate, "num_hidden_layers", (json_int_t)a->layers, "num_attention_heads", (json_int_t)a->heads,
+                  "num_key_value_heads", (json_int_t)a->kv_heads, "head_dim", (json_int_t)a->head_dim, "max_position_embeddings",
+                  (json_int_t)a->max_positions, "hidden_act", "silu", "rms_norm_eps", number_json(a->norm_eps), "attention_bias",
+                  (int)a->attention_bias, "mlp_bias", (int)a->mlp_bias, "attention_dropout", 0.0, "tie_word_embeddings", (int)a->tied,
+                  "rope_theta", number_json(a->rope_theta), "rope_scaling", rope_json(a), "bos_token_id", token_json(a->bos),
+                  "eos_token_id", eos_json(a), "pad_token_id", token_json(a->pad), "torch_dtype", dtype_name(type), "use_cache", 1);
     if (root && a->classifier) /* one label, as transformers says it: readers take two where nothing is said */
         json_object_update_new(root, json_pack("{s:{s:s}, s:{s:i}}", "id2label", "0", "LABEL_0", "label2id", "LABEL_0", 0));
     return root;
@@ -130,7 +129,7 @@ static plumb_status write_json(const char *dir, const char *name, json_t *root) 
     return status;
 }
 
-/* --- weights ------------------------------------------------------------------------------------------------------ */
+/* --- weights ---------------------------------------------------------------------------------- */
 
 typedef struct shard {
     const char *dir;

@@ -95,7 +95,7 @@ static plumb_status nothing_matches(const char *target, const plumb_params *p) {
                        candidates[best]);
 }
 
-/* --- regular expressions ------------------------------------------------------------------------------------------ */
+/* --- regular expressions ---------------------------------------------------------------------- */
 
 static plumb_status unsupported_pattern(const char *pattern, const char *what) {
     return plumb_error(PLUMB_E_UNSUPPORTED,

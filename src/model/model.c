@@ -1,7 +1,7 @@
 /* Building a model: weights from a source into memory that the node's ranks share, vectors, rope table, trainable arrays.
  *
- * Each rank of a node converts its share of row blocks, so that loading takes the node's cores and not one rank's; the frozen base then exists once per
- * node. What trains in full is private to a rank, beside the base copy only where a reference needs that. */
+ * Each rank of a node converts its share of row blocks, so that loading takes the node's cores and not one rank's; the frozen base then
+ * exists once per node. What trains in full is private to a rank, beside the base copy only where a reference needs that. */
 #include "model_internal.h"
 #include <math.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@ static bool is_matrix(const plumb_param *p) {
 }
 static size_t aligned(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
-/* --- weights ------------------------------------------------------------------------------------------------------------------------- */
+/* --- weights ---------------------------------------------------------------------------------- */
 /* A copy that a reference needs of what trains has to be exactly where training began. */
 static plumb_storage storage_of(const plumb_model_options *o, bool trains) { return trains ? PLUMB_STORE_NATIVE : o->frozen; }
 static plumb_status create_weights(plumb_model *m, const plumb_model_options *o, const bool *full) {
@@ -22,7 +22,8 @@ static plumb_status create_weights(plumb_model *m, const plumb_model_options *o,
     size_t total = 0, at = 0;
     for (int i = 0; i < m->params.count; i++) {
         const plumb_param *p = &m->params.items[i];
-        if (is_matrix(p) && (!full[i] || m->wants_reference)) total += aligned(be->ops->weight_bytes(be, p->rows, p->cols, storage_of(o, full[i])));
+        if (is_matrix(p) && (!full[i] || m->wants_reference))
+            total += aligned(be->ops->weight_bytes(be, p->rows, p->cols, storage_of(o, full[i])));
     }
     char *memory = NULL;
     if (total && !be->guard) { /* in guard mode every byte belongs to the back end */
@@ -34,7 +35,8 @@ static plumb_status create_weights(plumb_model *m, const plumb_model_options *o,
         const plumb_param *p = &m->params.items[i];
         if (!is_matrix(p)) continue;
         if (!full[i] || m->wants_reference) {
-            PLUMB_TRY(be->ops->weight_create(be, p->rows, p->cols, storage_of(o, full[i]), memory ? memory + at : NULL, &m->values[i].base));
+            PLUMB_TRY(
+                be->ops->weight_create(be, p->rows, p->cols, storage_of(o, full[i]), memory ? memory + at : NULL, &m->values[i].base));
             at += aligned(be->ops->weight_bytes(be, p->rows, p->cols, storage_of(o, full[i])));
         }
         if (full[i]) PLUMB_TRY(be->ops->weight_create(be, p->rows, p->cols, PLUMB_STORE_NATIVE, NULL, &m->values[i].trained));
@@ -120,8 +122,9 @@ static plumb_status load_vectors(plumb_model *m, const plumb_source *s) {
     return status;
 }
 
-/* --- layers --------------------------------------------------------------------------------------------------------------------------- */
-static const plumb_role linear_roles[LINEARS] = {PLUMB_ROLE_Q, PLUMB_ROLE_K, PLUMB_ROLE_V, PLUMB_ROLE_O, PLUMB_ROLE_GATE, PLUMB_ROLE_UP, PLUMB_ROLE_DOWN};
+/* --- layers ----------------------------------------------------------------------------------- */
+static const plumb_role linear_roles[LINEARS] = {PLUMB_ROLE_Q,    PLUMB_ROLE_K,  PLUMB_ROLE_V,   PLUMB_ROLE_O,
+                                                 PLUMB_ROLE_GATE, PLUMB_ROLE_UP, PLUMB_ROLE_DOWN};
 
 /* A view's linears: its weights and biases; gradients in the policy's view only. LoRA is attached by adapters.c. */
 static plumb_status build_linears(plumb_model *m, plumb_view view) {
@@ -129,7 +132,8 @@ static plumb_status build_linears(plumb_model *m, plumb_view view) {
     PLUMB_TRY(plumb_alloc(&m->linears[side], (size_t)(m->arch.layers * LINEARS), sizeof **m->linears, "the layers"));
     for (int32_t layer = 0; layer < m->arch.layers; layer++)
         for (int which = 0; which < LINEARS; which++) {
-            int w = plumb_params_find(&m->params, linear_roles[which], layer, false), b = plumb_params_find(&m->params, linear_roles[which], layer, true);
+            int w = plumb_params_find(&m->params, linear_roles[which], layer, false),
+                b = plumb_params_find(&m->params, linear_roles[which], layer, true);
             plumb_linear *l = &m->linears[side][plumb_linear_index(layer, which)];
             *l = (plumb_linear){.n = m->params.items[w].rows, .k = m->params.items[w].cols, .site = (uint32_t)(1 + w) << 16};
             l->w = (plumb_weight *)plumb_value_weight(&m->values[w], view);

@@ -22,10 +22,12 @@ typedef struct workspace {
     int n_buffers;
     plumb_tensor *inputs;      /* [layers + 1] residual stream before each layer, and after the last */
     plumb_buffer *pool;        /* what layers keep from forward to backward */
-    int64_t pool_floats, kept; /* the first `kept` layers of this pass have memory of their own; the others share one and are computed again */
+    /* the first `kept` layers of this pass have memory of their own; the others share one and are computed again */
+    int64_t pool_floats, kept;
     int64_t pool_rows;         /* of this pass: the layout of the pool */
     plumb_tensor normed, branch, hidden, gradient, dbranch, dq, dk, dv, rows, rows_normed, rows_rstd, u, e, dlogp, stats, scores;
-    plumb_tensor listed_input, listed_o, listed_do, listed_scale[PLUMB_MAX_ADAPTERS]; /* of the last layer, on the listed rows: see transformer.c */
+    /* of the last layer, on the listed rows: see transformer.c */
+    plumb_tensor listed_input, listed_o, listed_do, listed_scale[PLUMB_MAX_ADAPTERS];
     plumb_kv *kv;
     int64_t kv_slots;
 } workspace;

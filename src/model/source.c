@@ -37,7 +37,7 @@ static const plumb_file_tensor *find_tensor(const plumb_source *s, const char *n
     return s->is_gguf ? plumb_gguf_tensor(&s->gguf, name) : plumb_safetensors_find(&s->safetensors, name);
 }
 
-/* --- opening ------------------------------------------------------------------------------------------------------ */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 enum { SHAPE_SIZE = 96 };
 static const char *shape_text(char found[SHAPE_SIZE], const plumb_file_tensor *t) {
@@ -250,7 +250,7 @@ plumb_file_type plumb_source_type(const plumb_source *s) {
     return type == PLUMB_FT_BF16 || type == PLUMB_FT_F16 ? type : PLUMB_FT_F32;
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 /* Sixteen running maxima of the bits without sign: integer operations that vectorise, and exact: NaN and infinity are
  * the largest. */
@@ -325,7 +325,7 @@ plumb_status plumb_source_read(const plumb_source *s, int param, int64_t first, 
     return PLUMB_OK;
 }
 
-/* --- a scalar head ------------------------------------------------------------------------------------------------ */
+/* --- a scalar head ---------------------------------------------------------------------------- */
 
 bool plumb_source_has_score(const plumb_source *s) {
     return s->score != NULL;
@@ -346,7 +346,7 @@ void plumb_source_as_classifier(plumb_source *s) {
     if (s->params.items[s->params.count - 1].role == PLUMB_ROLE_HEAD) s->params.count--; /* it is the last */
 }
 
-/* --- identity ----------------------------------------------------------------------------------------------------- */
+/* --- identity --------------------------------------------------------------------------------- */
 
 static uint64_t hash(uint64_t h, const void *bytes, size_t n) { /* FNV-1a */
     const uint8_t *b = bytes;

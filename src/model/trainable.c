@@ -20,15 +20,20 @@ static plumb_status check_patterns(const plumb_params *p, char *const *patterns,
         bool any = false;
         for (int j = 0; j < p->count && !any; j++) any = matches(p->items[j].name, &patterns[i], 1);
         if (!any)
-            return plumb_error(PLUMB_E_CONFIG, "train_modules: '%s' matches no parameter; names look like '%s' and patterns like '*norm*'", patterns[i], p->items[1].name);
+            return plumb_error(PLUMB_E_CONFIG, "train_modules: '%s' matches no parameter; names look like '%s' and patterns like '*norm*'",
+                               patterns[i], p->items[1].name);
     }
     return PLUMB_OK;
 }
 
 static void add(plumb_model *m, int param, plumb_part part, plumb_view view, int64_t rows, int64_t cols) {
     const plumb_param *p = param >= 0 ? &m->params.items[param] : NULL;
-    int32_t units = (int32_t)m->arch.layers + 2, unit = p && p->layer >= 0 ? p->layer + 1 : p && p->role == PLUMB_ROLE_EMBED ? 0 : units - 1;
-    m->trainables[m->n_trainables++] = (plumb_trainable){param, part, view, m->n_flat, rows, cols, view == PLUMB_VIEW_VALUE ? units + unit : unit, part != PLUMB_PART_FULL || p->decay};
+    int32_t units = (int32_t)m->arch.layers + 2, unit = units - 1;
+    if (p && p->layer >= 0) unit = p->layer + 1;
+    else if (p && p->role == PLUMB_ROLE_EMBED) unit = 0;
+    m->trainables[m->n_trainables++] = (plumb_trainable){param, part, view, m->n_flat, rows, cols,
+                                                         view == PLUMB_VIEW_VALUE ? units + unit : unit,
+                                                         part != PLUMB_PART_FULL || p->decay};
     m->n_flat += rows * cols;
 }
 /* A view's adapter of one parameter, and at the end its head. */
@@ -57,7 +62,8 @@ plumb_status plumb_model_plan_trainables(plumb_model *m, const plumb_model_optio
     if (plumb_model_plans_head(m, o) && !o->freeze_adapter) add(m, -1, PLUMB_PART_SCORE, PLUMB_VIEW_POLICY, 1, m->arch.hidden);
     for (int i = 0; i < m->params.count; i++) add_lora(m, PLUMB_VIEW_VALUE, i);
     if (m->adapters[PLUMB_VIEW_VALUE].present) add(m, -1, PLUMB_PART_SCORE, PLUMB_VIEW_VALUE, 1, m->arch.hidden);
-    if (m->trains_full && (m->judges || m->adapters[PLUMB_VIEW_VALUE].present)) m->wants_reference = true; /* they stand on the base as it was */
+    /* they stand on the base as it was */
+    if (m->trains_full && (m->judges || m->adapters[PLUMB_VIEW_VALUE].present)) m->wants_reference = true;
     return PLUMB_OK;
 }
 int plumb_model_units(const plumb_model *m) { return (int)(m->arch.layers + 2) * (m->adapters[PLUMB_VIEW_VALUE].present ? 2 : 1); }
@@ -115,14 +121,15 @@ void plumb_model_grads_zero(plumb_model *m) {
     if (m->n_flat) PLUMB_RUN(m->be, zero, plumb_tensor_of(m->flat_grads, 0, 1, m->n_flat));
 }
 
-/* --- present values ----------------------------------------------------------------------------------------------------------------------- */
+/* --- present values --------------------------------------------------------------------------- */
 static const plumb_trainable *find_full(const plumb_model *m, int param) {
     for (int i = 0; i < m->n_trainables; i++)
         if (m->trainables[i].param == param && m->trainables[i].part == PLUMB_PART_FULL) return &m->trainables[i];
     return NULL;
 }
 
-plumb_status plumb_model_param(plumb_model *m, const plumb_source *s, int param, const plumb_adapter *merge, plumb_file_type type, float *out) {
+plumb_status plumb_model_param(plumb_model *m, const plumb_source *s, int param, const plumb_adapter *merge, plumb_file_type type,
+                               float *out) {
     const plumb_trainable *full = find_full(m, param);
     if (full) plumb_model_values_read(m, full->offset, full->rows * full->cols, out);
     else PLUMB_TRY(plumb_source_read(s, param, 0, m->params.items[param].rows, out));

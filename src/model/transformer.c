@@ -4,8 +4,8 @@
  *    └─────────────────────────────────────────┘ └──────────────────────────────────────┘
  * then, on the listed rows only: norm ─ LM head ─ log-probability of each target.
  *
- * Nothing after the last layer's attention looks at other rows, so that from there on a pass over few listed rows (a prompt of a preference pair, a prefill)
- * goes over those alone: `narrow`. Rows are independent, so the numbers are the same.
+ * Nothing after the last layer's attention looks at other rows, so that from there on a pass over few listed rows (a prompt of a
+ * preference pair, a prefill) goes over those alone: `narrow`. Rows are independent, so the numbers are the same.
  *
  * Backward walks the same picture from right to left; what is cheap to make again (norms, the gated product) is not kept. */
 #include "model_internal.h"
@@ -64,7 +64,8 @@ static void layer_forward(const pass *p, int32_t layer) {
     plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), normed = first_rows(s->normed, p->T);
     plumb_linear *group[PLUMB_MAX_GROUP];
 
-    PLUMB_RUN(be, rmsnorm_forward, normed, input, none, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention, m->arch.norm_eps);
+    PLUMB_RUN(be, rmsnorm_forward, normed, input, none, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention,
+              m->arch.norm_eps);
     group_of(p, layer, L_Q, 3, group);
     plumb_linear_forward(be, &m->work, group, 3, normed, (plumb_tensor[]){x.q, x.k, x.v}, p->batch);
     PLUMB_RUN(be, rope_forward, x.q, m->rope_table, m->arch.head_dim, p->batch);
@@ -81,7 +82,8 @@ static void layer_forward(const pass *p, int32_t layer) {
     }
     group_of(p, layer, L_O, 1, group);
     plumb_linear_forward(be, &t.work, group, 1, t.o, &branch, p->batch);
-    PLUMB_RUN(be, rmsnorm_forward, normed, t.input, branch, middle, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), first_rows(x.rstd_mlp, t.rows), m->arch.norm_eps);
+    PLUMB_RUN(be, rmsnorm_forward, normed, t.input, branch, middle, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer),
+              first_rows(x.rstd_mlp, t.rows), m->arch.norm_eps);
     group_of(p, layer, L_GATE, 2, group);
     plumb_linear_forward(be, &t.work, group, 2, normed, (plumb_tensor[]){gate, up}, p->batch);
     PLUMB_RUN(be, swiglu_forward, hidden, gate, up);
@@ -90,16 +92,20 @@ static void layer_forward(const pass *p, int32_t layer) {
     PLUMB_RUN(be, add, t.output, middle, branch);
 }
 
-/* d holds the gradient by the layer's output on entry (of a narrow layer: `listed` does) and by its input on return (not for a first layer below which nothing trains). */
+/* d holds the gradient by the layer's output on entry (of a narrow layer: `listed` does) and by its input on return (not for a first
+ * layer below which nothing trains). */
 static void layer_backward(const pass *p, int32_t layer, plumb_tensor d, plumb_tensor listed, bool wants_input) {
     plumb_model *m = p->m;
     plumb_backend *be = m->be;
     workspace *s = &m->space;
     layer_memory x = plumb_model_layer_memory(m, layer);
     tail t = tail_of(p, layer, &x);
-    plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), normed = first_rows(s->normed, t.rows), hidden = first_rows(s->hidden, t.rows), dhidden = hidden;
-    plumb_tensor upper = t.narrow ? listed : d, middle = first_rows(x.middle, t.rows), gate = first_rows(x.gate, t.rows), up = first_rows(x.up, t.rows);
-    plumb_tensor dbranch = plumb_tensor_of(s->dbranch.buffer, s->dbranch.offset, t.rows, m->arch.hidden), rstd = first_rows(x.rstd_mlp, t.rows);
+    plumb_tensor none = {0}, input = first_rows(s->inputs[layer], p->T), normed = first_rows(s->normed, t.rows),
+                 hidden = first_rows(s->hidden, t.rows), dhidden = hidden;
+    plumb_tensor upper = t.narrow ? listed : d, middle = first_rows(x.middle, t.rows), gate = first_rows(x.gate, t.rows),
+                 up = first_rows(x.up, t.rows);
+    plumb_tensor dbranch = plumb_tensor_of(s->dbranch.buffer, s->dbranch.offset, t.rows, m->arch.hidden),
+                 rstd = first_rows(x.rstd_mlp, t.rows);
     plumb_tensor d_o = plumb_tensor_of(s->dbranch.buffer, s->dbranch.offset, p->T, m->arch.heads * m->arch.head_dim);
     plumb_tensor upper_do = t.narrow ? first_rows(s->listed_do, t.rows) : d_o;
     plumb_tensor dq = first_rows(s->dq, p->T), dk = first_rows(s->dk, p->T), dv = first_rows(s->dv, p->T);
@@ -112,7 +118,8 @@ static void layer_backward(const pass *p, int32_t layer, plumb_tensor d, plumb_t
     PLUMB_RUN(be, rmsnorm_forward, normed, middle, none, none, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), rstd, m->arch.norm_eps);
     group_of(p, layer, L_GATE, 2, group);
     plumb_linear_backward(be, &t.work, group, 2, dbranch, (plumb_tensor[]){gate, up}, normed, p->batch);
-    PLUMB_RUN(be, rmsnorm_backward, upper, norm_grad(p, PLUMB_ROLE_MLP_NORM, layer), dbranch, middle, norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), rstd);
+    PLUMB_RUN(be, rmsnorm_backward, upper, norm_grad(p, PLUMB_ROLE_MLP_NORM, layer), dbranch, middle,
+              norm_gain(p, PLUMB_ROLE_MLP_NORM, layer), rstd);
     group_of(p, layer, L_O, 1, group);
     plumb_linear_backward(be, &t.work, group, 1, upper_do, &upper, t.o, p->batch);
     if (t.narrow) { /* back to all rows: the others have no gradient */
@@ -126,16 +133,19 @@ static void layer_backward(const pass *p, int32_t layer, plumb_tensor d, plumb_t
     PLUMB_RUN(be, rope_backward, dq, m->rope_table, m->arch.head_dim, p->batch);
     PLUMB_RUN(be, rope_backward, dk, m->rope_table, m->arch.head_dim, p->batch);
     normed = first_rows(s->normed, p->T), dbranch.rows = p->T;
-    PLUMB_RUN(be, rmsnorm_forward, normed, input, none, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention, m->arch.norm_eps);
+    PLUMB_RUN(be, rmsnorm_forward, normed, input, none, none, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention,
+              m->arch.norm_eps);
     group_of(p, layer, L_Q, 3, group);
     plumb_linear_backward(be, &m->work, group, 3, wants_input ? dbranch : none, (plumb_tensor[]){dq, dk, dv}, normed, p->batch);
     if (wants_input)
-        PLUMB_RUN(be, rmsnorm_backward, d, norm_grad(p, PLUMB_ROLE_ATTN_NORM, layer), dbranch, input, norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention);
+        PLUMB_RUN(be, rmsnorm_backward, d, norm_grad(p, PLUMB_ROLE_ATTN_NORM, layer), dbranch, input,
+                  norm_gain(p, PLUMB_ROLE_ATTN_NORM, layer), x.rstd_attention);
 }
 
-/* --- passes ----------------------------------------------------------------------------------------------------------------------------------- */
+/* --- passes ----------------------------------------------------------------------------------- */
 static const value *head_value(const plumb_model *m) { /* NULL: a classifier has none */
-    return m->arch.classifier ? NULL : &m->values[plumb_params_find(&m->params, m->arch.tied ? PLUMB_ROLE_EMBED : PLUMB_ROLE_HEAD, -1, false)];
+    return m->arch.classifier ? NULL
+                              : &m->values[plumb_params_find(&m->params, m->arch.tied ? PLUMB_ROLE_EMBED : PLUMB_ROLE_HEAD, -1, false)];
 }
 
 /* Which rows go through which adapter, and with what factor. */
@@ -144,7 +154,8 @@ static plumb_status set_adapters(plumb_model *m, const plumb_forest *f, plumb_vi
     for (int32_t s = 0; s < f->n_segments; s++) {
         int32_t a = f->segments[s].adapter;
         if (a == PLUMB_NO_ADAPTER) continue;
-        if (a < 0 || a >= PLUMB_MAX_ADAPTERS || !m->adapters[a].present || (m->trains_full && plumb_linears_of((plumb_view)a) != plumb_linears_of(view)))
+        if (a < 0 || a >= PLUMB_MAX_ADAPTERS || !m->adapters[a].present ||
+            (m->trains_full && plumb_linears_of((plumb_view)a) != plumb_linears_of(view)))
             return plumb_error(PLUMB_E_CONFIG, "a segment asks for adapter %d, which the model does not have", a);
         m->work.used[a] = true;
     }
@@ -153,14 +164,16 @@ static plumb_status set_adapters(plumb_model *m, const plumb_forest *f, plumb_vi
         m->work.row_scale[j].rows = f->n_tokens;
         if (!m->work.used[j]) continue;
         if (!scale) PLUMB_TRY(plumb_alloc(&scale, (size_t)f->n_tokens, sizeof *scale, "adapter scales"));
-        for (int64_t i = 0; i < f->n_tokens; i++) scale[i] = f->segments[f->row_segment[i]].adapter == j ? (float)m->adapters[j].scale : 0.0f;
+        for (int64_t i = 0; i < f->n_tokens; i++)
+            scale[i] = f->segments[f->row_segment[i]].adapter == j ? (float)m->adapters[j].scale : 0.0f;
         PLUMB_RUN(m->be, write, m->work.row_scale[j], scale);
     }
     free(scale);
     return PLUMB_OK;
 }
 
-static plumb_status begin(plumb_model *m, pass *p, const plumb_forest *f, plumb_view view, bool training, const plumb_dropout *dropout, plumb_kv *kv) {
+static plumb_status begin(plumb_model *m, pass *p, const plumb_forest *f, plumb_view view, bool training, const plumb_dropout *dropout,
+                          plumb_kv *kv) {
     if (!f->finished) return plumb_error(PLUMB_E_DATA, "the forest is not laid out");
     m->trained_forward = false;
     PLUMB_TRY(plumb_model_reserve(m, f, training, kv != NULL));
@@ -174,7 +187,8 @@ static plumb_status begin(plumb_model *m, pass *p, const plumb_forest *f, plumb_
     m->view = view, m->rows = f->n_tokens, m->targets = f->n_targets;
     m->narrow = m->work.dropout == 0 && m->targets < m->rows; /* dropout numbers belong to rows of the batch */
     for (int j = 0; j < PLUMB_MAX_ADAPTERS && m->narrow; j++)
-        if (m->work.used[j]) PLUMB_RUN(m->be, gather_forward, first_rows(m->space.listed_scale[j], m->targets), m->work.row_scale[j], m->batch);
+        if (m->work.used[j])
+            PLUMB_RUN(m->be, gather_forward, first_rows(m->space.listed_scale[j], m->targets), m->work.row_scale[j], m->batch);
     *p = (pass){m, view, f->n_tokens, kv ? kv : m->space.kv, kv != NULL, m->narrow, m->batch};
     return PLUMB_OK;
 }
@@ -229,7 +243,9 @@ static void score_rows(plumb_model *m, plumb_view view, double *values) {
 }
 
 static plumb_status no_head(void) { return plumb_error(PLUMB_E_CONFIG, "this model has no scalar head"); }
-static plumb_status no_lm_head(void) { return plumb_error(PLUMB_E_CONFIG, "a sequence classifier has no LM head: it gives scores, no probabilities of tokens"); }
+static plumb_status no_lm_head(void) {
+    return plumb_error(PLUMB_E_CONFIG, "a sequence classifier has no LM head: it gives scores, no probabilities of tokens");
+}
 
 plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const plumb_pass *o, plumb_forward_result *r) {
     pass p;
@@ -237,17 +253,20 @@ plumb_status plumb_model_forward(plumb_model *m, const plumb_forest *f, const pl
     plumb_tensor none = {0};
     if (o->values && !plumb_model_has_head(m, o->view)) return no_head();
     if ((o->logprobs || o->entropy) && !head_value(m)) return no_lm_head();
-    if (o->entropy && head_value(m)->grad.buffer) return plumb_error(PLUMB_E_UNSUPPORTED, "an entropy bonus needs a frozen head and embedding; leave them out of train_modules");
+    if (o->entropy && head_value(m)->grad.buffer)
+        return plumb_error(PLUMB_E_UNSUPPORTED, "an entropy bonus needs a frozen head and embedding; leave them out of train_modules");
     PLUMB_TRY(begin(m, &p, f, o->view, o->training, o->dropout, NULL));
     run_layers(&p);
     PLUMB_TRY(reserve_result(r, m->targets));
     if (o->values) score_rows(m, o->view, r->values);
     if (o->logprobs) {
-        PLUMB_RUN(m->be, head_forward, first_rows(s->stats, m->targets), o->training ? first_rows(s->u, m->targets) : none, o->training && o->entropy ? first_rows(s->e, m->targets) : none, first_rows(s->rows_normed, m->targets),
+        PLUMB_RUN(m->be, head_forward, first_rows(s->stats, m->targets), o->training ? first_rows(s->u, m->targets) : none,
+                  o->training && o->entropy ? first_rows(s->e, m->targets) : none, first_rows(s->rows_normed, m->targets),
                   plumb_value_weight(head_value(m), o->view), o->temperature > 0 ? o->temperature : 1.0, m->logits_budget, p.batch);
         PLUMB_TRY(read_stats(m, r));
     }
-    m->trained_forward = o->training, m->logprobs = o->logprobs, m->valued = o->values, m->entropy = o->training && o->entropy, m->temperature = o->temperature > 0 ? o->temperature : 1.0;
+    m->trained_forward = o->training, m->logprobs = o->logprobs, m->valued = o->values, m->entropy = o->training && o->entropy,
+    m->temperature = o->temperature > 0 ? o->temperature : 1.0;
     return plumb_backend_fault(m->be);
 }
 
@@ -267,7 +286,8 @@ static plumb_status write_column(plumb_model *m, plumb_tensor to, const double *
     return PLUMB_OK;
 }
 
-/* Leaves in u the gradient by the normed listed rows: of the log-probabilities and entropies, whose directions u and e hold since the forward pass, and of the scalar head. */
+/* Leaves in u the gradient by the normed listed rows: of the log-probabilities and entropies, whose directions u and e hold since the
+ * forward pass, and of the scalar head. */
 static plumb_status heads_backward(plumb_model *m, const plumb_gradients *g) {
     plumb_backend *be = m->be;
     workspace *s = &m->space;
@@ -277,7 +297,8 @@ static plumb_status heads_backward(plumb_model *m, const plumb_gradients *g) {
     if (m->logprobs && g->logp) {
         PLUMB_TRY(write_column(m, d, g->logp, R));
         if (head->grad.buffer && m->view == PLUMB_VIEW_POLICY)
-            PLUMB_RUN(be, head_backward, head->grad, d, first_rows(s->stats, R), rows_normed, plumb_value_weight(head, m->view), m->temperature, m->logits_budget, m->batch);
+            PLUMB_RUN(be, head_backward, head->grad, d, first_rows(s->stats, R), rows_normed, plumb_value_weight(head, m->view),
+                      m->temperature, m->logits_budget, m->batch);
         PLUMB_RUN(be, scale_rows, u, u, d);
     } else {
         PLUMB_RUN(be, zero, u);
@@ -305,7 +326,8 @@ plumb_status plumb_model_backward(plumb_model *m, const plumb_gradients *gradien
     PLUMB_TRY(heads_backward(m, gradients));
     plumb_tensor drows = first_rows(s->rows_normed, R); /* the normed rows have served */
     PLUMB_RUN(be, zero, drows);
-    PLUMB_RUN(be, rmsnorm_backward, drows, norm_grad(&p, PLUMB_ROLE_FINAL_NORM, -1), u, rows, norm_gain(&p, PLUMB_ROLE_FINAL_NORM, -1), first_rows(s->rows_rstd, R));
+    PLUMB_RUN(be, rmsnorm_backward, drows, norm_grad(&p, PLUMB_ROLE_FINAL_NORM, -1), u, rows, norm_gain(&p, PLUMB_ROLE_FINAL_NORM, -1),
+              first_rows(s->rows_rstd, R));
     if (!p.narrow) {
         PLUMB_RUN(be, zero, d);
         PLUMB_RUN(be, gather_backward, d, drows, m->batch);
@@ -340,7 +362,8 @@ plumb_status plumb_model_decode(plumb_model *m, const plumb_forest *f, plumb_vie
     PLUMB_TRY(reserve_logits(m));
     plumb_tensor z = plumb_tensor_of(m->logits, 0, m->targets, m->arch.vocab);
     PLUMB_RUN(m->be, operand_pack, m->logits_operand, first_rows(m->space.rows_normed, m->targets), PLUMB_BY_COLUMNS, none);
-    PLUMB_RUN(m->be, linear_forward, &(plumb_product){z, &(plumb_term){m->logits_operand, plumb_value_weight(head_value(m), view)}, 1, none}, 1);
+    PLUMB_RUN(m->be, linear_forward,
+              &(plumb_product){z, &(plumb_term){m->logits_operand, plumb_value_weight(head_value(m), view)}, 1, none}, 1);
     PLUMB_RUN(m->be, read, z, out);
     return plumb_backend_fault(m->be);
 }
@@ -362,8 +385,11 @@ plumb_status plumb_model_decoded_values(plumb_model *m, double *values) {
     return plumb_backend_fault(m->be);
 }
 size_t plumb_model_kv_bytes(const plumb_model *m) {
-    size_t head = (size_t)(PLUMB_PAGE * (plumb_round_up(m->arch.head_dim, 32) + m->arch.head_dim)) * (m->be->compute == PLUMB_COMPUTE_BF16 ? 2 : sizeof(float));
+    size_t head = (size_t)(PLUMB_PAGE * (plumb_round_up(m->arch.head_dim, 32) + m->arch.head_dim)) *
+                  (m->be->compute == PLUMB_COMPUTE_BF16 ? 2 : sizeof(float));
     return (size_t)(m->arch.layers * m->arch.kv_heads) * head;
 }
-plumb_status plumb_model_kv_create(plumb_model *m, int64_t slots, plumb_kv **out) { return m->be->ops->kv_create(m->be, m->arch.layers, slots, &m->attention, out); }
+plumb_status plumb_model_kv_create(plumb_model *m, int64_t slots, plumb_kv **out) {
+    return m->be->ops->kv_create(m->be, m->arch.layers, slots, &m->attention, out);
+}
 void plumb_model_kv_free(plumb_model *m, plumb_kv *kv) { m->be->ops->kv_free(m->be, kv); }

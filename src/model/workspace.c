@@ -1,8 +1,9 @@
 /* Memory of a pass: sized for the largest micro-batch met so far, kept between passes, grown when a larger one comes.
  *
- * Kept per layer for backward: its input and middle residual, q, k, v, the attention's output and log-sum-exp, gate and up; norms, the gated product and packed
- * operands are made again. The pool holds all layers of a usual micro-batch; a larger one keeps as many layers as fit and computes the others again in
- * backward (the same operations, so the same bits), so that one long sample does not decide the memory of a run. gradient_checkpointing keeps none. */
+ * Kept per layer for backward: its input and middle residual, q, k, v, the attention's output and log-sum-exp, gate and up; norms, the
+ * gated product and packed operands are made again. The pool holds all layers of a usual micro-batch; a larger one keeps as many layers
+ * as fit and computes the others again in backward (the same operations, so the same bits), so that one long sample does not decide the
+ * memory of a run. gradient_checkpointing keeps none. */
 #include "model_internal.h"
 #include <math.h>
 #include <stdlib.h>
@@ -80,13 +81,14 @@ static plumb_status create_operands(plumb_model *m, int64_t T) {
 
 static int64_t layer_floats(const plumb_arch *a, int64_t T) {
     int64_t Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim;
-    return plumb_round_up(T * a->hidden, 16) + 2 * plumb_round_up(T * Q, 16) + 2 * plumb_round_up(T * K, 16) + plumb_round_up(T * a->heads, 16) + 2 * plumb_round_up(T, 16) +
-           2 * plumb_round_up(T * a->intermediate, 16);
+    return plumb_round_up(T * a->hidden, 16) + 2 * plumb_round_up(T * Q, 16) + 2 * plumb_round_up(T * K, 16) +
+           plumb_round_up(T * a->heads, 16) + 2 * plumb_round_up(T, 16) + 2 * plumb_round_up(T * a->intermediate, 16);
 }
 layer_memory plumb_model_layer_memory(const plumb_model *m, int64_t layer) {
     const plumb_arch *a = &m->arch;
     const workspace *s = &m->space;
-    int64_t T = s->pool_rows, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, at = plumb_min64(layer, s->kept) * layer_floats(a, T);
+    int64_t T = s->pool_rows, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim,
+            at = plumb_min64(layer, s->kept) * layer_floats(a, T);
     layer_memory x;
     x.q = take(s->pool, &at, T, Q), x.k = take(s->pool, &at, T, K), x.v = take(s->pool, &at, T, K), x.o = take(s->pool, &at, T, Q);
     x.lse = take(s->pool, &at, T, a->heads), x.middle = take(s->pool, &at, T, a->hidden);
@@ -126,7 +128,8 @@ static plumb_status create_layers(plumb_model *m, int64_t T, bool training) {
         at = 0; /* the views never run at once, but rows of all adapters may */
         for (int64_t i = 0; i < a->layers * LINEARS; i++)
             for (int j = 0; j < PLUMB_MAX_ADAPTERS; j++)
-                if (m->adapters[j].present) m->linears[plumb_linears_of((plumb_view)view)][i].lora[j].xa = take(products, &at, T, m->adapters[j].r);
+                if (m->adapters[j].present)
+                    m->linears[plumb_linears_of((plumb_view)view)][i].lora[j].xa = take(products, &at, T, m->adapters[j].r);
     }
     return PLUMB_OK;
 }
@@ -137,9 +140,11 @@ static plumb_status create_shared(plumb_model *m, int64_t T, int64_t R, bool tra
     int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate, at = 0;
     int64_t widest = plumb_max64(C, Q);
     plumb_buffer *b;
-    int64_t count = 2 * plumb_round_up(T * C, 16) + plumb_round_up(T * I, 16) + 5 * plumb_round_up(R * C, 16) + 2 * plumb_round_up(R * Q, 16) + 2 * plumb_round_up(R * 4, 16) + 3 * plumb_round_up(R, 16) +
+    int64_t count = 2 * plumb_round_up(T * C, 16) + plumb_round_up(T * I, 16) + 5 * plumb_round_up(R * C, 16) +
+                    2 * plumb_round_up(R * Q, 16) + 2 * plumb_round_up(R * 4, 16) + 3 * plumb_round_up(R, 16) +
                     PLUMB_MAX_ADAPTERS * plumb_round_up(R, 16);
-    if (training) count += plumb_round_up(T * C, 16) + plumb_round_up(T * widest, 16) + plumb_round_up(T * Q, 16) + 2 * plumb_round_up(T * K, 16);
+    if (training)
+        count += plumb_round_up(T * C, 16) + plumb_round_up(T * widest, 16) + plumb_round_up(T * Q, 16) + 2 * plumb_round_up(T * K, 16);
     PLUMB_TRY(create_buffer(m, count, "working activations", &b));
     s->normed = take(b, &at, T, C), s->branch = take(b, &at, T, C), s->hidden = take(b, &at, T, I);
     s->rows = take(b, &at, R, C), s->rows_normed = take(b, &at, R, C), s->u = take(b, &at, R, C), s->e = take(b, &at, R, C);
@@ -182,15 +187,17 @@ static plumb_status build_rope(plumb_model *m, int64_t positions) {
 static plumb_status check_batch(const plumb_model *m, const plumb_forest *f, int64_t *positions) {
     *positions = 0;
     for (int64_t i = 0; i < f->n_tokens; i++) {
-        if (f->ids[i] >= m->arch.vocab) return plumb_error(PLUMB_E_DATA, "token %d is outside the model's vocabulary of %lld", f->ids[i], (long long)m->arch.vocab);
+        if (f->ids[i] >= m->arch.vocab)
+            return plumb_error(PLUMB_E_DATA, "token %d is outside the model's vocabulary of %lld", f->ids[i], (long long)m->arch.vocab);
         *positions = plumb_max64(*positions, f->positions[i] + 1);
     }
     for (int32_t i = 0; i < f->n_targets; i++)
         if (f->targets[i].token >= m->arch.vocab)
-            return plumb_error(PLUMB_E_DATA, "token %d is outside the model's vocabulary of %lld", f->targets[i].token, (long long)m->arch.vocab);
+            return plumb_error(PLUMB_E_DATA, "token %d is outside the model's vocabulary of %lld", f->targets[i].token,
+                               (long long)m->arch.vocab);
     if (*positions > m->arch.max_positions)
-        return plumb_error(PLUMB_E_DATA, "a sequence of %lld tokens is longer than the model's %lld positions (max_length)", (long long)*positions,
-                           (long long)m->arch.max_positions);
+        return plumb_error(PLUMB_E_DATA, "a sequence of %lld tokens is longer than the model's %lld positions (max_length)",
+                           (long long)*positions, (long long)m->arch.max_positions);
     return PLUMB_OK;
 }
 
@@ -226,9 +233,12 @@ plumb_status plumb_model_reserve(plumb_model *m, const plumb_forest *f, bool tra
 
 size_t plumb_model_workspace_bytes(const plumb_model *m, int64_t T, int64_t R) {
     const plumb_arch *a = &m->arch;
-    int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate, widest = plumb_max64(plumb_max64(C, I), Q);
-    int64_t usual = m->usual_tokens ? m->usual_tokens : T, kept = plumb_max64(layer_floats(a, T), m->checkpointing ? 0 : a->layers * layer_floats(a, usual)) + (a->layers + 1) * T * C;
-    int64_t working = T * (3 * C + I + plumb_max64(C, Q) + Q + 2 * K) + R * (5 * C + 2 * Q + 6 + PLUMB_MAX_ADAPTERS), operands = T * widest * (1 + PLUMB_MAX_GROUP) * 2;
+    int64_t C = a->hidden, Q = a->heads * a->head_dim, K = a->kv_heads * a->head_dim, I = a->intermediate,
+            widest = plumb_max64(plumb_max64(C, I), Q);
+    int64_t usual = m->usual_tokens ? m->usual_tokens : T,
+            kept = plumb_max64(layer_floats(a, T), m->checkpointing ? 0 : a->layers * layer_floats(a, usual)) + (a->layers + 1) * T * C;
+    int64_t working = T * (3 * C + I + plumb_max64(C, Q) + Q + 2 * K) + R * (5 * C + 2 * Q + 6 + PLUMB_MAX_ADAPTERS),
+            operands = T * widest * (1 + PLUMB_MAX_GROUP) * 2;
     int64_t adapters = adapter_floats(m, T);
     return (size_t)(kept + working + operands + adapters) * sizeof(float) + 2 * m->logits_budget;
 }

@@ -1,13 +1,14 @@
 /* Linear layers with adapters; forward above backward.  See nn.h for the formula.
  *
- * Adapters are further terms of the same product, so that they cost their arithmetic and no further pass over y or dx. The small product A x is kept for
- * the gradient of B; x itself is packed again in backward, which is cheaper than keeping it. */
+ * Adapters are further terms of the same product, so that they cost their arithmetic and no further pass over y or dx. The small product
+ * A x is kept for the gradient of B; x itself is packed again in backward, which is cheaper than keeping it. */
 #include "plumb/nn.h"
 
 static bool active(const plumb_linear_work *w, const plumb_linear *l, int adapter) { return l->lora[adapter].a && w->used[adapter]; }
 static bool trains(const plumb_lora *a) { return a->da.buffer != NULL; }
 
-void plumb_linear_forward(plumb_backend *be, plumb_linear_work *w, plumb_linear *const *linears, int count, plumb_tensor x, const plumb_tensor *y, const plumb_batch *b) {
+void plumb_linear_forward(plumb_backend *be, plumb_linear_work *w, plumb_linear *const *linears, int count, plumb_tensor x,
+                          const plumb_tensor *y, const plumb_batch *b) {
     plumb_tensor none = {0};
     plumb_term down[PLUMB_MAX_GROUP][PLUMB_MAX_ADAPTERS], terms[PLUMB_MAX_GROUP][1 + PLUMB_MAX_ADAPTERS];
     plumb_product small[PLUMB_MAX_GROUP * PLUMB_MAX_ADAPTERS], products[PLUMB_MAX_GROUP];
@@ -61,8 +62,8 @@ static void lora_backward(plumb_backend *be, plumb_linear_work *w, plumb_linear 
     PLUMB_RUN(be, linear_gradient, a->da, w->dxa[i][j], input);
 }
 
-void plumb_linear_backward(plumb_backend *be, plumb_linear_work *w, plumb_linear *const *linears, int count, plumb_tensor dx, const plumb_tensor *dy, plumb_tensor x,
-                           const plumb_batch *b) {
+void plumb_linear_backward(plumb_backend *be, plumb_linear_work *w, plumb_linear *const *linears, int count, plumb_tensor dx,
+                           const plumb_tensor *dy, plumb_tensor x, const plumb_batch *b) {
     plumb_tensor none = {0};
     plumb_term terms[PLUMB_MAX_GROUP * (1 + PLUMB_MAX_ADAPTERS)];
     int n_terms = 0;

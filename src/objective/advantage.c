@@ -20,7 +20,8 @@ double plumb_kl_estimate(plumb_kl_estimator e, double logp, double ref_logp) {
     return exp(fmin(-x, PLUMB_LOG_RATIO_LARGEST)) - 1 + x;
 }
 
-void plumb_rewards_shape(plumb_kl_estimator e, double kl_coef, double score, const double *logp, const double *ref_logp, int64_t n, double *rewards) {
+void plumb_rewards_shape(plumb_kl_estimator e, double kl_coef, double score, const double *logp, const double *ref_logp, int64_t n,
+                         double *rewards) {
     for (int64_t t = 0; t < n; t++) rewards[t] = -kl_coef * plumb_kl_estimate(e, logp[t], ref_logp[t]);
     if (n > 0) rewards[n - 1] += score;
 }
@@ -83,7 +84,8 @@ static bool all_equal(const double *x, int64_t n) {
     return true;
 }
 
-void plumb_grpo_advantages(plumb_reward_scaling scaling, const double *rewards, int64_t n, int64_t group_size, double *advantages, int64_t *zero_spread) {
+void plumb_grpo_advantages(plumb_reward_scaling scaling, const double *rewards, int64_t n, int64_t group_size, double *advantages,
+                           int64_t *zero_spread) {
     double batch = scaling == PLUMB_SCALE_BATCH ? spread_of(rewards, n).std : 0;
     int64_t equal = 0;
     for (int64_t g = 0; g < n; g += group_size) {

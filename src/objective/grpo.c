@@ -38,8 +38,8 @@ static double penalty(double x, double limit, double *slope) {
     return back.ratio - 1 + clamp(x, -limit, limit);
 }
 
-double plumb_objective_grpo(const plumb_grpo_options *o, double advantage, double weight, const double *logp, const double *old_logp, const double *ref_logp, int64_t n, double *dlogp,
-                            plumb_grpo_stats *stats) {
+double plumb_objective_grpo(const plumb_grpo_options *o, double advantage, double weight, const double *logp, const double *old_logp,
+                            const double *ref_logp, int64_t n, double *dlogp, plumb_grpo_stats *stats) {
     double limit = log_ratio_limit(o->log_ratio_limit), total = 0, moved = 0;
     for (int64_t t = 0; o->sequence_level && t < n; t++) moved += logp[t] - old_logp[t];
     plumb_grpo_stats s = {.tokens = (double)n, .ratios = o->sequence_level ? (n > 0) : (double)n};

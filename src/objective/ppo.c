@@ -9,12 +9,14 @@
 
 /* L = -min(A w, A clip(w)), w = exp(new - old); dL/dnew = -A w where the plain term is the smaller, else 0.
  * Dual clip, A < 0: L = min(L, -c A), no derivative where the bound holds. */
-double plumb_objective_ppo_policy(const plumb_ppo_options *o, const double *logp, const double *old_logp, const double *advantages, int64_t n, double *dlogp, plumb_ppo_stats *stats) {
+double plumb_objective_ppo_policy(const plumb_ppo_options *o, const double *logp, const double *old_logp, const double *advantages,
+                                  int64_t n, double *dlogp, plumb_ppo_stats *stats) {
     double limit = log_ratio_limit(o->log_ratio_limit), total = 0;
     plumb_ppo_stats s = {0};
     for (int64_t t = 0; t < n; t++) {
         importance w = importance_of(logp[t] - old_logp[t], limit);
-        double a = advantages[t], plain = -a * w.ratio, held = -a * clamp(w.ratio, 1 - o->clip_range, 1 + o->clip_range), loss = fmax(plain, held);
+        double a = advantages[t], plain = -a * w.ratio, held = -a * clamp(w.ratio, 1 - o->clip_range, 1 + o->clip_range),
+               loss = fmax(plain, held);
         bool clipped = held > plain, bounded = o->dual_clip > 0 && a < 0 && loss > -o->dual_clip * a;
         if (bounded) loss = -o->dual_clip * a;
         total += loss;
@@ -28,8 +30,10 @@ double plumb_objective_ppo_policy(const plumb_ppo_options *o, const double *logp
     return total;
 }
 
-/* L = 0.5 max((v - R)^2, (u - R)^2), u = v kept within the range around the old value; dL/dv = v - R, 0 where u is held and farther from R. */
-double plumb_objective_ppo_value(const plumb_ppo_options *o, const double *values, const double *old_values, const double *returns, int64_t n, double *dvalues, plumb_ppo_stats *stats) {
+/* L = 0.5 max((v - R)^2, (u - R)^2), u = v kept within the range around the old value; dL/dv = v - R, 0 where u is
+ * held and farther from R. */
+double plumb_objective_ppo_value(const plumb_ppo_options *o, const double *values, const double *old_values, const double *returns,
+                                 int64_t n, double *dvalues, plumb_ppo_stats *stats) {
     double range = o->clip_range_value > 0 ? o->clip_range_value : INFINITY, total = 0, clipped = 0;
     for (int64_t t = 0; t < n; t++) {
         double off = values[t] - returns[t], held = clamp(values[t], old_values[t] - range, old_values[t] + range) - returns[t];

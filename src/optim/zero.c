@@ -2,8 +2,9 @@
  *
  *   flat array   | block 0 | block 1 | … 4,096 elements each … |       shards are whole blocks, rank after rank
  *
- * Fixed point: x = g 2^e is rounded to the nearest integer by adding 1.5 2^52, which is exact for |x| < 2^51; 2^10 micro-batches then fit an int64. The exponent
- * begins at 40 (a resolution of 1e-12) and follows the size of each unit's gradient, from sums that are the same everywhere. */
+ * Fixed point: x = g 2^e is rounded to the nearest integer by adding 1.5 2^52, which is exact for |x| < 2^51; 2^10 micro-batches then
+ * fit an int64. The exponent begins at 40 (a resolution of 1e-12) and follows the size of each unit's gradient, from
+ * sums that are the same everywhere. */
 #include "plumb/zero.h"
 #include <math.h>
 #include <stdlib.h>
@@ -71,12 +72,13 @@ plumb_status plumb_zero_create(plumb_zero **out, const plumb_zero_options *o, co
 
 void plumb_zero_free(plumb_zero *z) {
     if (!z) return;
-    void *all[] = {z->parts, z->counts, z->offsets, z->weights, z->m, z->v, z->gradient, z->squares, z->sum, z->mine, z->exponents, z->largest, z->overflowed};
+    void *all[] = {z->parts,   z->counts, z->offsets, z->weights,   z->m,       z->v,         z->gradient,
+                   z->squares, z->sum,    z->mine,    z->exponents, z->largest, z->overflowed};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     free(z);
 }
 
-/* --- fixed point ------------------------------------------------------------------------------------------------------------------- */
+/* --- fixed point ------------------------------------------------------------------------------ */
 static bool add_fixed(int64_t *sum, const float *g, int64_t n, double scale) {
     const double magic = 0x1.8p52;
     int64_t magic_bits;
@@ -113,7 +115,8 @@ void plumb_zero_lower(plumb_zero *z) {
 
 /* Part p's overlap with this rank's shard, in elements of the shard. */
 static bool overlap(const plumb_zero *z, int p, int64_t *first, int64_t *count) {
-    int64_t begin = plumb_max64(z->parts[p].offset, first_of(z)), end = plumb_min64(z->parts[p].offset + z->parts[p].count, first_of(z) + count_of(z));
+    int64_t begin = plumb_max64(z->parts[p].offset, first_of(z)),
+            end = plumb_min64(z->parts[p].offset + z->parts[p].count, first_of(z) + count_of(z));
     *first = begin - first_of(z);
     *count = end - begin;
     return end > begin;
@@ -143,7 +146,7 @@ static void follow_size(plumb_zero *z) { /* keep the largest element between 2^2
     }
 }
 
-/* --- the update ------------------------------------------------------------------------------------------------------------------------ */
+/* --- the update ------------------------------------------------------------------------------- */
 static double global_norm(plumb_zero *z) {
     memset(z->squares, 0, (size_t)z->n_blocks * sizeof *z->squares);
     for (int64_t i = 0; i < count_of(z); i += BLOCK_ELEMENTS) {
@@ -169,7 +172,10 @@ plumb_status plumb_zero_step(plumb_zero *z, const plumb_adamw *rule, double max_
     }
     *norm = global_norm(z);
     if (!isfinite(*norm))
-        return plumb_error(PLUMB_E_NUMERIC, "the gradient norm is %g; the weights are those before this step (look at learning_rate, the data, and the model's values)", *norm);
+        return plumb_error(PLUMB_E_NUMERIC,
+                           "the gradient norm is %g; the weights are those before this step (look at learning_rate, the data, and the "
+                           "model's values)",
+                           *norm);
     double factor = plumb_clip_factor(*norm, max_norm);
     for (int p = 0; p < z->o.n_parts; p++) {
         int64_t first, count;

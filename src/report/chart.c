@@ -3,18 +3,31 @@
  *     title            step 40       the caption and the legend are HTML: they wrap, and read-outs can change without touching the drawing
  *     -- mean 0.41  -- held-out 0.5
  *     |   ________________________
- *     |  /                            SVG, 400 x 190 units; all drawings of a page share the range of x, so that a column of them can be read downwards
- *     +------------------- step
+ *     |  /                            SVG, 400 x 190 units; all drawings of a page share the range of x, so that a column of them can
+ *     +------------------- step       be read downwards
  *
- * Values stand beside the coordinates (data-p="step value ..."), for the script that reads them out; without script the legend shows the last value of each line. Colours come from
- * the page's styles (light and dark); lines after the first are dashed too, so that colour is not all that tells them apart. */
+ * Values stand beside the coordinates (data-p="step value ..."), for the script that reads them out; without script the legend shows the
+ * last value of each line. Colours come from the page's styles (light and dark); lines after the first are dashed too, so that colour is
+ * not all that tells them apart. */
 #include "report_internal.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { WIDTH = 400, HEIGHT = 190, LEFT = 50, RIGHT = 390, TOP = 8, BOTTOM = 156, X_TICKS = 6, Y_TICKS = 4, SMOOTHED_FROM = 24, DOTTED_TO = 12, HALF_LIVES = 60 };
+enum {
+    WIDTH = 400,
+    HEIGHT = 190,
+    LEFT = 50,
+    RIGHT = 390,
+    TOP = 8,
+    BOTTOM = 156,
+    X_TICKS = 6,
+    Y_TICKS = 4,
+    SMOOTHED_FROM = 24,
+    DOTTED_TO = 12,
+    HALF_LIVES = 60
+};
 
 typedef struct frame { double x0, x1, low, high; report_ticks ticks; } frame;
 static double at_x(const frame *f, double x) { return LEFT + (x - f->x0) / (f->x1 - f->x0) * (RIGHT - LEFT); }
@@ -27,7 +40,7 @@ static double *room_for(report_page *p, size_t n) { /* NULL where there is none:
     return out;
 }
 
-/* --- ranges ------------------------------------------------------------------------------------------------------------ */
+/* --- ranges ----------------------------------------------------------------------------------- */
 static void widen(double *low, double *high, double y) {
     if (isfinite(y)) *low = fmin(*low, y), *high = fmax(*high, y);
 }
@@ -88,7 +101,7 @@ static void put_axes(report_page *p, const chart *c, const frame *f) {
     report_put(p, "<text class=name x=%d y=%d>%s</text></g>", (LEFT + RIGHT) / 2, BOTTOM + 31, c->x_label);
 }
 
-/* --- lines ------------------------------------------------------------------------------------------------------------- */
+/* --- lines ------------------------------------------------------------------------------------ */
 /* Through the kept points; a gap breaks it, and a point between two gaps is a dot (a line of no length with a round end). */
 static void put_path(report_page *p, const frame *f, const double *x, const double *y, const size_t *kept, size_t n) {
     bool open = false;
@@ -166,7 +179,7 @@ static void put_gaps(report_page *p, const chart *c, const frame *f) {
     if (any) report_put(p, "\"/>");
 }
 
-/* --- bands ------------------------------------------------------------------------------------------------------------- */
+/* --- bands ------------------------------------------------------------------------------------ */
 typedef struct band { double x, low, high; } band;
 
 /* Buckets of neighbours, each with the whole range of its members; without any, a gap. */
@@ -193,18 +206,20 @@ static void put_band(report_page *p, const chart *c, const frame *f) {
         size_t from = i, to;
         while (i < n && points[i].low <= points[i].high) i++;
         to = i++;
-        for (size_t k = from; k < to; k++) report_put(p, "%s%.1f %.1f", k == from ? "M" : "L", at_x(f, points[k].x), at_y(f, points[k].high));
+        for (size_t k = from; k < to; k++)
+            report_put(p, "%s%.1f %.1f", k == from ? "M" : "L", at_x(f, points[k].x), at_y(f, points[k].high));
         for (size_t k = to; k > from; k--) report_put(p, "L%.1f %.1f", at_x(f, points[k - 1].x), at_y(f, points[k - 1].low));
         if (to > from) report_put(p, "Z");
     }
     report_put(p, "\"/>");
 }
 
-/* --- bars on top of each other ------------------------------------------------------------------------------------------- */
+/* --- bars on top of each other ---------------------------------------------------------------- */
 static void put_stack(report_page *p, const chart *c, const frame *f) {
     const report_series *first = c->lines[0].series;
     size_t n = first->n, bars = n < REPORT_BARS ? n : REPORT_BARS, all[REPORT_BARS];
-    double base[REPORT_BARS] = {0}, y[REPORT_BARS], x[REPORT_BARS], width = fmax(1.2, fmin(28, (double)(RIGHT - LEFT) / (double)bars * 0.8));
+    double base[REPORT_BARS] = {0}, y[REPORT_BARS], x[REPORT_BARS],
+           width = fmax(1.2, fmin(28, (double)(RIGHT - LEFT) / (double)bars * 0.8));
     for (int k = 0; k < c->n_lines; k++) {
         for (size_t b = 0; b < bars; b++) {
             size_t from = n * b / bars, to = n * (b + 1) / bars;
@@ -216,7 +231,8 @@ static void put_stack(report_page *p, const chart *c, const frame *f) {
         put_values(p, x, y, all, bars);
         report_put(p, " d=\"");
         for (size_t b = 0; b < bars; b++) {
-            double low = at_y(f, base[b]), high = at_y(f, base[b] + y[b]), left = fmax(LEFT, at_x(f, x[b]) - width / 2), right = fmin(RIGHT, at_x(f, x[b]) + width / 2);
+            double low = at_y(f, base[b]), high = at_y(f, base[b] + y[b]), left = fmax(LEFT, at_x(f, x[b]) - width / 2),
+                   right = fmin(RIGHT, at_x(f, x[b]) + width / 2);
             report_put(p, "M%.1f %.2fV%.2fH%.1fV%.2fZ", left, low, high, right, low);
             base[b] += y[b];
         }
@@ -224,7 +240,7 @@ static void put_stack(report_page *p, const chart *c, const frame *f) {
     }
 }
 
-/* --- the words around it ------------------------------------------------------------------------------------------------- */
+/* --- the words around it ---------------------------------------------------------------------- */
 static size_t last_finite(const report_series *s) { /* s->n: none */
     for (size_t i = s->n; i > 0; i--)
         if (isfinite(s->y[i - 1])) return i - 1;
@@ -270,8 +286,10 @@ static void put_description(report_page *p, const chart *c, int id) {
             report_put(p, ": no finite value. ");
             continue;
         }
-        report_number(text[0], first), report_number(text[1], shown(&c->lines[k], s->y[last])), report_number(text[2], low), report_number(text[3], high);
-        report_put(p, ": %zu points from %s %.0f to %.0f; first %s, last %s, least %s, greatest %s. ", s->n, c->x_label, s->x[0], s->x[s->n - 1], text[0], text[1], text[2], text[3]);
+        report_number(text[0], first), report_number(text[1], shown(&c->lines[k], s->y[last])), report_number(text[2], low),
+            report_number(text[3], high);
+        report_put(p, ": %zu points from %s %.0f to %.0f; first %s, last %s, least %s, greatest %s. ", s->n, c->x_label, s->x[0],
+                   s->x[s->n - 1], text[0], text[1], text[2], text[3]);
     }
     report_put(p, "</desc>");
 }
@@ -279,9 +297,12 @@ static void put_description(report_page *p, const chart *c, int id) {
 static void put_notes(report_page *p, const chart *c) {
     size_t gaps = 0;
     for (int k = 0; k < c->n_lines; k++) gaps += c->lines[k].series->gaps;
-    if (gaps) report_put(p, "<p class=\"note bad\">%zu value%s not finite (NaN or infinite): %s in the line, marked in red on the axis.</p>", gaps, gaps == 1 ? " is" : "s are", gaps == 1 ? "a gap" : "gaps");
+    if (gaps)
+        report_put(p, "<p class=\"note bad\">%zu value%s not finite (NaN or infinite): %s in the line, marked in red on the axis.</p>",
+                   gaps, gaps == 1 ? " is" : "s are", gaps == 1 ? "a gap" : "gaps");
     if (c->stacked && c->lines[0].series->n > REPORT_BARS)
-        report_put(p, "<p class=note>Each bar is the mean of about %zu %ss.</p>", (c->lines[0].series->n + REPORT_BARS / 2) / REPORT_BARS, c->x_label);
+        report_put(p, "<p class=note>Each bar is the mean of about %zu %ss.</p>", (c->lines[0].series->n + REPORT_BARS / 2) / REPORT_BARS,
+                   c->x_label);
     if (c->note) report_put(p, "<p class=note>%s</p>", c->note);
 }
 
@@ -296,8 +317,10 @@ void report_chart(report_page *p, const chart *c, int id) {
     put_legend(p, c);
     report_put(p, "</figcaption>");
     if (drawn) {
-        report_put(p, "<svg viewBox=\"0 0 %d %d\" role=img tabindex=0 aria-labelledby=\"t%d d%d\" data-x0=\"%.15g\" data-x1=\"%.15g\" data-l=%d data-r=%d data-u=\"%s\">", WIDTH, HEIGHT, id, id, f.x0,
-                   f.x1, LEFT, RIGHT, c->x_label);
+        report_put(p,
+                   "<svg viewBox=\"0 0 %d %d\" role=img tabindex=0 aria-labelledby=\"t%d d%d\" data-x0=\"%.15g\" data-x1=\"%.15g\" "
+                   "data-l=%d data-r=%d data-u=\"%s\">",
+                   WIDTH, HEIGHT, id, id, f.x0, f.x1, LEFT, RIGHT, c->x_label);
         put_description(p, c, id);
         put_axes(p, c, &f);
         put_band(p, c, &f);

@@ -1,14 +1,27 @@
 /* The list of drawings: which metrics belong together, in which unit, and what they mean.
  *
- * A row is a drawing; it appears when one of its metrics was logged. A metric with a held-out twin (eval_NAME) gets it as a second line. Metrics that no row names are not lost: they
- * come last, folded, one drawing each. So a new metric of a trainer shows up without a change here, and gets its place and its words by a row. */
+ * A row is a drawing; it appears when one of its metrics was logged. A metric with a held-out twin (eval_NAME) gets it as a second line.
+ * Metrics that no row names are not lost: they come last, folded, one drawing each. So a new metric of a trainer shows up without a
+ * change here, and gets its place and its words by a row. */
 #include "report_internal.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ZERO = 1, SHARE = 2, SMOOTH = 4, GROUPS = 8, VARIES = 16, FROM_ONE = 32, MARK_0 = 64, MARK_1 = 128, ENDED = 256, LINES = 4, MOST = 64 };
+enum {
+    ZERO = 1,
+    SHARE = 2,
+    SMOOTH = 4,
+    GROUPS = 8,
+    VARIES = 16,
+    FROM_ONE = 32,
+    MARK_0 = 64,
+    MARK_1 = 128,
+    ENDED = 256,
+    LINES = 4,
+    MOST = 64
+};
 
 typedef struct spec {
     const char *section, *title, *unit, *help;
@@ -18,50 +31,328 @@ typedef struct spec {
     const char *unless; /* not when this metric is there */
 } spec;
 
-static const char REWARD[] = "Reward", COMPLETIONS[] = "Lengths and ends", POLICY[] = "Policy", VALUE[] = "Value model", LEARNING[] = "Learning", SPEED[] = "Time and speed";
-static const char *const order_online[] = {REWARD, COMPLETIONS, POLICY, VALUE, LEARNING, SPEED, NULL}, *const order_offline[] = {LEARNING, REWARD, SPEED, NULL};
+static const char REWARD[] = "Reward", COMPLETIONS[] = "Lengths and ends", POLICY[] = "Policy", VALUE[] = "Value model",
+                  LEARNING[] = "Learning", SPEED[] = "Time and speed";
+static const char *const order_online[] = {REWARD, COMPLETIONS, POLICY, VALUE, LEARNING, SPEED, NULL}, *const order_offline[] = {LEARNING,
+                                                                                                                                 REWARD,
+                                                                                                                                 SPEED,
+                                                                                                                                 NULL};
 
 static const char spread[] = "shaded: \xc2\xb1 one standard deviation";
 static const spec specs[] = {
-    {REWARD, "Reward", "score", "Mean score of the iteration's completions, after penalties.", {{"reward", "mean"}}, NULL, NULL, "reward_std", spread, SMOOTH, NULL},
-    {REWARD, "Reward of the learner", "score", "The score, and what is left of it after the price of leaving the reference.", {{"objective/scores", "score"}, {"objective/rlhf_reward", "score and KL"}, {"objective/non_score_reward", "KL alone"}}, NULL, NULL, NULL, NULL, 0, NULL},
-    {REWARD, "Rewards of answers", "score", "What the reward model gives to the answers of a step.", {{"mean_reward", "mean"}}, "min_reward", "max_reward", NULL, "shaded: least to greatest", 0, NULL},
-    {REWARD, "Implicit rewards", "nats", "Beta times the log-ratio to the reference.", {{"rewards/chosen", "chosen"}, {"rewards/rejected", "rejected"}}, NULL, NULL, NULL, NULL, SMOOTH, NULL},
-    {REWARD, "Log-probabilities", "nats", "Of whole answers.", {{"logps/chosen", "chosen"}, {"logps/rejected", "rejected"}}, NULL, NULL, NULL, NULL, 0, NULL},
+    {REWARD,
+     "Reward",
+     "score",
+     "Mean score of the iteration's completions, after penalties.",
+     {{"reward", "mean"}},
+     NULL,
+     NULL,
+     "reward_std",
+     spread,
+     SMOOTH,
+     NULL},
+    {REWARD,
+     "Reward of the learner",
+     "score",
+     "The score, and what is left of it after the price of leaving the reference.",
+     {{"objective/scores", "score"}, {"objective/rlhf_reward", "score and KL"}, {"objective/non_score_reward", "KL alone"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     0,
+     NULL},
+    {REWARD,
+     "Rewards of answers",
+     "score",
+     "What the reward model gives to the answers of a step.",
+     {{"mean_reward", "mean"}},
+     "min_reward",
+     "max_reward",
+     NULL,
+     "shaded: least to greatest",
+     0,
+     NULL},
+    {REWARD,
+     "Implicit rewards",
+     "nats",
+     "Beta times the log-ratio to the reference.",
+     {{"rewards/chosen", "chosen"}, {"rewards/rejected", "rejected"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     SMOOTH,
+     NULL},
+    {REWARD,
+     "Log-probabilities",
+     "nats",
+     "Of whole answers.",
+     {{"logps/chosen", "chosen"}, {"logps/rejected", "rejected"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     0,
+     NULL},
 
-    {COMPLETIONS, "Length", "tokens", "Of completions; ended: those that came to an end token or a stop string.", {{"completions/mean_length", "mean"}, {"completions/mean_terminated_length", "mean of ended"}}, "completions/min_length", "completions/max_length", NULL, "shaded: shortest to longest", ZERO | ENDED, NULL},
-    {COMPLETIONS, "EOS rate", "share", "Completions that ended by themselves; the others ran out of tokens.", {{"completions/clipped_ratio", "ended"}}, NULL, NULL, NULL, NULL, SHARE | FROM_ONE, NULL},
-    {COMPLETIONS, "Groups without spread", "share", "All completions of a prompt have the same score: nothing to learn from.", {{"frac_reward_zero_std", "groups"}}, NULL, NULL, NULL, NULL, SHARE | GROUPS, NULL},
+    {COMPLETIONS,
+     "Length",
+     "tokens",
+     "Of completions; ended: those that came to an end token or a stop string.",
+     {{"completions/mean_length", "mean"}, {"completions/mean_terminated_length", "mean of ended"}},
+     "completions/min_length",
+     "completions/max_length",
+     NULL,
+     "shaded: shortest to longest",
+     ZERO | ENDED,
+     NULL},
+    {COMPLETIONS,
+     "EOS rate",
+     "share",
+     "Completions that ended by themselves; the others ran out of tokens.",
+     {{"completions/clipped_ratio", "ended"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     SHARE | FROM_ONE,
+     NULL},
+    {COMPLETIONS,
+     "Groups without spread",
+     "share",
+     "All completions of a prompt have the same score: nothing to learn from.",
+     {{"frac_reward_zero_std", "groups"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     SHARE | GROUPS,
+     NULL},
 
-    {POLICY, "KL from the reference", "nats per completion", "Sampled log-ratio (k1) and its estimate that cannot be negative (k3).", {{"objective/kl", "k1"}, {"objective/kl_k3", "k3"}}, NULL, NULL, NULL, NULL, ZERO, NULL},
-    {POLICY, "KL from the reference", "nats per token", "How far the policy has moved from where it began.", {{"kl", "KL"}}, NULL, NULL, NULL, NULL, ZERO, "objective/kl"},
-    {POLICY, "KL coefficient", "", "Price of the KL, as adapted.", {{"kl_coef", "coefficient"}}, NULL, NULL, NULL, NULL, VARIES | ZERO, NULL},
-    {POLICY, "Entropy", "nats per token", "Of the predicted distributions; a fall to zero means that one answer is left.", {{"entropy", "sampling"}, {"policy/entropy_avg", "learning"}}, NULL, NULL, NULL, NULL, ZERO, NULL},
-    {POLICY, "Step of the policy", "nats per token", "Approximate KL between the policy that sampled and the one that learns.", {{"policy/approxkl_avg", "approx. KL"}}, NULL, NULL, NULL, NULL, ZERO, NULL},
-    {POLICY, "Clipped tokens", "share", "Where the ratio is outside the range that counts.", {{"policy/clipfrac_avg", "policy"}, {"val/clipfrac_avg", "value"}}, NULL, NULL, NULL, NULL, ZERO, NULL},
-    {POLICY, "Clipped ratios", "share", "Where the ratio is outside the range that counts.", {{"clip_ratio/region_mean", "all"}, {"clip_ratio/low_mean", "below"}, {"clip_ratio/high_mean", "above"}}, NULL, NULL, NULL, NULL, ZERO, NULL},
-    {POLICY, "Ratio", "", "Probability now by probability when sampled, mean.", {{"ratio", "mean"}, {"val/ratio", "mean"}}, NULL, NULL, NULL, NULL, MARK_1, NULL},
-    {POLICY, "Sampler and trainer", "nats per token", "Difference of log-probabilities before the first update; above rounding, something is wrong.", {{"policy/first_log_ratio", "difference"}}, NULL, NULL, NULL, NULL, ZERO, NULL},
+    {POLICY,
+     "KL from the reference",
+     "nats per completion",
+     "Sampled log-ratio (k1) and its estimate that cannot be negative (k3).",
+     {{"objective/kl", "k1"}, {"objective/kl_k3", "k3"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO,
+     NULL},
+    {POLICY,
+     "KL from the reference",
+     "nats per token",
+     "How far the policy has moved from where it began.",
+     {{"kl", "KL"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO,
+     "objective/kl"},
+    {POLICY,
+     "KL coefficient",
+     "",
+     "Price of the KL, as adapted.",
+     {{"kl_coef", "coefficient"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     VARIES | ZERO,
+     NULL},
+    {POLICY,
+     "Entropy",
+     "nats per token",
+     "Of the predicted distributions; a fall to zero means that one answer is left.",
+     {{"entropy", "sampling"}, {"policy/entropy_avg", "learning"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO,
+     NULL},
+    {POLICY,
+     "Step of the policy",
+     "nats per token",
+     "Approximate KL between the policy that sampled and the one that learns.",
+     {{"policy/approxkl_avg", "approx. KL"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO,
+     NULL},
+    {POLICY,
+     "Clipped tokens",
+     "share",
+     "Where the ratio is outside the range that counts.",
+     {{"policy/clipfrac_avg", "policy"}, {"val/clipfrac_avg", "value"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO,
+     NULL},
+    {POLICY,
+     "Clipped ratios",
+     "share",
+     "Where the ratio is outside the range that counts.",
+     {{"clip_ratio/region_mean", "all"}, {"clip_ratio/low_mean", "below"}, {"clip_ratio/high_mean", "above"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO,
+     NULL},
+    {POLICY,
+     "Ratio",
+     "",
+     "Probability now by probability when sampled, mean.",
+     {{"ratio", "mean"}, {"val/ratio", "mean"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     MARK_1,
+     NULL},
+    {POLICY,
+     "Sampler and trainer",
+     "nats per token",
+     "Difference of log-probabilities before the first update; above rounding, something is wrong.",
+     {{"policy/first_log_ratio", "difference"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO,
+     NULL},
 
-    {VALUE, "Value loss", "", "Mean squared error of the value model, halved and clipped.", {{"loss/value_avg", "loss"}}, NULL, NULL, NULL, NULL, ZERO | SMOOTH, NULL},
-    {VALUE, "Explained variance", "", "Of the returns by the values: 1 is perfect, 0 no better than their mean.", {{"val/explained_variance", "share"}}, NULL, NULL, NULL, NULL, MARK_0 | SMOOTH, NULL},
+    {VALUE,
+     "Value loss",
+     "",
+     "Mean squared error of the value model, halved and clipped.",
+     {{"loss/value_avg", "loss"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO | SMOOTH,
+     NULL},
+    {VALUE,
+     "Explained variance",
+     "",
+     "Of the returns by the values: 1 is perfect, 0 no better than their mean.",
+     {{"val/explained_variance", "share"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     MARK_0 | SMOOTH,
+     NULL},
 
     {LEARNING, "Loss", "", NULL, {{"loss", "training"}}, NULL, NULL, NULL, NULL, SMOOTH, NULL},
-    {LEARNING, "Policy loss", "", "The clipped objective; its height says little.", {{"loss/policy_avg", "loss"}}, NULL, NULL, NULL, NULL, SMOOTH, NULL},
+    {LEARNING,
+     "Policy loss",
+     "",
+     "The clipped objective; its height says little.",
+     {{"loss/policy_avg", "loss"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     SMOOTH,
+     NULL},
     {LEARNING, "Perplexity", "", "exp(held-out loss).", {{"eval_perplexity", "held-out"}}, NULL, NULL, NULL, NULL, 0, NULL},
-    {LEARNING, "Token accuracy", "share", "Targets that are the most likely token.", {{"mean_token_accuracy", "training"}}, NULL, NULL, NULL, NULL, SMOOTH, NULL},
-    {LEARNING, "Entropy", "nats per token", "Of the predicted distributions.", {{"entropy", "training"}}, NULL, NULL, NULL, NULL, ZERO | SMOOTH, "completions/mean_length"},
-    {LEARNING, "Pair accuracy", "share", "Pairs whose chosen answer has the higher reward.", {{"accuracy", "training"}, {"rewards/accuracies", "training"}}, NULL, NULL, NULL, NULL, SHARE | SMOOTH, NULL},
-    {LEARNING, "Margin", "", "Reward of the chosen answer minus that of the other.", {{"margin", "training"}, {"rewards/margins", "training"}}, NULL, NULL, NULL, NULL, SMOOTH, NULL},
+    {LEARNING,
+     "Token accuracy",
+     "share",
+     "Targets that are the most likely token.",
+     {{"mean_token_accuracy", "training"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     SMOOTH,
+     NULL},
+    {LEARNING,
+     "Entropy",
+     "nats per token",
+     "Of the predicted distributions.",
+     {{"entropy", "training"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO | SMOOTH,
+     "completions/mean_length"},
+    {LEARNING,
+     "Pair accuracy",
+     "share",
+     "Pairs whose chosen answer has the higher reward.",
+     {{"accuracy", "training"}, {"rewards/accuracies", "training"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     SHARE | SMOOTH,
+     NULL},
+    {LEARNING,
+     "Margin",
+     "",
+     "Reward of the chosen answer minus that of the other.",
+     {{"margin", "training"}, {"rewards/margins", "training"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     SMOOTH,
+     NULL},
     {LEARNING, "Learning rate", "", NULL, {{"learning_rate", "rate"}}, NULL, NULL, NULL, NULL, ZERO, NULL},
-    {LEARNING, "Gradient norm", "", "Of all gradients together, before clipping.", {{"grad_norm", "norm"}}, NULL, NULL, NULL, NULL, ZERO | SMOOTH, NULL},
+    {LEARNING,
+     "Gradient norm",
+     "",
+     "Of all gradients together, before clipping.",
+     {{"grad_norm", "norm"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO | SMOOTH,
+     NULL},
 
-    {SPEED, "Rollout speed", "tokens/s", "New tokens by the time spent sampling.", {{"rollout_tokens_per_second", "sampling"}}, NULL, NULL, NULL, NULL, ZERO, NULL},
-    {SPEED, "Speed", "tokens/s", "Tokens of a step by its whole time.", {{"tokens_per_second", "all"}}, NULL, NULL, NULL, NULL, ZERO | SMOOTH, NULL},
+    {SPEED,
+     "Rollout speed",
+     "tokens/s",
+     "New tokens by the time spent sampling.",
+     {{"rollout_tokens_per_second", "sampling"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO,
+     NULL},
+    {SPEED,
+     "Speed",
+     "tokens/s",
+     "Tokens of a step by its whole time.",
+     {{"tokens_per_second", "all"}},
+     NULL,
+     NULL,
+     NULL,
+     NULL,
+     ZERO | SMOOTH,
+     NULL},
     {SPEED, "Time of a step", "s", NULL, {{"step_seconds", "all"}}, NULL, NULL, NULL, NULL, ZERO, NULL},
 };
 enum { SPECS = sizeof specs / sizeof *specs };
-static const char *const phases[][2] = {{"time/sample", "sample"}, {"time/score", "score"}, {"time/pass", "log-probabilities, values"}, {"time/learn", "learn"}, {"time/log", "log"}};
+static const char *const phases[][2] = {{"time/sample", "sample"},
+                                        {"time/score", "score"},
+                                        {"time/pass", "log-probabilities, values"},
+                                        {"time/learn", "learn"},
+                                        {"time/log", "log"}};
 enum { PHASES = sizeof phases / sizeof *phases };
 static const char *const quiet[] = {"epoch", "episode", "num_tokens"}; /* straight lines: never alone */
 
@@ -88,7 +379,8 @@ static bool level(const report_series *s) {
 static void add_line(chart *c, const char *label, const report_series *s, const spec *x, double groups) {
     if (!s || s->n == 0 || c->n_lines == CHART_LINES) return;
     chart_line *l = &c->lines[c->n_lines++];
-    *l = (chart_line){.label = label, .series = s, .scale = 1, .smooth = x->flags & SMOOTH, .marks = !strncmp(s->name, "eval_", 5), .of = x->flags & GROUPS ? groups : 0};
+    *l = (chart_line){.label = label, .series = s, .scale = 1, .smooth = x->flags & SMOOTH, .marks = !strncmp(s->name, "eval_", 5),
+                      .of = x->flags & GROUPS ? groups : 0};
     if (x->flags & FROM_ONE) l->scale = -1, l->shift = 1;
     l->smooth = l->smooth && !l->marks;
 }
@@ -106,8 +398,9 @@ static void add_held_out(drawer *d, chart *c, const spec *x, int i) {
 static bool fill(drawer *d, const spec *x, chart *c) {
     const report_run *r = d->r;
     double groups = report_setting_number(&r->settings, "batch_size") / fmax(1, report_setting_number(&r->settings, "num_generations"));
-    *c = (chart){.title = x->title, .unit = x->unit, .help = x->help, .from_zero = x->flags & ZERO, .to_one = x->flags & SHARE, .x0 = r->history.first, .x1 = r->history.last,
-                 .x_label = r->x_label, .has_mark = x->flags & (MARK_0 | MARK_1), .mark = x->flags & MARK_1 ? 1 : 0};
+    *c = (chart){.title = x->title, .unit = x->unit, .help = x->help, .from_zero = x->flags & ZERO, .to_one = x->flags & SHARE,
+                 .x0 = r->history.first, .x1 = r->history.last, .x_label = r->x_label, .has_mark = x->flags & (MARK_0 | MARK_1),
+                 .mark = x->flags & MARK_1 ? 1 : 0};
     if (x->unless && report_find(&r->history, x->unless)) return false;
     for (int i = 0; i < LINES && x->lines[i].metric; i++) {
         const report_series *s = report_find(&r->history, x->lines[i].metric);
@@ -133,7 +426,7 @@ static bool fill(drawer *d, const spec *x, chart *c) {
     return c->n_lines > 0;
 }
 
-/* --- drawings that are not a row ------------------------------------------------------------------------------------------- */
+/* --- drawings that are not a row -------------------------------------------------------------- */
 /* The parts of a score: rewards/NAME/mean with rewards/NAME/std. */
 static int draw_parts(drawer *d) {
     static const char before[] = "rewards/", after[] = "/mean";
@@ -142,11 +435,13 @@ static int draw_parts(drawer *d) {
     for (size_t i = 0; i < h->count; i++) {
         const char *name = h->items[i].name;
         size_t length = strlen(name), around = strlen(before) + strlen(after);
-        if (length <= around || length > 150 || strncmp(name, before, strlen(before)) || strcmp(name + length - strlen(after), after)) continue;
+        if (length <= around || length > 150 || strncmp(name, before, strlen(before)) || strcmp(name + length - strlen(after), after))
+            continue;
         char title[160], std[160];
         snprintf(title, sizeof title, "Part: %.*s", (int)(length - around), name + strlen(before));
         snprintf(std, sizeof std, "%.*sstd", (int)(length - 4), name);
-        spec x = {REWARD, title, "score", "Before its weight and before penalties.", {{name, "mean"}}, NULL, NULL, std, spread, SMOOTH, NULL};
+        spec x = {REWARD, title,  "score", "Before its weight and before penalties.", {{name, "mean"}}, NULL, NULL, std,
+                  spread, SMOOTH, NULL};
         chart c;
         if (fill(d, &x, &c)) report_chart(d->p, &c, d->id++), drawn++;
     }
@@ -154,7 +449,8 @@ static int draw_parts(drawer *d) {
 }
 
 static int draw_phases(drawer *d) {
-    chart c = {.title = "Time per phase", .unit = "s", .help = "Where an iteration's time goes.", .stacked = true, .from_zero = true, .x0 = d->r->history.first, .x1 = d->r->history.last, .x_label = d->r->x_label};
+    chart c = {.title = "Time per phase", .unit = "s", .help = "Where an iteration's time goes.", .stacked = true, .from_zero = true,
+               .x0 = d->r->history.first, .x1 = d->r->history.last, .x_label = d->r->x_label};
     for (int i = 0; i < PHASES; i++) {
         const report_series *s = take(d, phases[i][0]);
         if (!s || s->n == 0 || (c.n_lines && s->n != c.lines[0].series->n)) continue;
@@ -175,14 +471,20 @@ static void draw_others(drawer *d) {
         spec x = {NULL, name, "", NULL, {{name, "value"}}, NULL, NULL, NULL, NULL, 0, NULL};
         chart c;
         if (!fill(d, &x, &c)) continue;
-        if (drawn++ == 0) report_put(d->p, "<section id=other><details class=more><summary><h2>Other metrics</h2></summary><div class=charts>\n");
+        if (drawn++ == 0)
+            report_put(d->p, "<section id=other><details class=more><summary><h2>Other metrics</h2></summary><div class=charts>\n");
         report_chart(d->p, &c, d->id++);
     }
     if (drawn) report_put(d->p, "</div></details></section>\n");
 }
 
 static const char *anchor_of(const char *section) {
-    return section == REWARD ? "reward" : section == COMPLETIONS ? "completions" : section == POLICY ? "policy" : section == VALUE ? "value" : section == LEARNING ? "learning" : "speed";
+    return section == REWARD        ? "reward"
+           : section == COMPLETIONS ? "completions"
+           : section == POLICY      ? "policy"
+           : section == VALUE       ? "value"
+           : section == LEARNING    ? "learning"
+                                    : "speed";
 }
 
 static void draw_section(drawer *d, const char *section) {

@@ -1,8 +1,9 @@
 /* Any bytes as HTML that shows them, in elements and in attributes within double quotes.
  *
- * A completion is written by a model, and a prompt by anybody: it may hold markup, bytes that are no UTF-8, control characters that some browsers drop, and characters that turn
- * the direction of everything after them. Markup becomes entities; what cannot be seen becomes visible: control characters as their pictures (U+2400 ...), direction marks and
- * other invisible ones as [U+202E], bytes that are no UTF-8 as U+FFFD. Joiners stay, since emoji and many scripts are made with them. */
+ * A completion is written by a model, and a prompt by anybody: it may hold markup, bytes that are no UTF-8, control characters that some
+ * browsers drop, and characters that turn the direction of everything after them. Markup becomes entities; what cannot be seen becomes
+ * visible: control characters as their pictures (U+2400 ...), direction marks and other invisible ones as [U+202E], bytes that are no
+ * UTF-8 as U+FFFD. Joiners stay, since emoji and many scripts are made with them. */
 #include "report_internal.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -48,8 +49,9 @@ static uint32_t decode(const unsigned char *s, size_t room, size_t *size) {
 
 /* Nothing to see, but it changes what is seen; or no character at all. */
 static bool invisible(uint32_t c) {
-    return (c >= 0x80 && c < 0xa0) || c == 0xad || c == 0x61c || c == 0x180e || c == 0x200b || c == 0x200e || c == 0x200f || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) ||
-           c == 0xfeff || (c >= 0xfdd0 && c <= 0xfdef) || (c & 0xfffe) == 0xfffe;
+    return (c >= 0x80 && c < 0xa0) || c == 0xad || c == 0x61c || c == 0x180e || c == 0x200b || c == 0x200e || c == 0x200f ||
+           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || (c >= 0xfdd0 && c <= 0xfdef) ||
+           (c & 0xfffe) == 0xfffe;
 }
 
 static const char *entity(uint32_t c) {
@@ -71,7 +73,8 @@ void report_put_escaped(report_page *p, const char *text, size_t length) {
         char shown[24] = "";
         const char *name = entity(c);
         if (name) snprintf(shown, sizeof shown, "%s", name);
-        else if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f) snprintf(shown, sizeof shown, "&#x%x;", c == 0x7f ? 0x2421 : 0x2400 + c);
+        else if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+            snprintf(shown, sizeof shown, "&#x%x;", c == 0x7f ? 0x2421 : 0x2400 + c);
         else if (invisible(c)) snprintf(shown, sizeof shown, "[U+%04X]", c);
         else if (c == 0xfffd) snprintf(shown, sizeof shown, "&#xfffd;");
         else continue;

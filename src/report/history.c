@@ -1,8 +1,8 @@
 /* metrics.jsonl as series of points.
  *
- * The file may be of a run that is going on or was killed: its last line may be half a line. Lines that are no metrics are counted and passed over. A number that is not finite is
- * written as a string ("NaN", "Infinity", "-Infinity"): a gap. When a step comes again, it was computed again after the run was resumed: what was there from that step on is
- * dropped. */
+ * The file may be of a run that is going on or was killed: its last line may be half a line. Lines that are no metrics are counted and
+ * passed over. A number that is not finite is written as a string ("NaN", "Infinity", "-Infinity"): a gap. When a step comes again, it
+ * was computed again after the run was resumed: what was there from that step on is dropped. */
 #include "report_internal.h"
 #include <math.h>
 #include <stdlib.h>
@@ -27,7 +27,8 @@ const report_series *report_find(const report_history *h, const char *name) {
     return NULL;
 }
 
-/* The series of a name, made when it is new; names come in the same order on every line, so the one after the last found is tried first. *s is NULL where there are too many. */
+/* The series of a name, made when it is new; names come in the same order on every line, so the one after the last found is tried first.
+ * *s is NULL where there are too many. */
 static plumb_status series_of(report_history *h, const char *name, size_t *hint, report_series **s) {
     for (size_t k = 0; k < h->count; k++) {
         size_t i = (*hint + k) % h->count;

@@ -6,7 +6,7 @@
 #include <string.h>
 #include "plumb/config.h"
 
-/* --- loading --------------------------------------------------------------------------------------------------------------- */
+/* --- loading ---------------------------------------------------------------------------------- */
 static plumb_status holds(const char *dir, const char *name, bool *found) {
     char *path;
     PLUMB_TRY(plumb_path_join(&path, dir, name));
@@ -34,7 +34,9 @@ static plumb_status load_settings(report_run *r) {
 static plumb_status load(report_run *r, const plumb_report_options *o) {
     bool adapter, model, trajectories;
     *r = (report_run){.o = o};
-    if (!plumb_path_is_dir(o->dir)) return plumb_error(PLUMB_E_IO, "%s: %s; expected the folder of a run", o->dir, plumb_path_exists(o->dir) ? "not a folder" : "not there");
+    if (!plumb_path_is_dir(o->dir))
+        return plumb_error(PLUMB_E_IO, "%s: %s; expected the folder of a run", o->dir,
+                           plumb_path_exists(o->dir) ? "not a folder" : "not there");
     PLUMB_TRY(holds(o->dir, "adapter", &adapter));
     PLUMB_TRY(holds(o->dir, "model", &model));
     PLUMB_TRY(holds(o->dir, "trajectories", &trajectories));
@@ -42,9 +44,11 @@ static plumb_status load(report_run *r, const plumb_report_options *o) {
     PLUMB_TRY(load_history(r));
     if (trajectories) PLUMB_TRY(plumb_path_join(&r->trajectories, o->dir, "trajectories"));
     if (!trajectories && !r->settings.text && r->history.missing)
-        return plumb_error(PLUMB_E_IO, "%s: no metrics.jsonl, config.yaml or trajectories/ in it; expected the folder of a run (output_dir)", o->dir);
+        return plumb_error(PLUMB_E_IO,
+                           "%s: no metrics.jsonl, config.yaml or trajectories/ in it; expected the folder of a run (output_dir)", o->dir);
     const char *command = r->settings.command;
-    r->online = !strcmp(command, "ppo") || !strcmp(command, "grpo") || !strcmp(command, "rloo") || trajectories || report_find(&r->history, "completions/mean_length");
+    r->online = !strcmp(command, "ppo") || !strcmp(command, "grpo") || !strcmp(command, "rloo") || trajectories ||
+                report_find(&r->history, "completions/mean_length");
     r->finished = adapter || model;
     r->x_label = r->online ? "iteration" : "step";
     return PLUMB_OK;
@@ -62,12 +66,14 @@ static plumb_status choose_title(const report_run *r, char **title) {
     size_t from = length;
     while (from > 0 && dir[from - 1] != '/') from--;
     plumb_str text = {0};
-    plumb_status status = given ? plumb_str_append(&text, given, strlen(given)) : from < length ? plumb_str_append(&text, dir + from, length - from) : plumb_str_append(&text, dir, length);
+    plumb_status status = given           ? plumb_str_append(&text, given, strlen(given))
+                          : from < length ? plumb_str_append(&text, dir + from, length - from)
+                                          : plumb_str_append(&text, dir, length);
     *title = text.data;
     return status;
 }
 
-/* --- the head of the page ---------------------------------------------------------------------------------------------------- */
+/* --- the head of the page --------------------------------------------------------------------- */
 static double last_of(const report_series *s, double *first) {
     double last = NAN;
     *first = NAN;
@@ -104,7 +110,8 @@ static double mean_of(const report_series *s) {
 static void put_tiles(report_page *p, const report_run *r) {
     char value[REPORT_NUMBER], more[REPORT_NUMBER + 32] = "";
     const report_history *h = &r->history;
-    double first, seconds = mean_of(report_find(h, "step_seconds")), tokens = last_of(report_find(h, "num_tokens"), &first), total = report_setting_number(&r->settings, "max_steps");
+    double first, seconds = mean_of(report_find(h, "step_seconds")), tokens = last_of(report_find(h, "num_tokens"), &first),
+                  total = report_setting_number(&r->settings, "max_steps");
     if (h->count == 0) return;
     report_put(p, "<dl class=tiles>");
     snprintf(value, sizeof value, "%.0f", h->last);
@@ -119,7 +126,8 @@ static void put_tiles(report_page *p, const report_run *r) {
     } else {
         put_metric_tile(p, r, "loss", "Loss", 1, 0);
         put_metric_tile(p, r, "eval_loss", "Held-out loss", 1, 0);
-        if (!put_metric_tile(p, r, "eval_accuracy", "Held-out accuracy", 1, 0) && !put_metric_tile(p, r, "eval_rewards/accuracies", "Held-out accuracy", 1, 0))
+        if (!put_metric_tile(p, r, "eval_accuracy", "Held-out accuracy", 1, 0) &&
+            !put_metric_tile(p, r, "eval_rewards/accuracies", "Held-out accuracy", 1, 0))
             put_metric_tile(p, r, "eval_mean_token_accuracy", "Held-out accuracy", 1, 0);
     }
     if (isfinite(tokens)) {
@@ -145,16 +153,23 @@ static void put_notes(report_page *p, const report_run *r) {
     if (h->missing) report_put(p, "<p>There is no metrics.jsonl: no curves.</p>");
     else if (h->count == 0) report_put(p, "<p>metrics.jsonl holds no metrics yet: no curves.</p>");
     if (h->unfinished) report_put(p, "<p>The last line of metrics.jsonl is incomplete, as a killed run leaves it, and was left out.</p>");
-    if (h->bad) report_put(p, "<p>%lld of %lld lines of metrics.jsonl could not be understood and were left out.</p>", (long long)h->bad, (long long)h->lines);
-    if (gaps) report_put(p, "<p>%zu value%s NaN or infinite: gaps in the curves, marked in red on the axis.</p>", gaps, gaps == 1 ? " is" : "s are");
+    if (h->bad)
+        report_put(p, "<p>%lld of %lld lines of metrics.jsonl could not be understood and were left out.</p>", (long long)h->bad,
+                   (long long)h->lines);
+    if (gaps)
+        report_put(p, "<p>%zu value%s NaN or infinite: gaps in the curves, marked in red on the axis.</p>", gaps,
+                   gaps == 1 ? " is" : "s are");
     if (!r->settings.text) report_put(p, "<p>There is no config.yaml: the settings are not known.</p>");
     report_put(p, "</div>\n");
 }
 
 /* `body` is the text below: what it has is linked. (Texts in it cannot look like a section: they are escaped.) */
 static void put_head(report_page *p, const report_run *r, const char *title, const char *body) {
-    static const struct { const char *anchor, *name; } sections[] = {{"reward", "Reward"}, {"completions", "Lengths and ends"}, {"policy", "Policy"}, {"value", "Value model"},
-                                                                      {"learning", "Learning"}, {"speed", "Time and speed"}, {"other", "Other metrics"}, {"texts", "Completions"}, {"settings", "Settings"}};
+    static const struct {
+        const char *anchor, *name;
+    } sections[] = {{"reward", "Reward"},     {"completions", "Lengths and ends"}, {"policy", "Policy"},       {"value", "Value model"},
+                    {"learning", "Learning"}, {"speed", "Time and speed"},         {"other", "Other metrics"}, {"texts", "Completions"},
+                    {"settings", "Settings"}};
     static const char mark[] = "<section id=";
     report_put(p, "<header><h1>");
     report_put_escaped(p, title, strlen(title));
@@ -173,12 +188,13 @@ static void put_head(report_page *p, const report_run *r, const char *title, con
     for (const char *at = body; (at = strstr(at, mark)); at++)
         for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
             const char *anchor = sections[i].anchor, *found = at + strlen(mark);
-            if (!strncmp(found, anchor, strlen(anchor)) && found[strlen(anchor)] == '>') report_put(p, "<a href=\"#%s\">%s</a>", anchor, sections[i].name);
+            if (!strncmp(found, anchor, strlen(anchor)) && found[strlen(anchor)] == '>')
+                report_put(p, "<a href=\"#%s\">%s</a>", anchor, sections[i].name);
         }
     report_put(p, "<label><input type=checkbox id=smoothing checked> smoothed lines</label></nav></header>\n");
 }
 
-/* --- settings -------------------------------------------------------------------------------------------------------------- */
+/* --- settings --------------------------------------------------------------------------------- */
 static void put_settings(report_page *p, const report_run *r) {
     const report_settings *s = &r->settings;
     if (!s->text) return;

@@ -11,7 +11,8 @@
  *     page.c       styles, script, head
  *     report.c     all of it, in order, into one file
  *
- * Text goes into a report_page, which remembers the first failure: a page has a thousand small writes, and what follows a failed one is skipped. */
+ * Text goes into a report_page, which remembers the first failure: a page has a thousand small writes, and what follows
+ * a failed one is skipped. */
 #ifndef REPORT_INTERNAL_H
 #define REPORT_INTERNAL_H
 #include "plumb/io.h"
@@ -27,26 +28,29 @@ static inline bool report_good(const report_page *p) { return p->status == PLUMB
 /* A long text: its beginning, the rest folded, and a note where even that is cut. */
 void report_put_long(report_page *p, const char *text);
 
-/* --- scale.c --------------------------------------------------------------------------------------------------------- */
+/* --- scale.c ---------------------------------------------------------------------------------- */
 typedef struct report_ticks { double first, step; int count; } report_ticks; /* first + i * step */
-/* Multiples of 1, 2 or 5 times a power of ten: the smallest step of which at most `most` intervals cover [low, high]. `inside`: only ticks within the range, else the first and
- * the last enclose it. `whole`: no fractions. low <= high, both finite. */
+/* Multiples of 1, 2 or 5 times a power of ten: the smallest step of which at most `most` intervals cover [low, high]. `inside`: only
+ * ticks within the range, else the first and the last enclose it. `whole`: no fractions. low <= high, both finite. */
 report_ticks report_ticks_for(double low, double high, int most, bool inside, bool whole);
 enum { REPORT_NUMBER = 40 };
 void report_tick_label(char out[REPORT_NUMBER], const report_ticks *t, int i); /* as many digits as the step needs; 20k, 1.5M, 2e-5 */
-void report_number(char out[REPORT_NUMBER], double value);                     /* four significant digits; whole from 1000 on; exponents beyond */
+/* four significant digits; whole from 1000 on; exponents beyond */
+void report_number(char out[REPORT_NUMBER], double value);
 void report_duration(char out[REPORT_NUMBER], double seconds);                 /* 4.2 s, 3 min 20 s, 2 h 05 min */
 
-/* --- thin.c ---------------------------------------------------------------------------------------------------------- */
+/* --- thin.c ----------------------------------------------------------------------------------- */
 enum { REPORT_POINTS = 500, REPORT_BARS = 100 };
-/* Which of n points to draw, ascending, at most `most` (8 or more): the first, the last, and the least and the greatest of every bucket between. A value that is not finite is a
- * gap; each bucket with one keeps one. kept [most]; returns their number. */
+/* Which of n points to draw, ascending, at most `most` (8 or more): the first, the last, and the least and the greatest of every bucket
+ * between. A value that is not finite is a gap; each bucket with one keeps one. kept [most]; returns their number. */
 size_t report_thin(const double *y, size_t n, size_t most, size_t *kept);
-/* The mean of the finite points around each one, weighted by 0.5^(distance / half_life), gaps kept: out [n]; weights [n] is for its own use. */
+/* The mean of the finite points around each one, weighted by 0.5^(distance / half_life), gaps kept: out [n]; weights [n]
+ * is for its own use. */
 void report_smooth(const double *y, size_t n, double half_life, double *out, double *weights);
 
-/* --- history.c ------------------------------------------------------------------------------------------------------- */
-typedef struct report_series { char *name; double *x, *y; size_t n, cap_x, cap_y, gaps; } report_series; /* y: NaN where it was not finite, counted in gaps */
+/* --- history.c -------------------------------------------------------------------------------- */
+/* y: NaN where it was not finite, counted in gaps */
+typedef struct report_series { char *name; double *x, *y; size_t n, cap_x, cap_y, gaps; } report_series;
 typedef struct report_history {
     report_series *items; size_t count, capacity;
     int64_t lines, bad;      /* read; not understood */
@@ -57,7 +61,7 @@ plumb_status report_history_read(report_history *h, const char *path) PLUMB_CHEC
 void report_history_free(report_history *h);
 const report_series *report_find(const report_history *h, const char *name); /* NULL: not logged */
 
-/* --- settings.c ------------------------------------------------------------------------------------------------------ */
+/* --- settings.c ------------------------------------------------------------------------------- */
 typedef struct report_setting { char *key, *value; bool changed; } report_setting; /* value: as in the file */
 typedef struct report_settings {
     char *text;                   /* of the file; NULL: there is none */
@@ -70,7 +74,7 @@ void report_settings_free(report_settings *s);
 plumb_status report_setting_text(const report_settings *s, const char *key, char **out) PLUMB_CHECKED;
 double report_setting_number(const report_settings *s, const char *key); /* 0 when it is not there */
 
-/* --- chart.c --------------------------------------------------------------------------------------------------------- */
+/* --- chart.c ---------------------------------------------------------------------------------- */
 enum { CHART_LINES = 12 };
 typedef struct chart_line {
     const char *label;
@@ -94,7 +98,7 @@ typedef struct chart {
 /* A figure; nothing when there is no point to draw. `id` is unique on the page. */
 void report_chart(report_page *p, const chart *c, int id);
 
-/* --- charts.c, samples.c, page.c -------------------------------------------------------------------------------------- */
+/* --- charts.c, samples.c, page.c -------------------------------------------------------------- */
 typedef struct report_run {
     const plumb_report_options *o;
     report_history history;

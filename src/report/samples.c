@@ -5,8 +5,8 @@
  *      median      text          ...
  *      worst       ...
  *
- * Curves say that a reward rises; only the texts say what for. The middle one is what the model usually does now, the best one where it is led, the worst what remains. Iterations
- * are read one at a time: a page needs as much memory as one of them. */
+ * Curves say that a reward rises; only the texts say what for. The middle one is what the model usually does now, the best one where it
+ * is led, the worst what remains. Iterations are read one at a time: a page needs as much memory as one of them. */
 #include "report_internal.h"
 #include <math.h>
 #include <stdlib.h>
@@ -42,7 +42,7 @@ static void free_column(column *c) {
     free(c->scores);
 }
 
-/* --- choosing ------------------------------------------------------------------------------------------------------------ */
+/* --- choosing --------------------------------------------------------------------------------- */
 static plumb_status choose_evenly(const int64_t *all, int64_t count, int64_t most, int64_t *chosen, int *n) {
     *n = (int)plumb_min64(count, plumb_min64(most, PLUMB_REPORT_ITERATIONS_MAX));
     for (int i = 0; i < *n; i++) chosen[i] = all[*n == 1 ? count - 1 : (i * (count - 1) + (*n - 1) / 2) / (*n - 1)];
@@ -57,8 +57,8 @@ static plumb_status choose(const report_run *r, const int64_t *all, int64_t coun
         bool found = false;
         for (int64_t k = 0; k < count && !found; k++) found = all[k] == o->iterations[i];
         if (!found)
-            return plumb_error(PLUMB_E_DATA, "iteration %lld: not among the %lld of %s (%lld to %lld)", (long long)o->iterations[i], (long long)count, r->trajectories,
-                               count ? (long long)all[0] : 0, count ? (long long)all[count - 1] : 0);
+            return plumb_error(PLUMB_E_DATA, "iteration %lld: not among the %lld of %s (%lld to %lld)", (long long)o->iterations[i],
+                               (long long)count, r->trajectories, count ? (long long)all[0] : 0, count ? (long long)all[count - 1] : 0);
         chosen[i] = o->iterations[i];
     }
     return PLUMB_OK;
@@ -74,7 +74,8 @@ static int by_score(const void *a, const void *b) { /* the greatest first; what 
 
 static plumb_status take_sample(sample *s, const plumb_trajectories *t, int64_t i) {
     const char *prompt = t->prompt_text[i] ? t->prompt_text[i] : "", *text = t->text[i] ? t->text[i] : "";
-    *s = (sample){.there = true, .sequence = i, .record = t->record[i], .tokens = t->token_offset[i + 1] - t->token_offset[i], .score = t->score[i], .finish = t->finish[i]};
+    *s = (sample){.there = true, .sequence = i, .record = t->record[i], .tokens = t->token_offset[i + 1] - t->token_offset[i],
+                  .score = t->score[i], .finish = t->finish[i]};
     memcpy(s->parts, t->parts + i * t->n_parts, (size_t)t->n_parts * sizeof *s->parts);
     for (int64_t k = t->token_offset[i]; k < t->token_offset[i + 1]; k++) {
         s->kl += t->logp[k] - t->ref_logp[k];
@@ -104,7 +105,7 @@ static plumb_status take_column(column *c, const plumb_trajectories *t) {
     return status;
 }
 
-/* --- writing --------------------------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 static void put_number(report_page *p, double value) {
     char text[REPORT_NUMBER];
     report_number(text, value);
@@ -125,7 +126,8 @@ static void put_strip(report_page *p, const column *c, double low, double high) 
         if (isfinite(c->scores[i])) report_put(p, "M%.1f 15v10", STRIP_MARGIN + (c->scores[i] - low) * scale);
     report_put(p, "\"/>");
     for (int k = 0; k < ROWS; k++)
-        if (c->rows[k].there && isfinite(c->rows[k].score)) report_put(p, "<path class=r%d d=\"M%.1f 4v21\"/>", k, STRIP_MARGIN + (c->rows[k].score - low) * scale);
+        if (c->rows[k].there && isfinite(c->rows[k].score))
+            report_put(p, "<path class=r%d d=\"M%.1f 4v21\"/>", k, STRIP_MARGIN + (c->rows[k].score - low) * scale);
     report_put(p, "</svg>");
 }
 
@@ -137,7 +139,8 @@ static void put_cell(report_page *p, const column *c, const sample *s, int row) 
     }
     report_put(p, "<td class=r%d><div class=facts><b class=score>", row);
     put_number(p, s->score);
-    report_put(p, "</b><span>%lld token%s</span><span%s>%s</span>", (long long)s->tokens, s->tokens == 1 ? "" : "s", s->finish == PLUMB_FINISH_LENGTH ? " class=cut" : "", finishes[s->finish]);
+    report_put(p, "</b><span>%lld token%s</span><span%s>%s</span>", (long long)s->tokens, s->tokens == 1 ? "" : "s",
+               s->finish == PLUMB_FINISH_LENGTH ? " class=cut" : "", finishes[s->finish]);
     if (s->has_kl) {
         report_put(p, "<span title=\"log-ratio to the reference, summed over the completion\">KL ");
         put_number(p, s->kl);
@@ -167,9 +170,13 @@ static void put_table(report_page *p, const column *columns, int n) {
     for (int i = 0; i < n; i++)
         for (int64_t k = 0; k < columns[i].sequences; k++)
             if (isfinite(columns[i].scores[k])) low = fmin(low, columns[i].scores[k]), high = fmax(high, columns[i].scores[k]);
-    report_put(p, "<div class=wide tabindex=0 role=region aria-label=\"Completions over time\"><table class=samples style=\"min-width:%dpx\"><thead><tr><td></td>", 84 + n * COLUMN_WIDTH);
+    report_put(p,
+               "<div class=wide tabindex=0 role=region aria-label=\"Completions over time\"><table class=samples "
+               "style=\"min-width:%dpx\"><thead><tr><td></td>",
+               84 + n * COLUMN_WIDTH);
     for (int i = 0; i < n; i++) {
-        report_put(p, "<th scope=col>Iteration %lld <small>%lld completion%s</small>", (long long)columns[i].iteration, (long long)columns[i].sequences, columns[i].sequences == 1 ? "" : "s");
+        report_put(p, "<th scope=col>Iteration %lld <small>%lld completion%s</small>", (long long)columns[i].iteration,
+                   (long long)columns[i].sequences, columns[i].sequences == 1 ? "" : "s");
         put_strip(p, &columns[i], low, high);
         if (columns[i].problem[0]) {
             report_put(p, "<p class=\"note bad\">");
@@ -219,7 +226,9 @@ static void put_columns(report_page *p, const column *columns, int n) {
         report_put(p, "<p class=note>There are no completions: none was kept (log_trajectories: false), or no iteration has ended.</p>");
         return;
     }
-    report_put(p, "<p class=help>The best, the middle and the worst completion of %s, by score. The marks above a column are all scores of that iteration, on one scale.</p>",
+    report_put(p,
+               "<p class=help>The best, the middle and the worst completion of %s, by score. The marks above a column are all scores of "
+               "that iteration, on one scale.</p>",
                n == 1 ? "an iteration" : "some iterations");
     put_table(p, columns, n);
 }
@@ -229,9 +238,10 @@ void report_samples(report_page *p, const report_run *r) {
     int n = 0;
     bool asked = r->o->n_iterations > 0; /* then what cannot be shown is an error, not a note */
     if (!report_good(p) || (!r->online && !asked)) return;
-    plumb_status status = r->trajectories ? read_columns(r, &columns, &n)
-                          : asked         ? plumb_error(PLUMB_E_DATA, "iteration %lld: %s has no trajectories/", (long long)r->o->iterations[0], r->o->dir)
-                                          : PLUMB_OK;
+    plumb_status status =
+        r->trajectories ? read_columns(r, &columns, &n)
+        : asked         ? plumb_error(PLUMB_E_DATA, "iteration %lld: %s has no trajectories/", (long long)r->o->iterations[0], r->o->dir)
+                        : PLUMB_OK;
     if (status == PLUMB_E_MEMORY || (status != PLUMB_OK && asked)) {
         p->status = status;
     } else {

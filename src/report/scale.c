@@ -1,6 +1,7 @@
 /* Numbers for people: ticks at round values, labels as short as they can be, read-outs with four digits.
  *
- * A tick's label is made from its integer multiple of the step, not by adding up the step, so that 0.3 does not become 0.30000000000000004 and zero is zero. */
+ * A tick's label is made from its integer multiple of the step, not by adding up the step, so that 0.3 does not become
+ * 0.30000000000000004 and zero is zero. */
 #include "report_internal.h"
 #include <math.h>
 #include <stdio.h>
@@ -22,7 +23,8 @@ report_ticks report_ticks_for(double low, double high, int most, bool inside, bo
     double step = pow(10, floor(log10(span / most)));
     if (whole) step = fmax(1, step);
     for (int tries = 0; tries < 8; tries++, step = next_step(step)) {
-        double first = inside ? ceil(low / step - 1e-9) : floor(low / step + 1e-9), last = inside ? floor(high / step + 1e-9) : ceil(high / step - 1e-9);
+        double first = inside ? ceil(low / step - 1e-9) : floor(low / step + 1e-9),
+               last = inside ? floor(high / step + 1e-9) : ceil(high / step - 1e-9);
         if (!inside && last <= first) last = first + 1;
         if (last - first <= most) return (report_ticks){first * step, step, (int)(last - first) + 1};
     }
@@ -81,7 +83,14 @@ void report_number(char out[REPORT_NUMBER], double value) { /* the script on the
         snprintf(out, REPORT_NUMBER, "%.20se%d", text, power);
     } else if (size >= 1000) snprintf(out, REPORT_NUMBER, "%.0f", value);
     else {
-        snprintf(out, REPORT_NUMBER, "%.*f", size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : size >= 0.1 ? 4 : size >= 0.01 ? 5 : 6, value);
+        snprintf(out, REPORT_NUMBER, "%.*f",
+                 size >= 100    ? 1
+                 : size >= 10   ? 2
+                 : size >= 1    ? 3
+                 : size >= 0.1  ? 4
+                 : size >= 0.01 ? 5
+                                : 6,
+                 value);
         trim(out);
     }
 }

@@ -1,7 +1,7 @@
 /* config.yaml of a run, as plumb_options_write wrote it: flat "key: value" lines under comments.
  *
- * Nothing but the text is needed here, so it is read as text: a page can then be made of a run of another version, whose options this program would refuse. A setting counts as
- * changed where this program's default for the command is another. */
+ * Nothing but the text is needed here, so it is read as text: a page can then be made of a run of another version, whose options this
+ * program would refuse. A setting counts as changed where this program's default for the command is another. */
 #include "report_internal.h"
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /* Few points out of many, and a smooth line through noise.
  *
- * A drawing is some 400 dots wide: more points are bytes and nothing to see. Taking every k-th would lose the one spike that explains why a run went wrong, and a mean would flatten
- * it; so each bucket of neighbours gives its least and its greatest value, in their order. */
+ * A drawing is some 400 dots wide: more points are bytes and nothing to see. Taking every k-th would lose the one spike that explains
+ * why a run went wrong, and a mean would flatten it; so each bucket of neighbours gives its least and its
+ * greatest value, in their order. */
 #include "report_internal.h"
 #include <math.h>
 
@@ -15,7 +16,8 @@ size_t report_thin(const double *y, size_t n, size_t most, size_t *kept) {
     size_t inner = n - 2, buckets = (most - 2) / (gaps ? 3 : 2);
     kept[count++] = 0;
     for (size_t b = 0; b < buckets; b++) {
-        size_t from = 1 + (size_t)((double)inner * (double)b / (double)buckets), to = b + 1 == buckets ? n - 1 : 1 + (size_t)((double)inner * (double)(b + 1) / (double)buckets);
+        size_t from = 1 + (size_t)((double)inner * (double)b / (double)buckets),
+               to = b + 1 == buckets ? n - 1 : 1 + (size_t)((double)inner * (double)(b + 1) / (double)buckets);
         size_t pick[3] = {n, n, n}; /* least, greatest, first gap */
         for (size_t i = from; i < to; i++) {
             if (!isfinite(y[i])) {
@@ -32,7 +34,8 @@ size_t report_thin(const double *y, size_t n, size_t most, size_t *kept) {
     return count;
 }
 
-/* Both directions, so that the line does not lag behind a fall: the sums over the left side and over the right side count its neighbours, the left one the point too. */
+/* Both directions, so that the line does not lag behind a fall: the sums over the left side and over the right side count its
+ * neighbours, the left one the point too. */
 void report_smooth(const double *y, size_t n, double half_life, double *out, double *weights) {
     double keep = pow(0.5, 1 / half_life), sum = 0, weight = 0;
     for (size_t i = 0; i < n; i++) {

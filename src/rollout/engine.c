@@ -4,13 +4,15 @@
  *                      │              │
  *                 prefill rows    one row each           one forward pass per step holds both (continuous batching)
  *
- * Pages. A prompt's full pages are written once and shared by the completions of its group; each has pages of its own from the page on in which the prompt ends:
+ * Pages. A prompt's full pages are written once and shared by the completions of its group; each has pages of its own from the page on
+ * in which the prompt ends:
  *
  *   prompt of 150 tokens, 2 completions     [0 .. 63][64 .. 127] [128 .. 149 | completion 0 ...][...]
  *                                            shared    shared    [128 .. 149 | completion 1 ...][...]
  *
- * A sequence is admitted when all the pages that it may come to need are free, so that nothing is ever evicted. Members of a group that come later, for want of room, compute the
- * prompt's last page again. Rows are independent and sums have a fixed order, so what a sequence gets does not depend on its neighbours or on when it was admitted. */
+ * A sequence is admitted when all the pages that it may come to need are free, so that nothing is ever evicted. Members of a group that
+ * come later, for want of room, compute the prompt's last page again. Rows are independent and sums have a fixed order, so what a
+ * sequence gets does not depend on its neighbours or on when it was admitted. */
 #include "plumb/rollout.h"
 #include <omp.h>
 #include <stdlib.h>
@@ -44,7 +46,7 @@ struct plumb_rollout {
 
 static int64_t pages_of(int64_t tokens) { return (tokens + PLUMB_PAGE - 1) / PLUMB_PAGE; }
 
-/* --- pages -------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- pages ------------------------------------------------------------------------------------ */
 static int32_t take_slot(plumb_rollout *r) {
     int32_t slot = r->free_slots[--r->n_free];
     r->users[slot] = 1;
@@ -72,8 +74,9 @@ static plumb_status reserve_pages(plumb_rollout *r, const plumb_rollout_request 
         if (pages > most) most = pages;
     }
     if (most > budget)
-        return plumb_error(PLUMB_E_CONFIG, "kv_budget_mb: a completion of this run needs %lld pages of keys and values (%.0f MiB); the budget holds %lld", (long long)most,
-                           (double)most * (double)plumb_model_kv_bytes(r->m) / 1048576.0, (long long)budget);
+        return plumb_error(PLUMB_E_CONFIG,
+                           "kv_budget_mb: a completion of this run needs %lld pages of keys and values (%.0f MiB); the budget holds %lld",
+                           (long long)most, (double)most * (double)plumb_model_kv_bytes(r->m) / 1048576.0, (long long)budget);
     sum = plumb_min64(budget, most * plumb_min64(n, r->o.batch) + pages_of(r->max_positions));
     if (sum > INT32_MAX - 1) sum = INT32_MAX - 1;
     if (sum <= r->n_slots) return PLUMB_OK;
@@ -89,9 +92,10 @@ static plumb_status reserve_pages(plumb_rollout *r, const plumb_rollout_request 
     return PLUMB_OK;
 }
 
-/* --- the batch of a step --------------------------------------------------------------------------------------------------------------------------- */
+/* --- the batch of a step ---------------------------------------------------------------------- */
 /* Adds a segment that continues the path with these pages; lists its last row for sequence `owner` (< 0: not). */
-static plumb_status add_segment(plumb_rollout *r, int32_t parent, const int32_t *ids, int64_t count, int64_t start, const int32_t *slots, int64_t owner) {
+static plumb_status add_segment(plumb_rollout *r, int32_t parent, const int32_t *ids, int64_t count, int64_t start, const int32_t *slots,
+                                int64_t owner) {
     plumb_forest *f = &r->forest;
     int32_t segment;
     PLUMB_TRY(plumb_grow(&r->starts, &r->cap_starts, (size_t)f->n_segments + 1, sizeof *r->starts));
@@ -150,7 +154,7 @@ static plumb_status admit_waiting(plumb_rollout *r, const plumb_rollout_request 
     return PLUMB_OK;
 }
 
-/* --- choosing tokens ------------------------------------------------------------------------------------------------------------------------------- */
+/* --- choosing tokens -------------------------------------------------------------------------- */
 static plumb_status choose(plumb_rollout *r, const plumb_rollout_request *requests) {
     int64_t n = r->forest.n_targets;
     plumb_status status = PLUMB_OK;
@@ -160,7 +164,8 @@ static plumb_status choose(plumb_rollout *r, const plumb_rollout_request *reques
         const sequence *s = &r->active[r->row_owner[j]];
         const plumb_rollout_request *q = &requests[s->request];
         plumb_sampling_key key = {r->o.seed, r->o.step, q->sample, q->branch};
-        plumb_status one = plumb_sampler_pick(r->samplers[omp_get_thread_num()], &r->o.sampling, r->logits + j * r->vocab, s->history, s->count, s->count - q->count, &key, s->count, &r->tokens[j]);
+        plumb_status one = plumb_sampler_pick(r->samplers[omp_get_thread_num()], &r->o.sampling, r->logits + j * r->vocab, s->history,
+                                              s->count, s->count - q->count, &key, s->count, &r->tokens[j]);
         if (one == PLUMB_OK) continue;
 #pragma omp critical
         if (status == PLUMB_OK) {
@@ -196,7 +201,8 @@ static plumb_status append(plumb_rollout *r, int64_t j, const plumb_rollout_requ
     bool wanted = !r->o.sink || r->o.sink(r->o.user, s->request, r->tokens[j]);
     *ended = true;
     if (ends_completion(&r->o.sampling, r->tokens[j])) c->finish = PLUMB_FINISH_EOS;
-    else if (r->o.stops && c->count >= r->o.sampling.min_new_tokens && plumb_stops_hit(r->o.stops, c->ids, c->count)) c->finish = PLUMB_FINISH_STOP;
+    else if (r->o.stops && c->count >= r->o.sampling.min_new_tokens && plumb_stops_hit(r->o.stops, c->ids, c->count))
+        c->finish = PLUMB_FINISH_STOP;
     else if (!wanted || s->count >= s->limit) c->finish = PLUMB_FINISH_LENGTH;
     else *ended = false;
     r->stats.tokens++;
@@ -212,7 +218,8 @@ static plumb_status advance(plumb_rollout *r, const plumb_rollout_request *reque
         s->length++;
     }
     PLUMB_TRY(admit_waiting(r, requests, n, next));
-    if (!r->n_active) return plumb_error(PLUMB_E_CONFIG, "no completion fits the pages of keys and values"); /* reserve_pages has seen to it that one does */
+    /* reserve_pages has seen to it that one does */
+    if (!r->n_active) return plumb_error(PLUMB_E_CONFIG, "no completion fits the pages of keys and values");
     int64_t rows = r->forest.n_targets;
     PLUMB_TRY(plumb_forest_finish_cached(&r->forest, r->starts, r->slots));
     PLUMB_TRY(plumb_grow(&r->logits, &r->cap_logits, (size_t)(rows * r->vocab), sizeof *r->logits));
@@ -237,7 +244,7 @@ static plumb_status advance(plumb_rollout *r, const plumb_rollout_request *reque
     return status;
 }
 
-/* --- interface ----------------------------------------------------------------------------------------------------------------------------------- */
+/* --- interface -------------------------------------------------------------------------------- */
 plumb_status plumb_rollout_create(plumb_rollout **out, plumb_model *m, const plumb_rollout_options *o) {
     PLUMB_TRY(plumb_sampling_check(&o->sampling));
     PLUMB_TRY(plumb_alloc(out, 1, sizeof **out, "the rollout engine"));
@@ -261,20 +268,23 @@ void plumb_rollout_free(plumb_rollout *r) {
     if (r->kv) plumb_model_kv_free(r->m, r->kv);
     for (int i = 0; r->samplers && i < r->n_samplers; i++) plumb_sampler_free(r->samplers[i]);
     plumb_forest_free(&r->forest);
-    free(r->samplers), free(r->active), free(r->prefix), free(r->free_slots), free(r->users), free(r->starts), free(r->slots), free(r->row_owner);
+    free(r->samplers), free(r->active), free(r->prefix), free(r->free_slots), free(r->users), free(r->starts), free(r->slots),
+        free(r->row_owner);
     free(r->logits), free(r->tokens), free(r->logp), free(r->entropy), free(r->values);
     free(r);
 }
 
 void plumb_rollout_set_step(plumb_rollout *r, uint32_t step) { r->o.step = step; }
 
-plumb_status plumb_rollout_run(plumb_rollout *r, const plumb_rollout_request *requests, int64_t n, plumb_completion *out, plumb_rollout_stats *stats) {
+plumb_status plumb_rollout_run(plumb_rollout *r, const plumb_rollout_request *requests, int64_t n, plumb_completion *out,
+                               plumb_rollout_stats *stats) {
     double began = plumb_clock();
     int64_t next = 0;
     for (int64_t i = 0; i < n; i++) {
         if (requests[i].count < 1) return plumb_error(PLUMB_E_DATA, "a prompt has no tokens");
         if (requests[i].count >= r->max_positions)
-            return plumb_error(PLUMB_E_DATA, "a prompt has %lld tokens; the model has %lld positions", (long long)requests[i].count, (long long)r->max_positions);
+            return plumb_error(PLUMB_E_DATA, "a prompt has %lld tokens; the model has %lld positions", (long long)requests[i].count,
+                               (long long)r->max_positions);
         out[i].count = 0;
     }
     r->stats = (plumb_rollout_stats){0};

@@ -39,8 +39,7 @@ plumb_status reward_exact_match(plumb_reward_source *s, const plumb_reward_item 
     return PLUMB_OK;
 }
 
-/* --- number
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- number ----------------------------------------------------------------------------------- */
 
 typedef struct number { /* (-1)^negative * 0.d1 d2 … * 10^point; the digits are those of `text` from `first` on, less
                            separators */
@@ -176,8 +175,7 @@ plumb_status reward_number(plumb_reward_source *s, const plumb_reward_item *item
     return PLUMB_OK;
 }
 
-/* --- patterns, lengths
- * -------------------------------------------------------------------------------------------------- */
+/* --- patterns, lengths ------------------------------------------------------------------------ */
 
 plumb_status reward_regex_open(plumb_reward_source *s) {
     return plumb_pattern_create(&s->pattern, s->argument, "reward regex");
@@ -208,8 +206,7 @@ plumb_status reward_length(plumb_reward_source *s, const plumb_reward_item *item
     return PLUMB_OK;
 }
 
-/* --- JSON
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- JSON ------------------------------------------------------------------------------------- */
 
 /* What stands between ``` or ```json on a line of its own and the closing ```; text itself where there is no fence. */
 static slice inside_fence(slice t) {

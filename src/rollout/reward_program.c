@@ -75,8 +75,7 @@ static void surplus(call *c, const char *text) {
     c->answered = c->first;
 }
 
-/* --- requests
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static plumb_status put(plumb_str *out, const char *text) {
     return plumb_str_append(out, text, strlen(text));
@@ -128,8 +127,7 @@ static plumb_status send_requests(call *c) {
     }
 }
 
-/* --- answers
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 /* The line for a message: printable, and not all of it. */
 static const char *shown(const char *line, size_t length, char out[SHOWN + 8]) {
@@ -215,8 +213,7 @@ static plumb_status receive(call *c, ssize_t *got) {
     return plumb_str_append(&p->in, bytes, (size_t)*got);
 }
 
-/* --- a process and its items
- * -------------------------------------------------------------------------------------------- */
+/* --- a process and its items ------------------------------------------------------------------ */
 
 static plumb_status start(call *c) {
     reward_program *p = c->p;

@@ -1,8 +1,8 @@
 /* From logits to a token: the options, what acts before the filters, and the draw.
  *
- * Without filters everything stays in float: one pass for the maximum, one for the temperature, one for exp, whose sums are kept for each block of 256
- * tokens; the draw then finds its block and looks at that block's tokens only. With a filter the logits are widened once and the filters work in double.
- * The floats that come out, not what was computed on the way, are what the draw reads. */
+ * Without filters everything stays in float: one pass for the maximum, one for the temperature, one for exp, whose sums are kept for
+ * each block of 256 tokens; the draw then finds its block and looks at that block's tokens only. With a filter the logits are widened
+ * once and the filters work in double. The floats that come out, not what was computed on the way, are what the draw reads. */
 #include "sampler_internal.h"
 #include <math.h>
 #include <stdlib.h>
@@ -46,14 +46,16 @@ plumb_status plumb_sampling_check(const plumb_sampling *o) {
     if (!(o->top_p > 0 && o->top_p <= 1)) return refuse("top_p", o->top_p, "a number above 0, at most 1");
     if (!(o->min_p >= 0 && o->min_p <= 1)) return refuse("min_p", o->min_p, "a number from 0 to 1");
     if (!(o->typical_p > 0 && o->typical_p <= 1)) return refuse("typical_p", o->typical_p, "a number above 0, at most 1");
-    if (!(o->repetition_penalty > 0 && isfinite(o->repetition_penalty))) return refuse("repetition_penalty", o->repetition_penalty, "a number above 0");
+    if (!(o->repetition_penalty > 0 && isfinite(o->repetition_penalty)))
+        return refuse("repetition_penalty", o->repetition_penalty, "a number above 0");
     if (o->max_new_tokens < 1) return refuse("max_new_tokens", (double)o->max_new_tokens, "a whole number from 1");
-    if (o->min_new_tokens < 0 || o->min_new_tokens > o->max_new_tokens) return refuse("min_new_tokens", (double)o->min_new_tokens, "at most max_new_tokens");
+    if (o->min_new_tokens < 0 || o->min_new_tokens > o->max_new_tokens)
+        return refuse("min_new_tokens", (double)o->min_new_tokens, "at most max_new_tokens");
     if (o->n_ends < 0 || (o->n_ends > 0 && !o->ends)) return refuse("n_ends", o->n_ends, "the number of end ids");
     return PLUMB_OK;
 }
 
-/* --- before the filters ------------------------------------------------------------------------------------------- */
+/* --- before the filters ----------------------------------------------------------------------- */
 static double penalised(double score, double penalty) { return score < 0 ? score * penalty : score / penalty; }
 
 /* The distinct ids of the history, into s->id; ids that have no logit are left out. */
@@ -82,7 +84,8 @@ static void filter_floats(plumb_sampler *s, const plumb_sampling *o, float *logi
     for (int64_t i = 0; i < s->n; i++) logits[s->id[i]] = (float)s->z[i];
 }
 
-void plumb_sampler_process(plumb_sampler *s, const plumb_sampling *o, float *logits, const int32_t *history, int64_t count, int64_t generated) {
+void plumb_sampler_process(plumb_sampler *s, const plumb_sampling *o, float *logits, const int32_t *history, int64_t count,
+                           int64_t generated) {
     bool bad;
     s->kernels->largest(logits, s->vocab, &bad);
     if (bad) return;
@@ -96,7 +99,8 @@ void plumb_sampler_process(plumb_sampler *s, const plumb_sampling *o, float *log
     else if (o->temperature != 1) s->kernels->divide(logits, s->vocab, (float)o->temperature);
 }
 
-void plumb_sampler_process_f64(plumb_sampler *s, const plumb_sampling *o, double *logits, const int32_t *history, int64_t count, int64_t generated) {
+void plumb_sampler_process_f64(plumb_sampler *s, const plumb_sampling *o, double *logits, const int32_t *history, int64_t count,
+                               int64_t generated) {
     for (int64_t i = 0; i < s->vocab; i++)
         if (!(logits[i] < INFINITY)) return;
     for (int64_t i = o->tokens > 0 ? o->tokens : s->vocab; i < s->vocab; i++) logits[i] = -INFINITY;
@@ -111,7 +115,7 @@ void plumb_sampler_process_f64(plumb_sampler *s, const plumb_sampling *o, double
     for (int64_t i = 0; i < s->n; i++) logits[s->id[i]] = s->z[i];
 }
 
-/* --- the draw ------------------------------------------------------------------------------------------------------ */
+/* --- the draw --------------------------------------------------------------------------------- */
 static int32_t first_equal(const float *z, float value) {
     int32_t i = 0;
     while (z[i] != value) i++;
@@ -144,12 +148,14 @@ static int32_t draw(plumb_sampler *s, const float *z, float max, double u) {
     return (int32_t)(first + last);
 }
 
-plumb_status plumb_sampler_pick(plumb_sampler *s, const plumb_sampling *o, float *logits, const int32_t *history, int64_t count, int64_t generated,
-                                const plumb_sampling_key *key, int64_t position, int32_t *token) {
+plumb_status plumb_sampler_pick(plumb_sampler *s, const plumb_sampling *o, float *logits, const int32_t *history, int64_t count,
+                                int64_t generated, const plumb_sampling_key *key, int64_t position, int32_t *token) {
     bool bad;
     plumb_sampler_process(s, o, logits, history, count, generated);
     const float max = s->kernels->largest(logits, s->vocab, &bad);
-    if (bad) return plumb_error(PLUMB_E_NUMERIC, "the logits of position %lld are not finite (temperature %g)", (long long)position, o->temperature);
+    if (bad)
+        return plumb_error(PLUMB_E_NUMERIC, "the logits of position %lld are not finite (temperature %g)", (long long)position,
+                           o->temperature);
     if (max == -INFINITY)
         return plumb_error(PLUMB_E_NUMERIC, "no token can follow at position %lld%s", (long long)position,
                            forbids(o, generated) ? ": min_new_tokens forbids the end tokens, and there are no others" : "");

@@ -1,17 +1,18 @@
 /* top-k, top-p, min-p, typical-p on the tokens that are still in.
  *
- * Nothing sorts the vocabulary. Three of the filters ask the same question: in the order of a key, at which token does the running weight reach a mark?
- * The keys' range is cut into 1,024 bins, one pass adds the weights up, and only the bin in which the mark lies is looked at again - cut anew while it is
- * large, sorted when it is small. Bins are monotone in the key, so that the answer is the sort's; sums over bins round differently from a running sum in
- * the last bit. After each filter the tokens that stay move together: behind a top-k everything is small.
+ * Nothing sorts the vocabulary. Three of the filters ask the same question: in the order of a key, at which token does the running
+ * weight reach a mark? The keys' range is cut into 1,024 bins, one pass adds the weights up, and only the bin in which the mark lies is
+ * looked at again - cut anew while it is large, sorted when it is small. Bins are monotone in the key, so that the answer is the sort's;
+ * sums over bins round differently from a running sum in the last bit. After each filter the tokens that stay move together: behind a
+ * top-k everything is small.
  *
  *     filter      order                     weight   mark                               what stays
  *     top-k       z descending              1        k                                  z >= the one at the mark
  *     top-p       z ascending, id ascending p        more than 1 - top_p                from the one at the mark on
  *     typical-p   |-log p - entropy|        p        typical_p                          keys <= the one at the mark
  *
- * (where the mark is not reached, the last one takes its place). typical-p: Meister et al. 2022; min-p: Nguyen et al. 2024, p >= min_p max p; the exact rules
- * are those of transformers' processors. */
+ * (where the mark is not reached, the last one takes its place). typical-p: Meister et al. 2022; min-p: Nguyen et al. 2024, p >= min_p
+ * max p; the exact rules are those of transformers' processors. */
 #include "sampler_internal.h"
 #include <math.h>
 #include <stdlib.h>
@@ -68,7 +69,8 @@ static int64_t gather(plumb_sampler *s, const ordering *o, double *sum) {
         bin = bin_at_mark(s->bins, o, sum);
     }
     for (int64_t i = 0; i < s->n; i++)
-        if (!cut || (int)((o->key[i] - low) * scale) == bin) s->items[count++] = (plumb_sampler_item){o->key[i], o->weight ? o->weight[i] : 1, s->id[i]};
+        if (!cut || (int)((o->key[i] - low) * scale) == bin)
+            s->items[count++] = (plumb_sampler_item){o->key[i], o->weight ? o->weight[i] : 1, s->id[i]};
     return count;
 }
 

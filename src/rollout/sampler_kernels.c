@@ -1,11 +1,12 @@
 /* The loops over a vocabulary, a few microseconds each.
  *
- * They are written in vectors (sampler_loops.h) and compiled for three instruction sets from one source; the lanes, the order of sums and the roundings are
- * those of the source, so that every set gives the same bits and a draw does not depend on the machine. The set is chosen through a table and not by the
- * loader, which sanitizers and static linking do not like.
+ * They are written in vectors (sampler_loops.h) and compiled for three instruction sets from one source; the lanes, the order of sums
+ * and the roundings are those of the source, so that every set gives the same bits and a draw does not depend on the machine. The set is
+ * chosen through a table and not by the loader, which sanitizers and static linking do not like.
  *
- * exp(x) for x <= 0: x = n ln 2 + r with n rounded to nearest by adding 1.5 * 2^23 (2^52), |r| <= ln 2 / 2; Taylor's polynomial of degree 7 (13), whose
- * remainder, 5e-9 (5e-18), lies below a rounding; 2^n by shifting n into the exponent. Below the smallest normal number it is 0. */
+ * exp(x) for x <= 0: x = n ln 2 + r with n rounded to nearest by adding 1.5 * 2^23 (2^52), |r| <= ln 2 / 2; Taylor's polynomial of
+ * degree 7 (13), whose remainder, 5e-9 (5e-18), lies below a rounding; 2^n by shifting n into the exponent.
+ * Below the smallest normal number it is 0. */
 #include "sampler_internal.h"
 #include <math.h>
 #include <string.h>

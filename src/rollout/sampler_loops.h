@@ -2,8 +2,8 @@
  *     SET      its name
  *     WIDTH    bytes of a register
  *     TARGET   the compiler's attribute for it
- * 16 floats or 8 doubles are taken at a time, in 64 / WIDTH registers: the lanes of a sum are the same whatever the width.  No guard: meant to be
- * included again. */
+ * 16 floats or 8 doubles are taken at a time, in 64 / WIDTH registers: the lanes of a sum are the same whatever the width.  No guard:
+ * meant to be included again. */
 #define PARTS (64 / WIDTH)
 #define F_LANES (WIDTH / 4)
 #define D_LANES (WIDTH / 8)
@@ -116,7 +116,8 @@ INLINE float NAME(block_sum)(const float *z, int64_t n, float max) {
     return lanes[0];
 }
 TARGET static void NAME(block_sums)(const float *z, int64_t n, float max, float *sums) {
-    for (int64_t i = 0; i < n; i += PLUMB_SAMPLER_BLOCK) sums[i / PLUMB_SAMPLER_BLOCK] = NAME(block_sum)(z + i, plumb_min64(n - i, PLUMB_SAMPLER_BLOCK), max);
+    for (int64_t i = 0; i < n; i += PLUMB_SAMPLER_BLOCK)
+        sums[i / PLUMB_SAMPLER_BLOCK] = NAME(block_sum)(z + i, plumb_min64(n - i, PLUMB_SAMPLER_BLOCK), max);
 }
 TARGET static void NAME(block_exp)(const float *z, int64_t n, float max, float *e) {
     float spare[16];

@@ -1,10 +1,12 @@
-/* A batch of trajectories in memory. One table lists its arrays with their names on disk; everything that treats all arrays alike (allocation, copies, the file) loops
- * over it, so that an array cannot be forgotten in one place. Offsets, parts and texts have shapes of their own and are treated by hand. */
+/* A batch of trajectories in memory. One table lists its arrays with their names on disk; everything that treats all arrays alike
+ * (allocation, copies, the file) loops over it, so that an array cannot be forgotten in one place. Offsets, parts and texts have shapes
+ * of their own and are treated by hand. */
 #include "trajectory_internal.h"
 #include <stdlib.h>
 #include <string.h>
 
-#define FIELD(name, member, type, stored, axis) {name, offsetof(plumb_trajectories, member), PLUMB_HDF5_##type, PLUMB_HDF5_##stored, TRAJECTORY_##axis}
+#define FIELD(name, member, type, stored, axis)                                                                                            \
+    { name, offsetof(plumb_trajectories, member), PLUMB_HDF5_##type, PLUMB_HDF5_##stored, TRAJECTORY_##axis }
 const trajectory_field trajectory_fields[TRAJECTORY_FIELDS] = {
     FIELD("/sequences/record", record, I64, I64, SEQUENCES),
     FIELD("/sequences/group", group, I64, I64, SEQUENCES),
@@ -88,7 +90,9 @@ static plumb_status copy_sequences(plumb_trajectories *to, int64_t at, const plu
     for (int i = 0; i < TRAJECTORY_FIELDS; i++) {
         const trajectory_field *f = &trajectory_fields[i];
         size_t size = plumb_hdf5_size(f->type), n = (size_t)amount[f->axis] * size;
-        if (n) memcpy((char *)trajectory_array(to, f) + (size_t)target[f->axis] * size, (char *)trajectory_array(from, f) + (size_t)source[f->axis] * size, n);
+        if (n)
+            memcpy((char *)trajectory_array(to, f) + (size_t)target[f->axis] * size,
+                   (char *)trajectory_array(from, f) + (size_t)source[f->axis] * size, n);
     }
     for (int64_t i = 0; i < count; i++) {
         to->prompt_offset[at + i + 1] = from->prompt_offset[first + i + 1] - source[1] + target[1];
@@ -97,7 +101,8 @@ static plumb_status copy_sequences(plumb_trajectories *to, int64_t at, const plu
         PLUMB_TRY(copy_text(&to->text[at + i], from->text[first + i]));
     }
     size_t parts = (size_t)from->n_parts;
-    if (parts && count) memcpy(to->parts + (size_t)at * parts, from->parts + (size_t)first * parts, (size_t)count * parts * sizeof *to->parts);
+    if (parts && count)
+        memcpy(to->parts + (size_t)at * parts, from->parts + (size_t)first * parts, (size_t)count * parts * sizeof *to->parts);
     return PLUMB_OK;
 }
 
@@ -133,14 +138,15 @@ bool trajectory_same_parts(const plumb_trajectories *a, const plumb_trajectories
     return true;
 }
 
-/* --- is it whole? ------------------------------------------------------------------------------------------------- */
+/* --- is it whole? ----------------------------------------------------------------------------- */
 static plumb_status check_offsets(const int64_t *offset, int64_t n, int64_t total, const char *what) {
     if (offset[0] != 0) return plumb_error(PLUMB_E_DATA, "%s of the first sequence: %lld, expected 0", what, (long long)offset[0]);
     for (int64_t i = 0; i < n; i++)
         if (offset[i + 1] < offset[i] || offset[i + 1] > total)
-            return plumb_error(PLUMB_E_DATA, "sequence %lld: %s %lld to %lld, of %lld tokens", (long long)i, what, (long long)offset[i], (long long)offset[i + 1],
-                               (long long)total);
-    if (offset[n] != total) return plumb_error(PLUMB_E_DATA, "%s ends at %lld, expected %lld", what, (long long)offset[n], (long long)total);
+            return plumb_error(PLUMB_E_DATA, "sequence %lld: %s %lld to %lld, of %lld tokens", (long long)i, what, (long long)offset[i],
+                               (long long)offset[i + 1], (long long)total);
+    if (offset[n] != total)
+        return plumb_error(PLUMB_E_DATA, "%s ends at %lld, expected %lld", what, (long long)offset[n], (long long)total);
     return PLUMB_OK;
 }
 

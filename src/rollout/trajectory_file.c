@@ -5,14 +5,14 @@
  *   /prompts      ids                                      flat
  *   /tokens       ids, mask, logp, …                       flat
  *
- * A file of one iteration and a compacted file have the same layout, so that there is one reader. Lengths repeat what offsets say: offsets count within their file,
- * lengths can be strung together over files, which is what the master file does. A dataset is gathered over the batches and written before the next one is touched: one
- * of them is held twice. */
+ * A file of one iteration and a compacted file have the same layout, so that there is one reader. Lengths repeat what offsets say:
+ * offsets count within their file, lengths can be strung together over files, which is what the master file does. A dataset is gathered
+ * over the batches and written before the next one is touched: one of them is held twice. */
 #include "trajectory_internal.h"
 #include <stdlib.h>
 #include <string.h>
 
-/* --- writing ------------------------------------------------------------------------------------------------------ */
+/* --- writing ---------------------------------------------------------------------------------- */
 typedef struct encoder {
     plumb_hdf5 *file;
     const plumb_trajectories *batches;
@@ -81,7 +81,8 @@ static plumb_status write_parts(const encoder *e) {
         if (count) memcpy(all + at, e->batches[b].parts, count * sizeof *all);
         at += count;
     }
-    plumb_status status = plumb_hdf5_write(e->file, "/sequences/parts", PLUMB_HDF5_F64, all, PLUMB_HDF5_F64, e->total[TRAJECTORY_SEQUENCES], (int64_t)parts);
+    plumb_status status =
+        plumb_hdf5_write(e->file, "/sequences/parts", PLUMB_HDF5_F64, all, PLUMB_HDF5_F64, e->total[TRAJECTORY_SEQUENCES], (int64_t)parts);
     if (status == PLUMB_OK) status = plumb_hdf5_set_texts(e->file, "parts", first->part_names[0], PLUMB_PART_NAME, first->n_parts);
     free(all);
     return status;
@@ -102,7 +103,8 @@ static plumb_status write_texts(const encoder *e, bool prompts) {
             length[at] = text ? (int64_t)strlen(text) : 0;
             if (length[at]) status = plumb_str_append(&all, text, (size_t)length[at]);
         }
-    if (status == PLUMB_OK) status = plumb_hdf5_write(e->file, names[prompts][0], PLUMB_HDF5_U8, all.data, PLUMB_HDF5_U8, (int64_t)all.length, 0);
+    if (status == PLUMB_OK)
+        status = plumb_hdf5_write(e->file, names[prompts][0], PLUMB_HDF5_U8, all.data, PLUMB_HDF5_U8, (int64_t)all.length, 0);
     if (status == PLUMB_OK) status = write_lengths(e, names[prompts][1], names[prompts][2], length);
     plumb_str_free(&all);
     free(length);
@@ -147,7 +149,7 @@ plumb_status trajectory_encode(const plumb_trajectories *batches, int64_t n, con
     return status;
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 typedef struct table { /* /iterations; owns its block */
     int64_t n, *number, *version, *sequences;
 } table;
@@ -157,7 +159,8 @@ static plumb_status read_table(plumb_hdf5 *f, const char *name, table *t) {
     *t = (table){0};
     PLUMB_TRY(plumb_hdf5_get_integer(f, "format", &format));
     if (format != TRAJECTORY_FORMAT)
-        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: format %lld of trajectories; this program reads %d", name, (long long)format, TRAJECTORY_FORMAT);
+        return plumb_error(PLUMB_E_UNSUPPORTED, "%s: format %lld of trajectories; this program reads %d", name, (long long)format,
+                           TRAJECTORY_FORMAT);
     PLUMB_TRY(plumb_hdf5_shape(f, "/iterations/number", &t->n, NULL));
     PLUMB_TRY(plumb_alloc(&t->number, (size_t)t->n, 3 * sizeof *t->number, "iterations"));
     t->version = t->number + t->n, t->sequences = t->version + t->n;
@@ -168,13 +171,14 @@ static plumb_status read_table(plumb_hdf5 *f, const char *name, table *t) {
     if (status == PLUMB_OK) status = plumb_hdf5_shape(f, "/sequences/record", &rows, NULL);
     for (int64_t i = 0; i < t->n && status == PLUMB_OK; i++) {
         if (t->number[i] < 0 || (i && t->number[i] <= t->number[i - 1]) || t->sequences[i] < 0 || t->sequences[i] > rows - total)
-            status = plumb_error(PLUMB_E_FORMAT, "%s: /iterations: row %lld has iteration %lld with %lld sequences, of %lld", name, (long long)i, (long long)t->number[i],
-                                 (long long)t->sequences[i], (long long)rows);
+            status = plumb_error(PLUMB_E_FORMAT, "%s: /iterations: row %lld has iteration %lld with %lld sequences, of %lld", name,
+                                 (long long)i, (long long)t->number[i], (long long)t->sequences[i], (long long)rows);
         else
             total += t->sequences[i];
     }
     if (status == PLUMB_OK && total != rows)
-        status = plumb_error(PLUMB_E_FORMAT, "%s: /iterations counts %lld sequences, /sequences has %lld", name, (long long)total, (long long)rows);
+        status = plumb_error(PLUMB_E_FORMAT, "%s: /iterations counts %lld sequences, /sequences has %lld", name, (long long)total,
+                             (long long)rows);
     if (status != PLUMB_OK) {
         free(t->number);
         *t = (table){0};
@@ -209,12 +213,13 @@ plumb_status trajectory_describe(plumb_hdf5 *f, const char *name, trajectory_ent
 }
 
 /* Offsets of rows [first, first + n], which must not fall and must lie within `total`. */
-static plumb_status read_offsets(plumb_hdf5 *f, const char *name, const char *dataset, int64_t first, int64_t n, int64_t total, int64_t *offset) {
+static plumb_status read_offsets(plumb_hdf5 *f, const char *name, const char *dataset, int64_t first, int64_t n, int64_t total,
+                                 int64_t *offset) {
     PLUMB_TRY(plumb_hdf5_read(f, dataset, offset, PLUMB_HDF5_I64, first, n + 1, 0));
     for (int64_t i = 0; i <= n; i++)
         if (offset[i] < (i ? offset[i - 1] : 0) || offset[i] > total)
-            return plumb_error(PLUMB_E_FORMAT, "%s: %s: row %lld is %lld, expected at least the row before and at most %lld", name, dataset, (long long)(first + i),
-                               (long long)offset[i], (long long)total);
+            return plumb_error(PLUMB_E_FORMAT, "%s: %s: row %lld is %lld, expected at least the row before and at most %lld", name, dataset,
+                               (long long)(first + i), (long long)offset[i], (long long)total);
     return PLUMB_OK;
 }
 
@@ -224,12 +229,14 @@ static plumb_status read_texts(plumb_hdf5 *f, const char *name, bool prompts, in
     char *all = NULL, **texts = texts_of(t, prompts);
     PLUMB_TRY(plumb_hdf5_shape(f, dataset, &total, NULL));
     PLUMB_TRY(plumb_alloc(&offset, (size_t)n + 1, sizeof *offset, dataset));
-    plumb_status status = read_offsets(f, name, prompts ? "/sequences/prompt_text_offset" : "/sequences/text_offset", first, n, total, offset);
+    plumb_status status =
+        read_offsets(f, name, prompts ? "/sequences/prompt_text_offset" : "/sequences/text_offset", first, n, total, offset);
     if (status != PLUMB_OK) goto done;
     size_t bytes = (size_t)(offset[n] - offset[0]);
     status = plumb_alloc(&all, bytes, 1, dataset);
     if (status == PLUMB_OK) status = plumb_hdf5_read(f, dataset, all, PLUMB_HDF5_U8, offset[0], (int64_t)bytes, 0);
-    if (status == PLUMB_OK && bytes && memchr(all, 0, bytes)) status = plumb_error(PLUMB_E_FORMAT, "%s: %s: a text with a NUL in it", name, dataset);
+    if (status == PLUMB_OK && bytes && memchr(all, 0, bytes))
+        status = plumb_error(PLUMB_E_FORMAT, "%s: %s: a text with a NUL in it", name, dataset);
     for (int64_t i = 0; i < n && status == PLUMB_OK; i++) {
         size_t length = (size_t)(offset[i + 1] - offset[i]);
         status = plumb_alloc(&texts[i], length + 1, 1, dataset);
@@ -256,7 +263,8 @@ static plumb_status read_sequences(plumb_hdf5 *f, const char *name, int64_t firs
     for (int64_t i = 0; i <= n; i++) t->prompt_offset[i] = prompt_offset[i] - start[1], t->token_offset[i] = token_offset[i] - start[2];
     for (int i = 0; i < TRAJECTORY_FIELDS && status == PLUMB_OK; i++) {
         const trajectory_field *field = &trajectory_fields[i];
-        status = plumb_hdf5_read(f, field->dataset, trajectory_array(t, field), field->type, start[field->axis], trajectory_length(t, field->axis), 0);
+        status = plumb_hdf5_read(f, field->dataset, trajectory_array(t, field), field->type, start[field->axis],
+                                 trajectory_length(t, field->axis), 0);
     }
     if (status == PLUMB_OK && t->n_parts) status = plumb_hdf5_read(f, "/sequences/parts", t->parts, PLUMB_HDF5_F64, first, n, t->n_parts);
     if (status == PLUMB_OK) status = read_texts(f, name, true, first, t);

@@ -17,7 +17,7 @@
 #define TRAJECTORY_MASTER "trajectories.h5"
 enum { TRAJECTORY_FORMAT = 1, TRAJECTORY_MANIFEST_VERSION = 1, TRAJECTORY_NAME = 96 /* of a file, with its NUL */ };
 
-/* --- arrays of a batch -------------------------------------------------------------------------------------------- */
+/* --- arrays of a batch ------------------------------------------------------------------------ */
 typedef enum trajectory_axis { TRAJECTORY_SEQUENCES, TRAJECTORY_PROMPTS, TRAJECTORY_TOKENS } trajectory_axis;
 typedef struct trajectory_field {
     const char *dataset;
@@ -34,7 +34,7 @@ int64_t trajectory_length(const plumb_trajectories *t, trajectory_axis axis);
 plumb_status trajectory_join(plumb_trajectories *to, const plumb_trajectories *batches, int64_t n) PLUMB_CHECKED;
 bool trajectory_same_parts(const plumb_trajectories *a, const plumb_trajectories *b);
 
-/* --- one file ----------------------------------------------------------------------------------------------------- */
+/* --- one file --------------------------------------------------------------------------------- */
 typedef struct trajectory_entry { /* what the manifest says of a file; owns its iterations */
     char name[TRAJECTORY_NAME];
     int64_t *iterations, n_iterations;
@@ -51,14 +51,15 @@ void trajectory_file_name(char name[TRAJECTORY_NAME], int64_t iteration, int wri
 void trajectory_merged_name(char name[TRAJECTORY_NAME], int64_t first, int64_t last);
 bool trajectory_is_data(const char *name);
 
-/* The bytes of a file of these batches, in ascending order of iteration and of the same parts; owned by the caller. `name` is for messages. */
+/* The bytes of a file of these batches, in ascending order of iteration and of the same parts; owned by the
+ * caller. `name` is for messages. */
 plumb_status trajectory_encode(const plumb_trajectories *batches, int64_t n, const char *name, uint8_t **bytes, size_t *size) PLUMB_CHECKED;
 /* What lies in an open file (its name, bytes and checksum apart), from the shapes of its datasets and its iterations. */
 plumb_status trajectory_describe(plumb_hdf5 *f, const char *name, trajectory_entry *e) PLUMB_CHECKED;
 /* The sequences of one iteration. */
 plumb_status trajectory_decode(plumb_hdf5 *f, const char *name, int64_t iteration, plumb_trajectories *out) PLUMB_CHECKED;
 
-/* --- the manifest ------------------------------------------------------------------------------------------------- */
+/* --- the manifest ----------------------------------------------------------------------------- */
 typedef struct trajectory_manifest { /* entries in ascending order of iteration, then writer */
     trajectory_entry *entries;
     size_t count, capacity;

@@ -5,9 +5,10 @@
  *     compact    new file with many iterations, manifest lists it instead of its parts, master, parts removed
  *     rewind     manifest without the later iterations, master, files removed
  *
- * Each is the same three steps: files that are not listed yet are written; the manifest is replaced; files that are not listed any more are removed. A kill before the
- * second step leaves the folder as it was, with a file too many; a kill after it leaves the folder as it is to be, with files too many. They are removed by the next of
- * these calls. What is removed is named after our own patterns; nothing else in the folder is touched. */
+ * Each is the same three steps: files that are not listed yet are written; the manifest is replaced; files that are not listed any more
+ * are removed. A kill before the second step leaves the folder as it was, with a file too many; a kill after it leaves the folder as it
+ * is to be, with files too many. They are removed by the next of these calls. What is removed is named after our own patterns; nothing
+ * else in the folder is touched. */
 #include "trajectory_internal.h"
 #include <dirent.h>
 #include <errno.h>
@@ -36,7 +37,7 @@ static bool ends(const char *name, const char *with) {
 static bool is_ours(const char *name) { return begins(name, "iteration-") || begins(name, "iterations-"); }
 bool trajectory_is_data(const char *name) { return is_ours(name) && ends(name, ".h5"); }
 
-/* --- write -------------------------------------------------------------------------------------------------------- */
+/* --- write ------------------------------------------------------------------------------------ */
 plumb_status plumb_trajectories_write(const char *dir, int writer, const plumb_trajectories *t) {
     PLUMB_CHECK(writer >= 0);
     char name[TRAJECTORY_NAME], *path = NULL;
@@ -54,8 +55,9 @@ plumb_status plumb_trajectories_write(const char *dir, int writer, const plumb_t
     return status;
 }
 
-/* --- the three steps ---------------------------------------------------------------------------------------------- */
-/* A name of ours that the manifest does not list: a file of trajectories, or what was left of one (or of the manifest) that was being written. */
+/* --- the three steps -------------------------------------------------------------------------- */
+/* A name of ours that the manifest does not list: a file of trajectories, or what was left of one (or of the
+ * manifest) that was being written. */
 static bool is_leftover(const trajectory_manifest *m, const char *name) {
     if (ends(name, ".part")) return is_ours(name) || begins(name, TRAJECTORY_MANIFEST ".") || begins(name, TRAJECTORY_MASTER ".");
     return trajectory_is_data(name) && !trajectory_manifest_find(m, name);
@@ -144,7 +146,7 @@ static plumb_status forget(trajectory_manifest *m, const char *dir, int64_t last
     return PLUMB_OK;
 }
 
-/* --- commit and rewind -------------------------------------------------------------------------------------------- */
+/* --- commit and rewind ------------------------------------------------------------------------ */
 static plumb_status add_writer(trajectory_manifest *m, const char *dir, int64_t iteration, int writer, int n_writers, int64_t *version) {
     char name[TRAJECTORY_NAME], *path;
     plumb_hdf5 *f;
@@ -155,7 +157,8 @@ static plumb_status add_writer(trajectory_manifest *m, const char *dir, int64_t 
     bool there = plumb_path_exists(path);
     free(path);
     if (!there)
-        return plumb_error(PLUMB_E_IO, "%s/%s: not there: writer %d of %d has written nothing for iteration %lld", dir, name, writer, n_writers, (long long)iteration);
+        return plumb_error(PLUMB_E_IO, "%s/%s: not there: writer %d of %d has written nothing for iteration %lld", dir, name, writer,
+                           n_writers, (long long)iteration);
     PLUMB_TRY(trajectory_open_new(&f, dir, name, &e));
     plumb_status status = plumb_hdf5_get_integer(f, "policy_version", &found);
     plumb_hdf5_close(f);
@@ -166,7 +169,8 @@ static plumb_status add_writer(trajectory_manifest *m, const char *dir, int64_t 
     if (status == PLUMB_OK && (e.n_iterations != 1 || e.iterations[0] != iteration))
         status = plumb_error(PLUMB_E_FORMAT, "%s/%s: expected iteration %lld in it", dir, name, (long long)iteration);
     else if (status == PLUMB_OK && found != *version)
-        status = plumb_error(PLUMB_E_DATA, "%s/%s: policy version %lld, writer 0 has %lld", dir, name, (long long)found, (long long)*version);
+        status =
+            plumb_error(PLUMB_E_DATA, "%s/%s: policy version %lld, writer 0 has %lld", dir, name, (long long)found, (long long)*version);
     else if (status == PLUMB_OK && !alike)
         status = plumb_error(PLUMB_E_DATA, "%s/%s: other parts of the score than writer %d has", dir, name, writer - 1);
     if (status == PLUMB_OK) return trajectory_manifest_add(m, &e);
@@ -196,8 +200,10 @@ static plumb_status check_lost(const trajectory_manifest *m, const char *dir, in
     plumb_status status = PLUMB_OK;
     for (struct dirent *e; status == PLUMB_OK && (e = readdir(d));)
         if (is_leftover(m, e->d_name) && ends(e->d_name, ".h5"))
-            status = plumb_error(PLUMB_E_DATA, "%s/%s is not there, but %s is, and the run goes on behind iteration %lld; plumb trajectories --rebuild makes a new manifest, or move the folder away to go on without what it holds", dir,
-                                 TRAJECTORY_MANIFEST, e->d_name, (long long)last);
+            status = plumb_error(PLUMB_E_DATA,
+                                 "%s/%s is not there, but %s is, and the run goes on behind iteration %lld; plumb trajectories --rebuild "
+                                 "makes a new manifest, or move the folder away to go on without what it holds",
+                                 dir, TRAJECTORY_MANIFEST, e->d_name, (long long)last);
     closedir(d);
     return status;
 }
@@ -215,7 +221,7 @@ plumb_status plumb_trajectories_rewind(const char *dir, int64_t last) {
     return status;
 }
 
-/* --- compact ------------------------------------------------------------------------------------------------------ */
+/* --- compact ---------------------------------------------------------------------------------- */
 static bool is_single(const trajectory_entry *e) { return begins(e->name, "iteration-"); }
 
 static bool same_parts(const trajectory_entry *a, const trajectory_entry *b) {
@@ -224,8 +230,8 @@ static bool same_parts(const trajectory_entry *a, const trajectory_entry *b) {
     return same;
 }
 
-/* How many entries from `first` on go into one file: neighbours of the same parts and, of more than one iteration, at most `limit` tokens. Writers of an iteration stay
- * together. */
+/* How many entries from `first` on go into one file: neighbours of the same parts and, of more than one iteration, at most `limit`
+ * tokens. Writers of an iteration stay together. */
 static size_t group_size(const trajectory_manifest *m, size_t first, int64_t limit) {
     int64_t tokens = 0;
     size_t n = 0;

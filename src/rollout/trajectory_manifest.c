@@ -1,5 +1,6 @@
-/* The manifest of a folder of trajectories: what is committed. It is replaced as a whole, so a reader sees the list before a change or after it. Nothing in it is
- * trusted: its own checksum ends it, names are plain, counts are in range, and no iteration is in two files unless they are those of its writers. */
+/* The manifest of a folder of trajectories: what is committed. It is replaced as a whole, so a reader sees the list before a change or
+ * after it. Nothing in it is trusted: its own checksum ends it, names are plain, counts are in range, and no iteration is in two files
+ * unless they are those of its writers. */
 #include "trajectory_internal.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,7 @@ const trajectory_entry *trajectory_manifest_find(const trajectory_manifest *m, c
     return NULL;
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 static plumb_status check_sum(const uint8_t *bytes, size_t size, const char *path, uint64_t *sum) {
     if (size < CHECKSUM_BYTES || bytes[size - CHECKSUM_BYTES] != CHECKSUM_FIELD)
         return plumb_error(PLUMB_E_FORMAT, "%s: truncated, or no manifest of plumb: it does not end with a checksum", path);
@@ -39,29 +40,34 @@ static plumb_status check_sum(const uint8_t *bytes, size_t size, const char *pat
     for (int i = 7; i >= 0; i--) stored = stored << 8 | bytes[size - 8 + (size_t)i];
     *sum = XXH3_64bits(bytes, size - CHECKSUM_BYTES);
     if (stored == *sum) return PLUMB_OK;
-    return plumb_error(PLUMB_E_FORMAT, "%s: damaged: checksum %016llx, expected %016llx", path, (unsigned long long)*sum, (unsigned long long)stored);
+    return plumb_error(PLUMB_E_FORMAT, "%s: damaged: checksum %016llx, expected %016llx", path, (unsigned long long)*sum,
+                       (unsigned long long)stored);
 }
 
 static bool plain_name(const char *name) { return name[0] && name[0] != '.' && !strchr(name, '/') && strlen(name) < TRAJECTORY_NAME; }
 
 static plumb_status take_entry(trajectory_manifest *m, const Plumb__TrajectoryFile *f, const char *path) {
-    trajectory_entry e = {.n_iterations = (int64_t)f->n_iterations, .sequences = f->sequences, .tokens = f->tokens, .prompt_tokens = f->prompt_tokens,
-                          .prompt_text_bytes = f->prompt_text_bytes, .text_bytes = f->text_bytes, .bytes = f->bytes, .checksum = f->checksum, .n_parts = (int)f->n_parts};
+    trajectory_entry e = {.n_iterations = (int64_t)f->n_iterations, .sequences = f->sequences, .tokens = f->tokens,
+                          .prompt_tokens = f->prompt_tokens, .prompt_text_bytes = f->prompt_text_bytes, .text_bytes = f->text_bytes,
+                          .bytes = f->bytes, .checksum = f->checksum, .n_parts = (int)f->n_parts};
     if (!plain_name(f->name)) return plumb_error(PLUMB_E_FORMAT, "%s: \"%.200s\" is not a plain file name", path, f->name);
     if (trajectory_manifest_find(m, f->name)) return plumb_error(PLUMB_E_FORMAT, "%s: %s is listed twice", path, f->name);
     if (f->n_iterations == 0 || f->n_parts > PLUMB_SCORE_PARTS ||
         (f->sequences | f->tokens | f->prompt_tokens | f->prompt_text_bytes | f->text_bytes) < 0) /* a sign in any of them */
         return plumb_error(PLUMB_E_FORMAT, "%s: %s: counts out of range", path, f->name);
     for (size_t i = 0; i < f->n_parts; i++) {
-        if (strlen(f->parts[i]) >= PLUMB_PART_NAME) return plumb_error(PLUMB_E_FORMAT, "%s: %s: the name of part %zu is too long", path, f->name, i);
+        if (strlen(f->parts[i]) >= PLUMB_PART_NAME)
+            return plumb_error(PLUMB_E_FORMAT, "%s: %s: the name of part %zu is too long", path, f->name, i);
         strcpy(e.part_names[i], f->parts[i]);
     }
     const trajectory_entry *before = m->count ? &m->entries[m->count - 1] : NULL;
     int64_t last = before ? before->iterations[before->n_iterations - 1] : -1;
-    if (before && before->n_iterations == 1 && f->n_iterations == 1 && last == f->iterations[0]) last--; /* another writer of the same iteration */
+    /* another writer of the same iteration */
+    if (before && before->n_iterations == 1 && f->n_iterations == 1 && last == f->iterations[0]) last--;
     for (size_t i = 0; i < f->n_iterations; last = f->iterations[i++])
         if (f->iterations[i] <= last)
-            return plumb_error(PLUMB_E_FORMAT, "%s: %s: iteration %lld after iteration %lld", path, f->name, (long long)f->iterations[i], (long long)last);
+            return plumb_error(PLUMB_E_FORMAT, "%s: %s: iteration %lld after iteration %lld", path, f->name, (long long)f->iterations[i],
+                               (long long)last);
     strcpy(e.name, f->name);
     PLUMB_TRY(plumb_alloc(&e.iterations, f->n_iterations, sizeof *e.iterations, "a manifest"));
     memcpy(e.iterations, f->iterations, f->n_iterations * sizeof *e.iterations);
@@ -83,7 +89,8 @@ plumb_status trajectory_manifest_read(trajectory_manifest *m, const char *dir) {
     if (!message)
         status = plumb_error(PLUMB_E_FORMAT, "%s: not a manifest of trajectories, or out of memory", path);
     else if (message->version != TRAJECTORY_MANIFEST_VERSION)
-        status = plumb_error(PLUMB_E_UNSUPPORTED, "%s: version %u of the format; this program reads version %d", path, message->version, TRAJECTORY_MANIFEST_VERSION);
+        status = plumb_error(PLUMB_E_UNSUPPORTED, "%s: version %u of the format; this program reads version %d", path, message->version,
+                             TRAJECTORY_MANIFEST_VERSION);
     for (size_t i = 0; status == PLUMB_OK && i < message->n_files; i++) status = take_entry(m, message->files[i], path);
 done:
     if (message) plumb__trajectory_manifest__free_unpacked(message, NULL);
@@ -93,7 +100,7 @@ done:
     return status;
 }
 
-/* --- writing ------------------------------------------------------------------------------------------------------ */
+/* --- writing ---------------------------------------------------------------------------------- */
 /* The message borrows everything from the entries. */
 typedef struct packing {
     Plumb__TrajectoryManifest message;

@@ -1,9 +1,11 @@
-/* The master file: one HDF5 file that shows all iterations of a folder, without copying them. Its datasets are virtual: they say which rows lie in which file. It is
- * made from the manifest alone, in a moment, whenever files come together or go, and holds nothing that could be lost. HDF5 reads a missing source without a word, as
- * fill values; ours are such that nobody takes them for data, but only the manifest knows what is complete.
+/* The master file: one HDF5 file that shows all iterations of a folder, without copying them. Its datasets are virtual: they say which
+ * rows lie in which file. It is made from the manifest alone, in a moment, whenever files come together or go, and holds nothing that
+ * could be lost. HDF5 reads a missing source without a word, as fill values; ours are such that nobody takes them for data, but only the
+ * manifest knows what is complete.
  *
- * Offsets count within a file and cannot be strung together; lengths can, so the master has lengths only. Files may have other parts of the score than their neighbours
- * (the run went on with other rewards): the master has all of them, and NaN where a file has no such part. */
+ * Offsets count within a file and cannot be strung together; lengths can, so the master has lengths only. Files may have other parts of
+ * the score than their neighbours (the run went on with other rewards): the master has all of them, and NaN where a
+ * file has no such part. */
 #include "trajectory_internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +48,8 @@ typedef struct builder {
 } builder;
 
 static plumb_status string_together(builder *b, const char *dataset, plumb_hdf5_type stored, count what) {
-    for (size_t i = 0; i < b->m->count; i++) b->sources[i] = (plumb_hdf5_source){b->m->entries[i].name, rows_of(&b->m->entries[i], what), 0, NULL};
+    for (size_t i = 0; i < b->m->count; i++)
+        b->sources[i] = (plumb_hdf5_source){b->m->entries[i].name, rows_of(&b->m->entries[i], what), 0, NULL};
     return plumb_hdf5_write_virtual(b->file, dataset, stored, 0, b->sources, (int64_t)b->m->count);
 }
 
@@ -78,7 +81,8 @@ static plumb_status write_parts(builder *b) {
 }
 
 static plumb_status build(builder *b) {
-    static const count along[] = {[TRAJECTORY_SEQUENCES] = OF_SEQUENCES, [TRAJECTORY_PROMPTS] = OF_PROMPTS, [TRAJECTORY_TOKENS] = OF_TOKENS};
+    static const count along[] =
+        {[TRAJECTORY_SEQUENCES] = OF_SEQUENCES, [TRAJECTORY_PROMPTS] = OF_PROMPTS, [TRAJECTORY_TOKENS] = OF_TOKENS};
     PLUMB_TRY(plumb_hdf5_set_texts(b->file, "plumb", PLUMB_VERSION, sizeof PLUMB_VERSION, 0));
     PLUMB_TRY(plumb_hdf5_set_integer(b->file, "format", TRAJECTORY_FORMAT));
     PLUMB_TRY(plumb_alloc(&b->sources, b->m->count, sizeof *b->sources, "a master file"));

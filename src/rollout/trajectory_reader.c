@@ -1,7 +1,8 @@
 /* Reading a folder of trajectories by its manifest, beside a run that may be writing to it.
  *
- * What the manifest lists is there at the moment it is read; a moment later a compaction may have removed a part, after it wrote the manifest anew. So when a file is
- * not as listed, the manifest is read again; only when it is the same one as before is the file at fault.
+ * What the manifest lists is there at the moment it is read; a moment later a compaction may have removed a part, after it wrote the
+ * manifest anew. So when a file is not as listed, the manifest is read again; only when it is the same one as before
+ * is the file at fault.
  *
  * Files are read, not mapped: on a network file system a mapped file that another node removes kills the reader. */
 #include "trajectory_internal.h"
@@ -19,8 +20,9 @@ struct plumb_trajectory_reader {
     uint64_t checksum; /* of it */
 };
 
-/* --- files -------------------------------------------------------------------------------------------------------- */
-static plumb_status open_file(plumb_hdf5 **f, const char *dir, const char *name, const trajectory_entry *listed, uint64_t *size, uint64_t *checksum) {
+/* --- files ------------------------------------------------------------------------------------ */
+static plumb_status open_file(plumb_hdf5 **f, const char *dir, const char *name, const trajectory_entry *listed, uint64_t *size,
+                              uint64_t *checksum) {
     char *path, *bytes = NULL;
     size_t n;
     *f = NULL;
@@ -29,8 +31,8 @@ static plumb_status open_file(plumb_hdf5 **f, const char *dir, const char *name,
     if (status != PLUMB_OK) goto done;
     *size = n, *checksum = XXH3_64bits(bytes, n);
     if (listed && (n != listed->bytes || *checksum != listed->checksum))
-        status = plumb_error(PLUMB_E_FORMAT, "%s: %zu bytes with checksum %016llx; the manifest says %llu bytes with %016llx", path, n, (unsigned long long)*checksum,
-                             (unsigned long long)listed->bytes, (unsigned long long)listed->checksum);
+        status = plumb_error(PLUMB_E_FORMAT, "%s: %zu bytes with checksum %016llx; the manifest says %llu bytes with %016llx", path, n,
+                             (unsigned long long)*checksum, (unsigned long long)listed->bytes, (unsigned long long)listed->checksum);
     if (status == PLUMB_OK) status = plumb_hdf5_open(f, bytes, n, path);
 done:
     free(bytes);
@@ -58,7 +60,7 @@ plumb_status trajectory_open_new(plumb_hdf5 **f, const char *dir, const char *na
     return status;
 }
 
-/* --- iterations --------------------------------------------------------------------------------------------------- */
+/* --- iterations ------------------------------------------------------------------------------- */
 plumb_status plumb_trajectory_reader_open(plumb_trajectory_reader **out, const char *dir) {
     plumb_trajectory_reader *r;
     *out = NULL;
@@ -109,7 +111,8 @@ static plumb_status read_listed(plumb_trajectory_reader *r, int64_t iteration, p
     while (done < n && status == PLUMB_OK) {
         status = read_part(r, &r->manifest.entries[first + done], iteration, &parts[done]);
         if (status == PLUMB_OK && !trajectory_same_parts(&parts[done], &parts[0]))
-            status = plumb_error(PLUMB_E_FORMAT, "%s%s: other parts of the score than the files of other writers", r->dir, r->manifest.entries[first + done].name);
+            status = plumb_error(PLUMB_E_FORMAT, "%s%s: other parts of the score than the files of other writers", r->dir,
+                                 r->manifest.entries[first + done].name);
         done++;
     }
     if (status == PLUMB_OK && n == 1) {
@@ -171,7 +174,7 @@ plumb_status plumb_trajectories_list(const char *dir, int64_t **list, int64_t *c
     return status;
 }
 
-/* --- verification ------------------------------------------------------------------------------------------------- */
+/* --- verification ----------------------------------------------------------------------------- */
 static plumb_status compare(const char *dir, const trajectory_entry *e, int64_t listed, int64_t found, const char *what) {
     if (listed == found) return PLUMB_OK;
     return plumb_error(PLUMB_E_FORMAT, "%s/%s: %lld %s, the manifest says %lld", dir, e->name, (long long)found, what, (long long)listed);
@@ -203,7 +206,8 @@ static plumb_status verify_file(const char *dir, const trajectory_entry *e) {
 plumb_status plumb_trajectories_verify(const char *dir, int64_t *iterations, int64_t *sequences, int64_t *tokens) {
     plumb_trajectory_reader *r;
     int64_t ignored[3], last = -1;
-    iterations = iterations ? iterations : &ignored[0], sequences = sequences ? sequences : &ignored[1], tokens = tokens ? tokens : &ignored[2];
+    iterations = iterations ? iterations : &ignored[0], sequences = sequences ? sequences : &ignored[1],
+    tokens = tokens ? tokens : &ignored[2];
     PLUMB_TRY(plumb_trajectory_reader_open(&r, dir));
     plumb_status status = PLUMB_OK;
     *iterations = *sequences = *tokens = 0;

@@ -1,12 +1,14 @@
 /* A manifest made again from the files that it listed.
  *
  *     examine    every file of our names is read whole, and compared with the old manifest where that can still be read
- *     choose     merged files first, then those of single iterations: what a merged file holds already is left to the next run, which removes it
- *     complete   an iteration lacks a file when its writers have a gap, or when it has fewer sequences than the largest: in a run all have as many
+ *     choose     merged files first, then those of single iterations: what a merged file holds already is left to the next run, which
+ *                removes it
+ *     complete   an iteration lacks a file when its writers have a gap, or when it has fewer sequences than the largest: in a run all have
+ *                as many
  *     write      what is left out gets another name, so that no run takes it for a leftover; then the manifest, then the master
  *
- * Where there is no checksum, damage is what HDF5 and trajectory_decode notice: in deflated data, which bring a checksum of their own, and where the structure breaks, but not in the
- * numbers of a small array, which lie there as they are. */
+ * Where there is no checksum, damage is what HDF5 and trajectory_decode notice: in deflated data, which bring a checksum of their own,
+ * and where the structure breaks, but not in the numbers of a small array, which lie there as they are. */
 #include "trajectory_internal.h"
 #include <dirent.h>
 #include <stdio.h>
@@ -40,7 +42,7 @@ static plumb_status leave_out_entry(rebuild *r, const trajectory_entry *e, const
     return leave_out(r, e->name, text);
 }
 
-/* --- examine ------------------------------------------------------------------------------------------------------ */
+/* --- examine ---------------------------------------------------------------------------------- */
 /* The name says what the file holds. */
 static plumb_status check_name(const rebuild *r, const trajectory_entry *e, int *writer) {
     char name[TRAJECTORY_NAME] = "";
@@ -101,7 +103,7 @@ static plumb_status examine_all(rebuild *r) {
     return status;
 }
 
-/* --- choose ------------------------------------------------------------------------------------------------------- */
+/* --- choose ----------------------------------------------------------------------------------- */
 static int merged_first(const void *a, const void *b) { /* the longest merged one before all */
     const file *x = a, *y = b;
     const trajectory_entry *e = &x->entry, *f = &y->entry;
@@ -142,7 +144,7 @@ static plumb_status choose(rebuild *r) {
     return status;
 }
 
-/* --- complete ----------------------------------------------------------------------------------------------------- */
+/* --- complete --------------------------------------------------------------------------------- */
 /* The files of one iteration from `first` on; *gap: a writer between them is missing. */
 static size_t writers_of(const rebuild *r, size_t first, int64_t *sequences, bool *gap) {
     size_t n = 0;
@@ -167,9 +169,11 @@ static plumb_status keep_complete(rebuild *r, trajectory_manifest *m) {
         n = writers_of(r, i, &sequences, &gap);
         bool whole = r->files[i].writer < 0 || (!gap && sequences == r->most);
         for (size_t k = i; k < i + n && status == PLUMB_OK; k++)
-            status = whole ? trajectory_manifest_add(m, &r->files[k].entry) : leave_out_entry(r, &r->files[k].entry, "the iteration is not complete: another writer's file is missing");
+            status = whole ? trajectory_manifest_add(m, &r->files[k].entry)
+                           : leave_out_entry(r, &r->files[k].entry, "the iteration is not complete: another writer's file is missing");
     }
-    if (status == PLUMB_OK && m->count == 0) status = plumb_error(PLUMB_E_DATA, "%s: no complete iteration is there: nothing was changed", r->dir);
+    if (status == PLUMB_OK && m->count == 0)
+        status = plumb_error(PLUMB_E_DATA, "%s: no complete iteration is there: nothing was changed", r->dir);
     return status;
 }
 
@@ -195,7 +199,7 @@ static void note_lost(const rebuild *r, const trajectory_manifest *m, plumb_traj
     }
 }
 
-/* --- write -------------------------------------------------------------------------------------------------------- */
+/* --- write ------------------------------------------------------------------------------------ */
 static plumb_status put_aside(const rebuild *r, const char *name) { /* as NAME.left-out, .left-out.2, … */
     char *from = NULL, *to = NULL, aside[TRAJECTORY_NAME + 32];
     snprintf(aside, sizeof aside, "%s.left-out", name);
@@ -219,7 +223,10 @@ static plumb_status check_still(const rebuild *r, plumb_status was) {
     bool same = status == was && now.checksum == r->old.checksum;
     trajectory_manifest_free(&now);
     if (same) return PLUMB_OK;
-    return status != PLUMB_OK && status != PLUMB_E_FORMAT ? status : plumb_error(PLUMB_E_DATA, "%s: the manifest has changed meanwhile, by a run that writes here: nothing was changed", r->dir);
+    return status != PLUMB_OK && status != PLUMB_E_FORMAT
+               ? status
+               : plumb_error(PLUMB_E_DATA, "%s: the manifest has changed meanwhile, by a run that writes here: nothing was changed",
+                             r->dir);
 }
 
 static void count(const trajectory_manifest *m, plumb_trajectories_rebuilt *out) {

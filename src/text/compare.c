@@ -1,8 +1,9 @@
 /* Whether two tokenizers mean the same by the same ids: what a model that reads another's tokens depends on.
  *
- * Spellings are compared id by id, and the merges of byte-level BPE. What is left out is what tells no two models apart, or what one model has in two ways: chat templates; merges of
- * the SentencePiece kind, which a GGUF file holds as scores; which tokens count as special, at which converters guess; which one ends a text, in which a base model and its chat model
- * may differ; and llama.cpp's "[PAD7]" for an id without a token. */
+ * Spellings are compared id by id, and the merges of byte-level BPE. What is left out is what tells no two models apart, or what one
+ * model has in two ways: chat templates; merges of the SentencePiece kind, which a GGUF file holds as scores; which tokens count as
+ * special, at which converters guess; which one ends a text, in which a base model and its chat model may differ; and llama.cpp's
+ * "[PAD7]" for an id without a token. */
 #include "tokenizer.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,8 @@ static const char *spelling(const plumb_tokenizer *t, int32_t id, int *length) {
 static plumb_status say(const plumb_tokenizer *t, int32_t id, plumb_str *out) {
     int length;
     const char *text = spelling(t, id, &length);
-    return text ? plumb_str_printf(out, "\"%.*s\" in %s", (int)plumb_min64(length, 100), text, t->name) : plumb_str_printf(out, "no token in %s", t->name);
+    return text ? plumb_str_printf(out, "\"%.*s\" in %s", (int)plumb_min64(length, 100), text, t->name)
+                : plumb_str_printf(out, "no token in %s", t->name);
 }
 static plumb_status differ(const plumb_tokenizer *a, const plumb_tokenizer *b, int32_t id) {
     plumb_str text = {0};
@@ -39,8 +41,8 @@ static plumb_status compare_merges(const plumb_tokenizer *a, const plumb_tokeniz
         if (q && q->rank == p->rank && q->id == p->id) continue;
         int length;
         const char *text = spelling(a, p->id, &length);
-        return plumb_error(PLUMB_E_DATA, "the merge that makes \"%.*s\" (id %d) is number %d in %s, and %s in %s", (int)plumb_min64(length, 100), text ? text : "", p->id, p->rank + 1, a->name,
-                           q ? "another" : "absent", b->name);
+        return plumb_error(PLUMB_E_DATA, "the merge that makes \"%.*s\" (id %d) is number %d in %s, and %s in %s",
+                           (int)plumb_min64(length, 100), text ? text : "", p->id, p->rank + 1, a->name, q ? "another" : "absent", b->name);
     }
     return PLUMB_OK;
 }

@@ -87,7 +87,7 @@ static plumb_status read_section(plumb_tokenizer *t, const json_t *item, const c
     return PLUMB_OK;
 }
 
-/* --- normalizer -------------------------------------------------------------------------------------------------- */
+/* --- normalizer ------------------------------------------------------------------------------- */
 static plumb_status read_normalizer(plumb_tokenizer *t, const json_t *item, const char *type, plumb_steps *out) {
     static const struct {
         const char *name;
@@ -122,7 +122,7 @@ static plumb_status read_normalizer(plumb_tokenizer *t, const json_t *item, cons
 /* What the regex crate calls \w: the pre-tokenizer Whitespace does not go through Oniguruma. */
 #define WORDS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
 
-/* --- pre-tokenizer ----------------------------------------------------------------------------------------------- */
+/* --- pre-tokenizer ---------------------------------------------------------------------------- */
 static plumb_status add_split(plumb_tokenizer *t, const char *pattern, plumb_behavior behavior, bool invert,
                               plumb_steps *out) {
     plumb_step *s;
@@ -190,7 +190,7 @@ static plumb_status read_pre_tokenizer(plumb_tokenizer *t, const json_t *item, c
                        t->name, type);
 }
 
-/* --- post-processor ---------------------------------------------------------------------------------------------- */
+/* --- post-processor --------------------------------------------------------------------------- */
 static plumb_status read_special(plumb_tokenizer *t, const json_t *item, const json_t *special, plumb_ids *out) {
     const char *id = json_string_value(json_object_get(json_object_get(item, "SpecialToken"), "id"));
     const json_t *ids = id ? json_object_get(json_object_get(special, id), "ids") : NULL;
@@ -233,7 +233,7 @@ static plumb_status read_post_processor(plumb_tokenizer *t, const json_t *item, 
                        t->name, type);
 }
 
-/* --- decoder ----------------------------------------------------------------------------------------------------- */
+/* --- decoder ---------------------------------------------------------------------------------- */
 static plumb_status read_count(const plumb_tokenizer *t, const json_t *item, const char *key, size_t *out) {
     const json_t *value = json_object_get(item, key);
     if (!json_is_integer(value) || json_integer_value(value) < 0) return bad(t, "Strip", key, "a number of characters");

@@ -1,8 +1,8 @@
 /* Stop strings against the ends of completions.
  *
- * Decoding a completion after each token would cost its whole length each time, and its last characters may be U+FFFD until more has come. So each token has
- * its bytes in a table, and a stop string is compared backwards from every place in the last token's text where it could end, through as
- * many tokens as it is long. Nothing is allocated, nothing is shared but the table. */
+ * Decoding a completion after each token would cost its whole length each time, and its last characters may be U+FFFD until more has
+ * come. So each token has its bytes in a table, and a stop string is compared backwards from every place in the last token's text where
+ * it could end, through as many tokens as it is long. Nothing is allocated, nothing is shared but the table. */
 #include "plumb/stops.h"
 #include "tokenizer.h"
 #include <stdlib.h>
@@ -17,7 +17,7 @@ struct plumb_stops {
     int64_t vocab;
 };
 
-/* --- the bytes of a token ---------------------------------------------------------------------------------------- */
+/* --- the bytes of a token --------------------------------------------------------------------- */
 static bool has_step(const plumb_tokenizer *t, plumb_step_kind kind) {
     for (size_t i = 0; i < t->decoder.count; i++)
         if (t->decoder.list[i].kind == kind) return true;
@@ -40,7 +40,8 @@ static plumb_status stand_ins(const char *text, size_t length, plumb_str *out, b
 }
 
 /* What decoding adds for `id` behind the ids of some text, whose decoded form is `context`. */
-static plumb_status behind(const plumb_tokenizer *t, plumb_ids *ids, int32_t id, const plumb_str *context, plumb_str *scratch, plumb_str *out) {
+static plumb_status behind(const plumb_tokenizer *t, plumb_ids *ids, int32_t id, const plumb_str *context, plumb_str *scratch,
+                           plumb_str *out) {
     scratch->length = 0;
     PLUMB_TRY(plumb_ids_push(ids, id));
     plumb_status status = plumb_detokenize(t, ids->data, ids->count, true, scratch);
@@ -51,7 +52,8 @@ static plumb_status behind(const plumb_tokenizer *t, plumb_ids *ids, int32_t id,
     return plumb_str_append(out, scratch->data ? scratch->data + same : "", scratch->length - same);
 }
 
-static plumb_status fill_token(const plumb_tokenizer *t, int32_t id, plumb_ids *ids, const plumb_str *context, plumb_str *scratch, plumb_str *out) {
+static plumb_status fill_token(const plumb_tokenizer *t, int32_t id, plumb_ids *ids, const plumb_str *context, plumb_str *scratch,
+                               plumb_str *out) {
     size_t length;
     bool special;
     const char *text = plumb_added_shown(t, id, &length, &special);
@@ -118,7 +120,7 @@ void plumb_stops_free(plumb_stops *s) {
     free(s);
 }
 
-/* --- matching ------------------------------------------------------------------------------------------------------ */
+/* --- matching --------------------------------------------------------------------------------- */
 static size_t text_of(const plumb_stops *s, int32_t id, const char **text) {
     if (id < 0 || id >= s->vocab) return 0;
     *text = s->bytes.data + s->starts[id];

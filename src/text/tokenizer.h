@@ -11,7 +11,7 @@
 #include <stdatomic.h>
 #include "plumb/text.h"
 
-/* --- UTF-8 (utf8.c) ---------------------------------------------------------------------------------------------- */
+/* --- UTF-8 (utf8.c) --------------------------------------------------------------------------- */
 /* Length of the valid character at text[0], or 0 with *bad = bytes of the maximal ill-formed part (at least 1). */
 size_t plumb_utf8_step(const char *text, size_t length, size_t *bad);
 uint32_t plumb_utf8_decode(const char *text, size_t *size); /* valid text only */
@@ -21,7 +21,7 @@ size_t plumb_utf8_last(const char *text, size_t length); /* start of the last ch
 bool plumb_is_space(uint32_t point);                     /* White_Space */
 bool plumb_is_word(uint32_t point);                      /* \w of UTS 18 */
 
-/* --- vocabulary and merges (vocab.c) ----------------------------------------------------------------------------- */
+/* --- vocabulary and merges (vocab.c) ---------------------------------------------------------- */
 typedef struct plumb_vocab_entry {
     size_t offset;
     uint32_t length;
@@ -65,7 +65,7 @@ plumb_status plumb_pairs_reserve(plumb_pairs *p, size_t count) PLUMB_CHECKED;
 plumb_status plumb_pairs_add(plumb_pairs *p, int32_t left, int32_t right, int32_t rank, int32_t id) PLUMB_CHECKED;
 const plumb_pair *plumb_pairs_find(const plumb_pairs *p, int32_t left, int32_t right); /* NULL */
 
-/* --- patterns (regex.c) ------------------------------------------------------------------------------------------ */
+/* --- patterns (regex.c) ----------------------------------------------------------------------- */
 typedef struct plumb_regex plumb_regex;
 typedef struct plumb_matcher plumb_matcher; /* what one call needs to match; not shared */
 /* `name` says where the pattern stands, for messages. */
@@ -86,7 +86,7 @@ typedef struct plumb_spans {
 plumb_status plumb_regex_cut(const plumb_regex *r, plumb_matcher *m, const char *text, size_t length,
                              plumb_spans *out) PLUMB_CHECKED;
 
-/* --- the steps of the pipeline ----------------------------------------------------------------------------------- */
+/* --- the steps of the pipeline ---------------------------------------------------------------- */
 typedef enum plumb_step_kind {
     PLUMB_NORM_NFC,
     PLUMB_NORM_NFD,

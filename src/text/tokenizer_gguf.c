@@ -175,7 +175,7 @@ static plumb_status read_named(plumb_tokenizer *t, const source *s) {
     return PLUMB_OK;
 }
 
-/* --- the pipeline as JSON; a NULL anywhere means that memory ran out --------------------------------------------- */
+/* --- the pipeline as JSON; a NULL anywhere means that memory ran out -------------------------- */
 static json_t *byte_level(bool use_regex) {
     return json_pack("{s:s,s:b,s:b,s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex",
                      (int)use_regex);

@@ -111,7 +111,7 @@ void plumb_vocab_free(plumb_vocab *v) {
     *v = (plumb_vocab){0};
 }
 
-/* --- pairs ------------------------------------------------------------------------------------------------------- */
+/* --- pairs ------------------------------------------------------------------------------------ */
 plumb_status plumb_pairs_reserve(plumb_pairs *p, size_t count) {
     if (p->slots && count <= (p->mask + 1) / 2) return PLUMB_OK;
     size_t size = 64;
@@ -153,7 +153,7 @@ const plumb_pair *plumb_pairs_find(const plumb_pairs *p, int32_t left, int32_t r
     return found->id < 0 ? NULL : found;
 }
 
-/* --- ids and pieces ---------------------------------------------------------------------------------------------- */
+/* --- ids and pieces --------------------------------------------------------------------------- */
 plumb_status plumb_ids_push(plumb_ids *ids, int32_t id) {
     PLUMB_TRY(plumb_grow(&ids->data, &ids->capacity, ids->count + 1, sizeof *ids->data));
     ids->data[ids->count++] = id;

@@ -37,7 +37,8 @@ static void known_rows(bench *b, const char *where, verify_function verify) {
     plumb_tensor gain = tensor(b, 1, 2, (const float[]){1, -2}), rstd = tensor(b, 1, 1, NULL);
     PLUMB_RUN(b->be, rmsnorm_forward, y, x, delta, sum, gain, rstd, 0.5); /* the sum is (3, 4); mean square 12.5 */
     double r = 1 / sqrt(13);
-    verify(holds(b, sum, (const double[]){3, 4}, 0) && holds(b, x, (const double[]){1, 3}, 0), where, "rmsnorm does not add delta, or changes x");
+    verify(holds(b, sum, (const double[]){3, 4}, 0) && holds(b, x, (const double[]){1, 3}, 0), where,
+           "rmsnorm does not add delta, or changes x");
     verify(holds(b, rstd, &r, 1e-6) && holds(b, y, (const double[]){3 * r, -8 * r}, 1e-6), where, "rmsnorm of (3, 4)");
     plumb_tensor gate = tensor(b, 1, 4, (const float[]){0, 1, -1, 50}),
                  up = tensor(b, 1, 4, (const float[]){7, 2, 2, 3});

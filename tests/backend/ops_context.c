@@ -49,9 +49,7 @@ void describe_case(const op_case *c, char *out, size_t size) {
 #undef SAY
 }
 
-/* --- values
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- values ----------------------------------------------------------------------------------- */
 static uint64_t hash_name(const char *s) {
     uint64_t h = 14695981039346656037u;
     for (; *s; s++) h = (h ^ (unsigned char)*s) * 1099511628211u;
@@ -111,9 +109,7 @@ static void fill(context *x) {
     }
 }
 
-/* --- forests
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- forests ---------------------------------------------------------------------------------- */
 static int32_t token_of(int64_t row, int64_t V) {
     return (int32_t)((uint64_t)(row * 2654435761 + 12345) % (uint64_t)V);
 }
@@ -217,9 +213,7 @@ void context_free(context *x) {
     plumb_forest_free(&x->forest);
 }
 
-/* --- on a back end
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* --- on a back end ---------------------------------------------------------------------------- */
 plumb_backend *open_backend(const char *name, const char *isa, const char *precision, bool emulate, int threads) {
     plumb_backend *be;
     plumb_backend_options o = {

@@ -7,8 +7,7 @@ static bool has(const device *d, int i) {
     return d->x->args[i].present;
 }
 
-/* --- linear: y = sum_t diag(s_t) x_t w_t^T + bias
- * ----------------------------------------------------------------------------- */
+/* --- linear: y = sum_t diag(s_t) x_t w_t^T + bias --------------------------------------------- */
 enum { LX = 0, LS = 3, LW = 6, LB = 9, LY, LDY, LDX, LDW = 15, LDB = 18 };
 static void linear_describe(context *x) {
     static const char *const names[5][MAX_TERMS] = {
@@ -57,8 +56,7 @@ static double linear_flops(const context *x) {
     return sum;
 }
 
-/* --- fan: several weights on one x, as q, k and v; their dx is one product of several terms
- * --------------------------------------- */
+/* --- fan: several weights on one x, as q, k and v; their dx is one product of several terms --- */
 enum { FX, FW, FY = 4, FDY = 7, FDX = 10 };
 static void fan_describe(context *x) {
     static const char *const names[3][MAX_TERMS] = {{"w0", "w1", "w2"}, {"y0", "y1", "y2"}, {"dy0", "dy1", "dy2"}};
@@ -92,8 +90,7 @@ static void fan_backward(device *d) {
     PLUMB_RUN(d->be, linear_backward, d->t[FDX], terms, (int)d->x->c->terms);
 }
 
-/* --- lora: y = x W^T + diag(s) (x A^T) B^T; db = diag(s) dy B stays packed
- * ----------------------------------------------------------- */
+/* --- lora: y = x W^T + diag(s) (x A^T) B^T; db = diag(s) dy B stays packed -------------------- */
 enum { AX, AW, AA, AB, AS, AXA, AY, ADY, ADX, ADA, ADB };
 static void lora_describe(context *x) {
     const op_case *c = x->c;
@@ -132,8 +129,7 @@ static double lora_flops(const context *x) {
     return 2.0 * (double)(x->T * (x->c->n * x->c->k + x->c->rank * (x->c->n + x->c->k)));
 }
 
-/* --- embedding, gather
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- embedding, gather ------------------------------------------------------------------------ */
 enum { EW, EY, EDY, EDW };
 static void embedding_describe(context *x) {
     add_arg(x, "w", ROLE_WEIGHT, AXIS_FIXED, x->c->V, x->c->k, -1, true);
@@ -185,9 +181,7 @@ static void begin_as(device *d, int to, int from) {
     PLUMB_RUN(d->be, add, d->t[to], d->t[to], d->t[from]);
 }
 
-/* --- rmsnorm
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* --- rmsnorm ---------------------------------------------------------------------------------- */
 enum { NX, NDELTA, NGAIN, NSUM, NRSTD, NY, NDY, NDX, NDGAIN };
 static void rmsnorm_describe(context *x) {
     int64_t C = x->c->k;
@@ -208,9 +202,7 @@ static void rmsnorm_backward(device *d) {
     PLUMB_RUN(d->be, rmsnorm_backward, d->t[NDX], d->t[NDGAIN], d->t[NDY], d->t[d->x->c->delta ? NSUM : NX], d->t[NGAIN], d->t[NRSTD]);
 }
 
-/* --- rope
- * -----------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- rope ------------------------------------------------------------------------------------- */
 enum { RX, RTABLE, RY, RDY, RDX };
 static void rope_describe(context *x) {
     int64_t longest = 0, C = x->c->heads * x->c->head_dim;
@@ -230,8 +222,7 @@ static void rope_backward(device *d) {
     PLUMB_RUN(d->be, rope_backward, d->t[RDX], d->t[RTABLE], d->x->c->head_dim, d->batch);
 }
 
-/* --- swiglu (with `alias` the gradients take the places of gate and up)
- * ------------------------------------------------------------------------ */
+/* --- swiglu (with `alias` the gradients take the places of gate and up) ----------------------- */
 enum { SG, SU, SH, SDH, SDG, SDU };
 static void swiglu_describe(context *x) {
     int64_t C = x->c->k;
@@ -254,9 +245,7 @@ static void swiglu_backward(device *d) {
     PLUMB_RUN(d->be, swiglu_backward, d->t[SDG], d->t[SDU], d->t[SDH], d->t[alias ? SDG : SG], d->t[alias ? SDU : SU]);
 }
 
-/* --- add, scale_rows, zero
- * --------------------------------------------------------------------------------------------------------------------------
- */
+/* --- add, scale_rows, zero -------------------------------------------------------------------- */
 enum { PX, PZ, PS, PSUM, PY, PNOTHING, PDY, PDX };
 static void pointwise_describe(context *x) {
     int64_t C = x->c->k;
@@ -282,9 +271,7 @@ static void pointwise_backward(device *d) {
     PLUMB_RUN(d->be, scale_rows, d->t[PDX], d->t[PDY], d->t[PS]);
 }
 
-/* --- dropout
- * ----------------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- dropout ---------------------------------------------------------------------------------- */
 enum { DX, DBEFORE, DOUT, DDY, DDX };
 static void dropout_describe(context *x) {
     add_arg(x, "x", ROLE_INPUT, AXIS_TOKENS, 0, x->c->k, -1, true);
@@ -304,9 +291,7 @@ static void dropout_backward(device *d) {
     drop(d, DDX, DDY, false);
 }
 
-/* --- attention
- * ----------------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- attention -------------------------------------------------------------------------------- */
 enum { TQ, TK, TV, TO, TLSE, TDO, TDQ, TDK, TDV };
 static void attention_describe(context *x) {
     int64_t wide = x->c->heads * x->c->head_dim, width = x->c->kv_heads * x->c->head_dim;
@@ -334,9 +319,7 @@ static double attention_flops(const context *x) {
     return 4 * pairs * (double)(x->c->heads * x->c->head_dim);
 }
 
-/* --- LM head
- * ---------------------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- LM head ---------------------------------------------------------------------------------- */
 enum { HH, HW, HSTATS, HU, HE, HDLOGP, HDH, HDW };
 static void head_describe(context *x) {
     int64_t C = x->c->k;

@@ -6,9 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- decoding
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* --- decoding --------------------------------------------------------------------------------- */
 /* Attention over the rows of a finished forest; row i has the values of identity id[i]. o: [T, heads*D] on return,
  * without log-sum-exp. */
 static void attend(plumb_backend *be, const plumb_attention *a, plumb_kv *kv, int64_t layer, const plumb_forest *f,
@@ -143,9 +141,7 @@ static float full_value(int64_t r, int64_t c) {
     return (float)(sin(1.7 * (double)r + 0.3 * (double)c) * exp(0.1 * (double)(c % 40)));
 }
 
-/* --- soft-max of one key
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* --- soft-max of one key ---------------------------------------------------------------------- */
 /* A token alone has P = 1 whatever its score, so that q and k have no gradient. The gradient of o has bits that bf16 drops. */
 /* Statistics of drawn tokens have the bits that the head gives them as targets: the sampler's log-probabilities are the trainer's. */
 static void check_token_stats(const char *where, plumb_backend *be, verify_function verify) {
@@ -200,7 +196,8 @@ static void check_entropy_direction(const char *where, plumb_backend *be, verify
     static float values[V * C];
     float h[3 * C];
     double stats[12], e[3 * C], along = 0, step = 0.02;
-    for (int64_t i = 0; i < V * C; i++) values[i] = (float)(0.6 * sin(0.37 * (double)i + 0.001 * (double)(i * i % 977))); /* far from a distribution of one token */
+    /* far from a distribution of one token */
+    for (int64_t i = 0; i < V * C; i++) values[i] = (float)(0.6 * sin(0.37 * (double)i + 0.001 * (double)(i * i % 977)));
     for (int i = 0; i < COUNT; i++) must(be->ops->buffer_create(be, sizes[i], "entropy", &buffers[i]), "buffer_create");
     must(be->ops->weight_create(be, V, C, PLUMB_STORE_NATIVE, NULL, &w), "weight_create");
     PLUMB_RUN(be, weight_write, w, 0, V, values);
@@ -208,7 +205,8 @@ static void check_entropy_direction(const char *where, plumb_backend *be, verify
     for (int32_t j = 0; j < 3; j++) must(plumb_forest_target(&f, j, 5, 0), "forest_target");
     must(plumb_forest_finish(&f), "forest_finish");
     must(be->ops->batch_create(be, &f, &batch), "batch_create");
-    plumb_tensor th = plumb_tensor_of(buffers[H], 0, 3, C), ts = plumb_tensor_of(buffers[STATS], 0, 3, 4), tu = plumb_tensor_of(buffers[U], 0, 3, C), te = plumb_tensor_of(buffers[E], 0, 3, C);
+    plumb_tensor th = plumb_tensor_of(buffers[H], 0, 3, C), ts = plumb_tensor_of(buffers[STATS], 0, 3, 4),
+                 tu = plumb_tensor_of(buffers[U], 0, 3, C), te = plumb_tensor_of(buffers[E], 0, 3, C);
     for (int r = 0; r < 3; r++)
         for (int c = 0; c < C; c++) h[r * C + c] = (float)sin(1.1 * c + 0.3);
     for (int pass = 0; pass < 2; pass++) { /* the direction; then the row a step along it and back */
@@ -266,9 +264,7 @@ static void check_lone_token(const char *where, plumb_backend *be, verify_functi
     plumb_forest_free(&f);
 }
 
-/* --- weights
- * ---------------------------------------------------------------------------------------------------------------------------
- */
+/* --- weights ---------------------------------------------------------------------------------- */
 static float as_stored(const plumb_backend *be, float v) {
     return be->compute == PLUMB_COMPUTE_BF16 ? plumb_bf16_float(plumb_bf16(v)) : v;
 }

@@ -28,8 +28,7 @@ static void verify(bool good, const char *where, const char *what) {
     if (!good) fail(where, what);
 }
 
-/* --- gradients: ref against finite differences
- * ------------------------------------------------------------------------------------ */
+/* --- gradients: ref against finite differences ------------------------------------------------ */
 static double loss(device *d) { /* sum of outputs times cotangents */
     const context *x = d->x;
     double sum = 0;
@@ -109,8 +108,7 @@ static void check_gradients(plumb_backend *ref, const context *x) {
     results_free(&r);
 }
 
-/* --- values: a back end against ref
- * ---------------------------------------------------------------------------------------------------- */
+/* --- values: a back end against ref ----------------------------------------------------------- */
 static double tolerance_of(const context *x, const arg *a) {
     bool gradient = a->role == ROLE_GRADIENT || a->role == ROLE_GRADIENT_SUM;
     if (x->bf16 && x->c->storage != PLUMB_STORE_NATIVE && gradient) return 1e-2; /* backward rounds dequantised values */
@@ -142,9 +140,7 @@ static void check_values(const char *where, const context *x, const results *fou
     }
 }
 
-/* --- bits
- * ------------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- bits ------------------------------------------------------------------------------------- */
 static void check_same(const char *where, const char *why, const context *x, const results *a, const results *b) {
     for (int i = 0; i < x->n_args; i++) {
         if (!a->value[i]) continue;
@@ -201,9 +197,7 @@ static void check_subsets(const char *where, plumb_backend *be, const context *x
     }
 }
 
-/* --- every instruction set
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* --- every instruction set -------------------------------------------------------------------- */
 typedef struct config {
     const char *isa;
     bool bf16;
@@ -269,9 +263,7 @@ static void check_case(const op_case *c, plumb_backend *ref) {
     }
 }
 
-/* --- timing
- * -------------------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- timing ----------------------------------------------------------------------------------- */
 static double seconds_of(device *d, bool backward) { /* the best of as many runs as fit in 0.15 s */
     double best = DBL_MAX, begin = plumb_clock();
     for (int runs = 0; runs < 3 || plumb_clock() - begin < 0.15; runs++) {

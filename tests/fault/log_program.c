@@ -1,6 +1,8 @@
-/* log_program log DIR [WRITERS [LAST]]   logs one iteration after another, continuing after the last committed one, until it is killed or LAST is there; compacts now
- * and then log_program check DIR                  verifies the folder and compares everything that is committed with what it must hold; prints the last iteration. May
- * run beside "log" log_program full DIR                   logs and compacts until there is no room, then all that was committed must be there */
+/* log_program log DIR [WRITERS [LAST]]   logs one iteration after another, continuing after the last committed one, until it is killed or
+ *                                        LAST is there; compacts now and then
+ * log_program check DIR                  verifies the folder and compares everything that is committed with what it must hold; prints the
+ *                                        last iteration. May run beside "log"
+ * log_program full DIR                   logs and compacts until there is no room, then all that was committed must be there */
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +17,9 @@ static int fail(const char *what) {
     return 1;
 }
 
-static double number(int64_t iteration, int64_t i, int array) { return (double)((iteration * 7919 + i * 104729 + array * 31) % 65521) / 64.0; }
+static double number(int64_t iteration, int64_t i, int array) {
+    return (double)((iteration * 7919 + i * 104729 + array * 31) % 65521) / 64.0;
+}
 
 static plumb_status fill(plumb_trajectories *t, int64_t iteration, int writer) {
     *t = (plumb_trajectories){.iteration = iteration, .policy_version = iteration, .n_parts = 1, .part_names = {"model"}};
@@ -23,13 +27,15 @@ static plumb_status fill(plumb_trajectories *t, int64_t iteration, int writer) {
     for (int64_t s = 0; s < SEQUENCES; s++) {
         char text[64];
         t->prompt_offset[s + 1] = (s + 1) * PROMPT, t->token_offset[s + 1] = (s + 1) * TOKENS;
-        t->record[s] = writer * SEQUENCES + s, t->score[s] = t->parts[s] = s == 5 ? NAN : number(iteration, s, writer), t->finish[s] = (uint8_t)(s % 3);
+        t->record[s] = writer * SEQUENCES + s, t->score[s] = t->parts[s] = s == 5 ? NAN : number(iteration, s, writer),
+        t->finish[s] = (uint8_t)(s % 3);
         snprintf(text, sizeof text, "iteration %lld, sequence %lld", (long long)iteration, (long long)t->record[s]);
         t->prompt_text[s] = strdup(text), t->text[s] = strdup(text + 3);
     }
     for (int64_t i = 0; i < SEQUENCES * TOKENS; i++) {
         t->mask[i] = 1, t->ref_logp[i] = number(iteration, i, 1 + writer) - 0.5; /* a KL of 20 for each sequence */
-        t->ids[i] = (int32_t)(i + writer), t->logp[i] = number(iteration, i, 1 + writer), t->advantages[i] = number(iteration, i, 2 + writer);
+        t->ids[i] = (int32_t)(i + writer), t->logp[i] = number(iteration, i, 1 + writer),
+        t->advantages[i] = number(iteration, i, 2 + writer);
     }
     return PLUMB_OK;
 }
@@ -41,11 +47,14 @@ static bool as_written(const plumb_trajectories *t) {
         plumb_trajectories want;
         if (fill(&want, t->iteration, (int)w) != PLUMB_OK) return false;
         size_t first = (size_t)(w * SEQUENCES), token = first * TOKENS;
-        bool same = !memcmp(t->record + first, want.record, sizeof *want.record * SEQUENCES) && !memcmp(t->score + first, want.score, sizeof *want.score * SEQUENCES) &&
-                    !memcmp(t->parts + first, want.parts, sizeof *want.parts * SEQUENCES) && !memcmp(t->ids + token, want.ids, sizeof *want.ids * SEQUENCES * TOKENS) &&
+        bool same = !memcmp(t->record + first, want.record, sizeof *want.record * SEQUENCES) &&
+                    !memcmp(t->score + first, want.score, sizeof *want.score * SEQUENCES) &&
+                    !memcmp(t->parts + first, want.parts, sizeof *want.parts * SEQUENCES) &&
+                    !memcmp(t->ids + token, want.ids, sizeof *want.ids * SEQUENCES * TOKENS) &&
                     !memcmp(t->logp + token, want.logp, sizeof *want.logp * SEQUENCES * TOKENS) &&
                     !memcmp(t->advantages + token, want.advantages, sizeof *want.advantages * SEQUENCES * TOKENS);
-        for (size_t s = 0; same && s < SEQUENCES; s++) same = !strcmp(t->prompt_text[first + s], want.prompt_text[s]) && !strcmp(t->text[first + s], want.text[s]);
+        for (size_t s = 0; same && s < SEQUENCES; s++)
+            same = !strcmp(t->prompt_text[first + s], want.prompt_text[s]) && !strcmp(t->text[first + s], want.text[s]);
         plumb_trajectories_free(&want);
         if (!same) return false;
     }

@@ -1,9 +1,9 @@
 // library: plumb_data
 /* Data files from hostile hands: any bytes, as lines and as an array, for every kind of sample.
  *
- * The first byte chooses kind, loss (or, for the kinds without one, dropping and keeping texts) and length; the rest is the file.  Whatever loads must hold together: counts add
- * up, every sample has a target
- * (a prompt has a token), no id lies outside the vocabulary, texts end in their NUL. */
+ * The first byte chooses kind, loss (or, for the kinds without one, dropping and keeping texts) and length; the rest is the file.
+ * Whatever loads must hold together: counts add up, every sample has a target (a prompt has a token), no id lies outside the vocabulary,
+ * texts end in their NUL. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 // library: plumb_config
-/* Any bytes as a pipeline's file: an error with a message, or stages that are complete. What follows the first NUL, if any, are arguments, one a line. */
+/* Any bytes as a pipeline's file: an error with a message, or stages that are complete. What follows the first NUL, if any, are
+ * arguments, one a line. */
 #include <stdlib.h>
 #include <string.h>
 #include "plumb/pipeline.h"
@@ -11,7 +12,8 @@ static void check(const plumb_stages *p) {
     for (int k = 0; k < p->count; k++) {
         const plumb_stage *s = &p->stages[k];
         int found;
-        if (!s->options.model || !s->dir || !s->product || strlen(s->settings) != 16 || s->needs >> k || !(s->command & PLUMB_FOR_STAGES)) abort();
+        if (!s->options.model || !s->dir || !s->product || strlen(s->settings) != 16 || s->needs >> k || !(s->command & PLUMB_FOR_STAGES))
+            abort();
         if (plumb_stages_find(p, s->name, &found) != PLUMB_OK || found != k) abort();
     }
 }

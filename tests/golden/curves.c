@@ -1,5 +1,5 @@
-/* curves/<run>: twenty optimizer steps by TRL, run again by plumb's own trainers from files to files: config.json becomes options, metrics.jsonl is compared with
- * log.json step by step, and the adapter or model written at the end with TRL's. */
+/* curves/<run>: twenty optimizer steps by TRL, run again by plumb's own trainers from files to files: config.json becomes options,
+ * metrics.jsonl is compared with log.json step by step, and the adapter or model written at the end with TRL's. */
 #include "golden.h"
 #include "session.h"
 #include "plumb/objective.h"
@@ -32,11 +32,13 @@ static plumb_status add_trl_options(const curve *c, overrides *o) {
     const char *key;
     json_t *value;
     json_object_foreach(json_object_get(c->config, "options"), key, value) {
-        if (!strcmp(key, "beta") || !strcmp(key, "label_smoothing") || !strcmp(key, "center_rewards_coefficient")) add(o, "%s=%.17g", key, json_number_value(value));
+        if (!strcmp(key, "beta") || !strcmp(key, "label_smoothing") || !strcmp(key, "center_rewards_coefficient"))
+            add(o, "%s=%.17g", key, json_number_value(value));
         else if (!strcmp(key, "loss_type")) {
             json_t *only = json_is_array(value) && json_array_size(value) == 1 ? json_array_get(value, 0) : value;
             const char *name = json_string_value(only);
-            if (!name || plumb_dpo_loss_from_name(name) < 0) return plumb_error(PLUMB_E_UNSUPPORTED, "loss_type %s is not known", name ? name : "(a mixture)");
+            if (!name || plumb_dpo_loss_from_name(name) < 0)
+                return plumb_error(PLUMB_E_UNSUPPORTED, "loss_type %s is not known", name ? name : "(a mixture)");
             add(o, "loss_type=%s", name);
         } else if (!strcmp(key, "completion_only_loss")) add(o, "loss_on=%s", json_is_true(value) ? "completion" : "all");
         else if (!strcmp(key, "assistant_only_loss")) add(o, "loss_on=%s", json_is_true(value) ? "assistant" : "all");
@@ -58,7 +60,8 @@ static plumb_status describe(const curve *c, overrides *o) {
     const json_t *k = c->config, *betas = json_object_get(k, "betas");
     bool chat = json_is_true(json_object_get(json_object_get(k, "options"), "assistant_only_loss"));
     const char *data = json_string_value(json_object_get(k, "data"));
-    if (strcmp(c->kind, "sft") != 0 && strcmp(c->kind, "dpo") != 0 && strcmp(c->kind, "reward") != 0) return plumb_error(PLUMB_E_UNSUPPORTED, "trainer %s is not known", c->kind);
+    if (strcmp(c->kind, "sft") != 0 && strcmp(c->kind, "dpo") != 0 && strcmp(c->kind, "reward") != 0)
+        return plumb_error(PLUMB_E_UNSUPPORTED, "trainer %s is not known", c->kind);
     add(o, c->lora ? "model=%s/curves/model" : "model=%s/curves/%s/initial", c->g->dir, c->name);
     add(o, "tokenizer=%s/curves/model", c->g->dir);
     if (c->lora) add(o, "adapter=%s", c->initial);
@@ -88,7 +91,8 @@ static plumb_status describe(const curve *c, overrides *o) {
 
 /* loss, grad_norm, learning_rate and logps at 1e-4 relative, rewards at 1e-4 (1 + |value|); returns the worst over 1e-4. */
 static double compare_step(const json_t *expected, const json_t *got) {
-    static const char *const keys[] = {"loss", "grad_norm", "learning_rate", "logps/chosen", "logps/rejected", "margin", "mean_reward", "rewards/chosen", "rewards/rejected", "rewards/margins"};
+    static const char *const keys[] = {"loss",   "grad_norm",   "learning_rate",  "logps/chosen",     "logps/rejected",
+                                       "margin", "mean_reward", "rewards/chosen", "rewards/rejected", "rewards/margins"};
     double worst = 0;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         json_t *e = json_object_get(expected, keys[i]);
@@ -171,7 +175,9 @@ static plumb_status run(curve *c) {
     if (status == PLUMB_OK) status = plumb_options_load(&options, command, NULL, o.items, o.count);
     forget(&o);
     if (status != PLUMB_OK) return status;
-    int code = command == PLUMB_FOR_DPO ? plumb_train_dpo(&options) : command == PLUMB_FOR_REWARD ? plumb_train_reward(&options) : plumb_train_sft(&options);
+    int code = command == PLUMB_FOR_DPO      ? plumb_train_dpo(&options)
+               : command == PLUMB_FOR_REWARD ? plumb_train_reward(&options)
+                                             : plumb_train_sft(&options);
     plumb_options_free(&options);
     if (code) return plumb_error(PLUMB_E_DATA, "training ended with code %d", code);
     if (plumb_comm_rank(PLUMB_AXIS_WORLD) != 0) return PLUMB_OK;

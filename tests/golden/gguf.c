@@ -1,12 +1,16 @@
-/* gguf/blocks.json: raw blocks and their values, exact to the bit; gguf/tiny-*.gguf: dequantised weights and logits (float32 results of transformers). */
+/* gguf/blocks.json: raw blocks and their values, exact to the bit; gguf/tiny-*.gguf: dequantised weights and
+ * logits (float32 results of transformers). */
 #include "golden.h"
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const struct { const char *name; plumb_file_type type; } types[] = {{"F16", PLUMB_FT_F16},   {"BF16", PLUMB_FT_BF16}, {"F32", PLUMB_FT_F32},   {"Q4_0", PLUMB_FT_Q4_0},
-                                                                           {"Q4_1", PLUMB_FT_Q4_1}, {"Q5_0", PLUMB_FT_Q5_0}, {"Q5_1", PLUMB_FT_Q5_1}, {"Q8_0", PLUMB_FT_Q8_0}};
+static const struct {
+    const char *name;
+    plumb_file_type type;
+} types[] = {{"F16", PLUMB_FT_F16},   {"BF16", PLUMB_FT_BF16}, {"F32", PLUMB_FT_F32},   {"Q4_0", PLUMB_FT_Q4_0},
+             {"Q4_1", PLUMB_FT_Q4_1}, {"Q5_0", PLUMB_FT_Q5_0}, {"Q5_1", PLUMB_FT_Q5_1}, {"Q8_0", PLUMB_FT_Q8_0}};
 
 static plumb_file_type type_of(const char *name) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
@@ -26,10 +30,12 @@ static void block(golden *g, json_t *b) {
         sscanf(hex + 2 * i, "%2x", &v);
         raw[i] = (uint8_t)v;
     }
-    plumb_file_tensor t = {.name = (char *)"blocks", .type = type_of(name), .type_name = name, .n_dims = 1, .shape = {n}, .data = raw, .bytes = bytes};
+    plumb_file_tensor t =
+        {.name = (char *)"blocks", .type = type_of(name), .type_name = name, .n_dims = 1, .shape = {n}, .data = raw, .bytes = bytes};
     plumb_status status = plumb_tensor_to_float(&t, 0, n, out);
     double worst = 0;
-    for (int64_t i = 0; status == PLUMB_OK && i < n; i++) worst = fmax(worst, fabs((double)out[i] - json_number_value(json_array_get(values, (size_t)i))));
+    for (int64_t i = 0; status == PLUMB_OK && i < n; i++)
+        worst = fmax(worst, fabs((double)out[i] - json_number_value(json_array_get(values, (size_t)i))));
     if (status == PLUMB_OK) golden_result(g, worst, 0, "gguf/blocks %s", name);
     else golden_failed(g, status, "gguf/blocks %s", name);
     free(raw);

@@ -48,7 +48,8 @@ char **golden_names(const golden *g, const char *sub, const char *suffix) {
     DIR *d = opendir(path);
     for (struct dirent *e; d && n < 1000 && (e = readdir(d));) {
         size_t length = strlen(e->d_name);
-        if (e->d_name[0] != '.' && length > tail && !strcmp(e->d_name + length - tail, suffix)) names[n++] = strndup(e->d_name, length - tail);
+        if (e->d_name[0] != '.' && length > tail && !strcmp(e->d_name + length - tail, suffix))
+            names[n++] = strndup(e->d_name, length - tail);
     }
     if (d) closedir(d);
     qsort(names, n, sizeof *names, by_name);
@@ -70,7 +71,8 @@ double golden_difference(const float *a, const float *b, int64_t n) {
 plumb_backend *golden_backend(const golden *g) {
     plumb_backend *be;
     const char *note = NULL;
-    if (plumb_backend_create(&be, &(plumb_backend_options){.backend = g->backend, .isa = g->isa, .precision = "fp32", .threads = 1}, &note) != PLUMB_OK) {
+    if (plumb_backend_create(&be, &(plumb_backend_options){.backend = g->backend, .isa = g->isa, .precision = "fp32", .threads = 1},
+                             &note) != PLUMB_OK) {
         fprintf(stderr, "golden: %s\n", plumb_error_message());
         exit(1);
     }
@@ -81,8 +83,14 @@ int main(int argc, char **argv) {
     if (argc < 2) return fprintf(stderr, "usage: golden DIR [cpu|ref] [isa|auto] [group]\n"), 2;
     golden g = {.dir = argv[1], .backend = argc > 2 ? argv[2] : "cpu", .isa = argc > 3 && strcmp(argv[3], "auto") ? argv[3] : NULL};
     if (plumb_comm_init(&argc, &argv) != PLUMB_OK) return fprintf(stderr, "golden: %s\n", plumb_error_message()), 1;
-    static const struct { const char *name; void (*run)(golden *g); } groups[] = {{"models", golden_models}, {"gguf", golden_gguf},     {"losses", golden_losses},
-                                                                                  {"curves", golden_curves}, {"real", golden_real}};
+    static const struct {
+        const char *name;
+        void (*run)(golden *g);
+    } groups[] = {{"models", golden_models},
+                  {"gguf", golden_gguf},
+                  {"losses", golden_losses},
+                  {"curves", golden_curves},
+                  {"real", golden_real}};
     const char *only = argc > 4 ? argv[4] : NULL;
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
         if (!only || !strcmp(only, groups[i].name)) groups[i].run(&g);

@@ -13,8 +13,10 @@ typedef struct golden {
 
 /* error <= tolerance passes; NaN fails. */
 void golden_result(golden *g, double error, double tolerance, const char *name, ...) __attribute__((format(printf, 4, 5)));
-void golden_failed(golden *g, plumb_status s, const char *name, ...) __attribute__((format(printf, 3, 4))); /* PLUMB_E_UNSUPPORTED counts as unsupported */
-char *golden_path(const golden *g, const char *format, ...) __attribute__((format(printf, 2, 3))); /* "<dir>/…"; owned by the caller; NULL when absent */
+/* PLUMB_E_UNSUPPORTED counts as unsupported */
+void golden_failed(golden *g, plumb_status s, const char *name, ...) __attribute__((format(printf, 3, 4)));
+/* "<dir>/…"; owned by the caller; NULL when absent */
+char *golden_path(const golden *g, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Names of entries of <dir>/<sub> in order, without `suffix`; NULL-terminated; owned by the caller with golden_names_free. */
 char **golden_names(const golden *g, const char *sub, const char *suffix);
 void golden_names_free(char **names);

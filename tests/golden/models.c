@@ -1,4 +1,5 @@
-/* cases/<model>.safetensors: logits, loss and the gradient of every parameter; the same with a LoRA adapter; a DPO pair with a shared prompt. */
+/* cases/<model>.safetensors: logits, loss and the gradient of every parameter; the same with a LoRA adapter; a DPO
+ * pair with a shared prompt. */
 #include "golden.h"
 #include "plumb/objective.h"
 #include <math.h>
@@ -53,7 +54,8 @@ static plumb_status sequences(const fixture *x, plumb_forest *f, bool all_rows) 
         int32_t *tokens = ids(x, s ? "ids.1" : "ids.0", &count), segment;
         PLUMB_TRY(plumb_forest_add(f, -1, tokens, count, plumb_model_adapter_of(x->model, PLUMB_VIEW_POLICY), s, &segment));
         for (int64_t i = all_rows ? 0 : prompt[0]; i < count; i++)
-            PLUMB_TRY(plumb_forest_target(f, all_rows ? (int32_t)(f->segments[segment].begin + i) : plumb_forest_row_before(f, segment, i), tokens[i], segment));
+            PLUMB_TRY(plumb_forest_target(f, all_rows ? (int32_t)(f->segments[segment].begin + i) : plumb_forest_row_before(f, segment, i),
+                                          tokens[i], segment));
         free(tokens);
     }
     free(prompt);
@@ -89,7 +91,10 @@ static void check_gradients(fixture *x, const char *prefix, const char *rows) {
         char key[256], base[128];
         snprintf(base, sizeof base, "%s", p->items[t[i].param].name);
         if (t[i].part != PLUMB_PART_FULL) base[strlen(base) - strlen(".weight")] = 0;
-        snprintf(key, sizeof key, t[i].part == PLUMB_PART_FULL ? "%sgrad.%s" : t[i].part == PLUMB_PART_LORA_A ? "%sgrad.base_model.model.%s.lora_A.weight" : "%sgrad.base_model.model.%s.lora_B.weight",
+        snprintf(key, sizeof key,
+                 t[i].part == PLUMB_PART_FULL     ? "%sgrad.%s"
+                 : t[i].part == PLUMB_PART_LORA_A ? "%sgrad.base_model.model.%s.lora_A.weight"
+                                                  : "%sgrad.base_model.model.%s.lora_B.weight",
                  prefix, base);
         int64_t count;
         float *expected = floats(x, key, &count), *got = malloc((size_t)(t[i].rows * t[i].cols) * sizeof *got);
@@ -130,7 +135,8 @@ static double against(const fixture *x, const char *key, const double *got) {
     int64_t n;
     float *expected = floats(x, key, &n);
     double worst = 0, largest = 0;
-    for (int64_t i = 0; i < n; i++) worst = fmax(worst, fabs(got[i] - (double)expected[i])), largest = fmax(largest, fabs((double)expected[i]));
+    for (int64_t i = 0; i < n; i++)
+        worst = fmax(worst, fabs(got[i] - (double)expected[i])), largest = fmax(largest, fabs((double)expected[i]));
     free(expected);
     return worst / largest;
 }
@@ -138,20 +144,23 @@ static double against(const fixture *x, const char *key, const double *got) {
 /* The pair once for each adapter of the list, side by side. */
 static plumb_status pair_forest(const fixture *x, plumb_forest *f, const int32_t *adapters, int n_adapters) {
     int64_t np, nc, nr;
-    int32_t *prompt = ids(x, "pair.prompt", &np), *chosen = ids(x, "pair.chosen", &nc), *rejected = ids(x, "pair.rejected", &nr), root, branch;
+    int32_t *prompt = ids(x, "pair.prompt", &np), *chosen = ids(x, "pair.chosen", &nc), *rejected = ids(x, "pair.rejected", &nr), root,
+            branch;
     plumb_forest_reset(f);
     for (int a = 0; a < n_adapters; a++) {
         PLUMB_TRY(plumb_forest_add(f, -1, prompt, np, adapters[a], a, &root));
         for (int b = 0; b < 2; b++) {
             PLUMB_TRY(plumb_forest_add(f, root, b ? rejected : chosen, b ? nr : nc, adapters[a], a, &branch));
-            for (int64_t i = 0; i < (b ? nr : nc); i++) PLUMB_TRY(plumb_forest_target(f, plumb_forest_row_before(f, branch, i), (b ? rejected : chosen)[i], branch));
+            for (int64_t i = 0; i < (b ? nr : nc); i++)
+                PLUMB_TRY(plumb_forest_target(f, plumb_forest_row_before(f, branch, i), (b ? rejected : chosen)[i], branch));
         }
     }
     free(prompt), free(chosen), free(rejected);
     return plumb_forest_finish(f);
 }
 
-/* Rows without and with the adapter in one batch: reference and policy at once. d: derivatives of the pair's loss; the rows without have none. */
+/* Rows without and with the adapter in one batch: reference and policy at once. d: derivatives of the pair's loss;
+ * the rows without have none. */
 static plumb_status check_mixed(fixture *x, plumb_forest *f, const double *d, int64_t nc, int64_t nr) {
     plumb_forward_result r = {0};
     PLUMB_TRY(pair_forest(x, f, (const int32_t[]){PLUMB_NO_ADAPTER, 0}, 2));
@@ -175,14 +184,16 @@ static plumb_status check_pair(fixture *x, plumb_forest *f) {
     int64_t nc, nr;
     free(ids(x, "pair.chosen", &nc)), free(ids(x, "pair.rejected", &nr));
     PLUMB_TRY(pair_forest(x, f, (const int32_t[]){PLUMB_NO_ADAPTER}, 1));
-    PLUMB_TRY(plumb_model_forward(x->model, f, &(plumb_pass){.view = PLUMB_VIEW_REFERENCE, .training = false, .logprobs = true}, &reference));
+    PLUMB_TRY(
+        plumb_model_forward(x->model, f, &(plumb_pass){.view = PLUMB_VIEW_REFERENCE, .training = false, .logprobs = true}, &reference));
     PLUMB_TRY(pair_forest(x, f, (const int32_t[]){0}, 1));
     PLUMB_TRY(plumb_model_forward(x->model, f, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = true, .logprobs = true}, &policy));
     double worst = fmax(fmax(against(x, "pair.logp.chosen", policy.logp), against(x, "pair.logp.rejected", policy.logp + nc)),
                         fmax(against(x, "pair.ref.chosen", reference.logp), against(x, "pair.ref.rejected", reference.logp + nc)));
     golden_result(x->g, worst, 1e-5, "cases/%s pair.logp", x->name);
     double *d = malloc((size_t)(nc + nr) * sizeof *d);
-    double loss = plumb_objective_dpo(&(plumb_dpo_options){PLUMB_DPO_SIGMOID, 0.1, 0}, &(plumb_dpo_pair){policy.logp, policy.logp + nc, reference.logp, reference.logp + nc, nc, nr}, d,
+    double loss = plumb_objective_dpo(&(plumb_dpo_options){PLUMB_DPO_SIGMOID, 0.1, 0},
+                                      &(plumb_dpo_pair){policy.logp, policy.logp + nc, reference.logp, reference.logp + nc, nc, nr}, d,
                                       d + nc, &(plumb_dpo_stats){0});
     golden_result(x->g, against(x, "pair.loss", &loss), 1e-5, "cases/%s pair.loss", x->name);
     plumb_model_grads_zero(x->model);
@@ -196,7 +207,8 @@ static plumb_status check_pair(fixture *x, plumb_forest *f) {
 
 static plumb_status run(fixture *x) {
     golden *g = x->g;
-    char *model = golden_path(g, "models/%s", x->name), *adapter = golden_path(g, "adapters/%s", x->name), *cases = golden_path(g, "cases/%s.safetensors", x->name);
+    char *model = golden_path(g, "models/%s", x->name), *adapter = golden_path(g, "adapters/%s", x->name),
+         *cases = golden_path(g, "cases/%s.safetensors", x->name);
     plumb_forest f = {0};
     plumb_status status = plumb_source_open(&x->source, model);
     if (status == PLUMB_OK) status = plumb_safetensors_open(&x->file, cases, "model");

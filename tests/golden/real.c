@@ -1,4 +1,5 @@
-/* real/<model>.json: ids, log-probabilities, ten best next tokens and greedy continuations of a GGUF of the same name, found under the directory PLUMB_MODELS. */
+/* real/<model>.json: ids, log-probabilities, ten best next tokens and greedy continuations of a GGUF of the same name, found under the
+ * directory PLUMB_MODELS. */
 #include "golden.h"
 #include "plumb/rollout.h"
 #include <jansson.h>
@@ -43,9 +44,11 @@ static void tokens(const real *r, const json_t *c) {
     for (size_t i = 0; i < got.count && !wrong; i++) wrong += got.data[i] != json_integer_value(json_array_get(ids, i));
     golden_result(r->g, wrong, 0, "real/%s[%zu] ids", r->name, r->index);
     plumb_str text = {0};
-    for (size_t i = 0; i < json_array_size(greedy) && status == PLUMB_OK; i++) status = plumb_ids_push(&all, (int32_t)json_integer_value(json_array_get(greedy, i)));
+    for (size_t i = 0; i < json_array_size(greedy) && status == PLUMB_OK; i++)
+        status = plumb_ids_push(&all, (int32_t)json_integer_value(json_array_get(greedy, i)));
     if (status == PLUMB_OK) status = plumb_detokenize(r->t, all.data, all.count, false, &text);
-    golden_result(r->g, status != PLUMB_OK || !text.data || strcmp(text.data, json_string_value(json_object_get(c, "greedy_text"))) != 0, 0, "real/%s[%zu] text", r->name, r->index);
+    golden_result(r->g, status != PLUMB_OK || !text.data || strcmp(text.data, json_string_value(json_object_get(c, "greedy_text"))) != 0, 0,
+                  "real/%s[%zu] text", r->name, r->index);
     plumb_str_free(&text);
     plumb_ids_free(&got);
     plumb_ids_free(&all);
@@ -62,7 +65,8 @@ static plumb_status numbers(const real *r, const json_t *c) {
     plumb_status status = plumb_forest_add(&f, -1, x, n, PLUMB_NO_ADAPTER, 0, &segment);
     for (int32_t i = 1; i < n && status == PLUMB_OK; i++) status = plumb_forest_target(&f, i - 1, x[i], segment);
     if (status == PLUMB_OK) status = plumb_forest_finish(&f);
-    if (status == PLUMB_OK) status = plumb_model_forward(r->m, &f, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = false, .logprobs = true}, &out);
+    if (status == PLUMB_OK)
+        status = plumb_model_forward(r->m, &f, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = false, .logprobs = true}, &out);
     double worst = 0;
     for (int64_t i = 0; status == PLUMB_OK && i + 1 < n; i++) {
         double b = json_number_value(json_array_get(logprobs, (size_t)i));
@@ -89,7 +93,8 @@ static plumb_status numbers(const real *r, const json_t *c) {
     json_t *greedy = json_object_get(c, "greedy"), *gaps = json_object_get(c, "greedy_gap");
     plumb_completion made = {0};
     plumb_rollout *engine = NULL;
-    plumb_rollout_options options = {.sampling = {.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .max_new_tokens = (int64_t)json_array_size(greedy)}};
+    plumb_rollout_options options = {.sampling = {.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1,
+                                                  .max_new_tokens = (int64_t)json_array_size(greedy)}};
     if (status == PLUMB_OK) status = plumb_rollout_create(&engine, r->m, &options);
     if (status == PLUMB_OK) status = plumb_rollout_run(engine, &(plumb_rollout_request){x, n, 0, 0}, 1, &made, NULL);
     plumb_rollout_free(engine);
@@ -132,7 +137,9 @@ void golden_real(golden *g) {
         char *path = golden_path(g, "real/%s.json", *name);
         json_t *cases = NULL;
         plumb_status status = plumb_json_load(&cases, path);
-        if (status == PLUMB_OK) status = json_is_array(cases) ? run(g, *name, cases) : plumb_error(PLUMB_E_UNSUPPORTED, "an outcome of training: compared by bench/outcome.sh");
+        if (status == PLUMB_OK)
+            status = json_is_array(cases) ? run(g, *name, cases)
+                                          : plumb_error(PLUMB_E_UNSUPPORTED, "an outcome of training: compared by bench/outcome.sh");
         if (status != PLUMB_OK) golden_failed(g, status, "real/%s", *name);
         json_decref(cases);
         free(path);

@@ -36,6 +36,10 @@ for file in $(git ls-files 'src/*/*.c' 'src/*/*.h' 'comm/*' 2>/dev/null || find 
   done
 done
 
+# Lines fit a window, except where a line is the text of a page.
+long=$(git ls-files '*.c' '*.h' 2>/dev/null | grep -v '^src/report/page' | LC_ALL=C.UTF-8 xargs grep -nP '^.{141,}' || true)
+[ -z "$long" ] || complain "longer than 140 columns: $long"
+
 # No unfinished work, no paths of a machine.
 marks=$(grep -rnE '\b(TODO|FIXME|XXX|not implemented|unimplemented)\b' src include trainers comm cluster --include='*.c' --include='*.h' --include='*.sh' || true)
 [ -z "$marks" ] || complain "$marks"

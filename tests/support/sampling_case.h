@@ -39,10 +39,12 @@ static inline void sampling_case_read(sampling_case *s, const json_t *c) {
     s->logits = sampling_list(json_object_get(c, "logits"), &s->V);
     s->expected = sampling_list(json_object_get(c, "probabilities"), &s->V);
     s->generated = s->count - (int64_t)sampling_field(c, "prompt_length", 0);
-    s->o = (plumb_sampling){.do_sample = true, .temperature = sampling_field(c, "temperature", 1), .top_k = (int64_t)sampling_field(c, "top_k", 0),
-                            .top_p = sampling_field(c, "top_p", 1), .min_p = sampling_field(c, "min_p", 0), .typical_p = sampling_field(c, "typical_p", 1),
-                            .repetition_penalty = sampling_field(c, "repetition_penalty", 1), .min_new_tokens = (int64_t)sampling_field(c, "min_new_tokens", 0),
-                            .max_new_tokens = 1000, .ends = s->ends, .n_ends = (int)n_ends};
+    s->o = (plumb_sampling){.do_sample = true, .temperature = sampling_field(c, "temperature", 1),
+                            .top_k = (int64_t)sampling_field(c, "top_k", 0), .top_p = sampling_field(c, "top_p", 1),
+                            .min_p = sampling_field(c, "min_p", 0), .typical_p = sampling_field(c, "typical_p", 1),
+                            .repetition_penalty = sampling_field(c, "repetition_penalty", 1),
+                            .min_new_tokens = (int64_t)sampling_field(c, "min_new_tokens", 0), .max_new_tokens = 1000, .ends = s->ends,
+                            .n_ends = (int)n_ends};
 }
 static inline void sampling_case_free(sampling_case *s) {
     free(s->history), free(s->ends), free(s->logits), free(s->expected);
@@ -54,7 +56,8 @@ static inline double sampling_case_error(const sampling_case *s, const double *p
     for (int64_t i = 0; i < s->V; i++) total += exp(processed[i] - max);
     for (int64_t i = 0; i < s->V; i++) {
         double p = exp(processed[i] - max) / total, d = fabs(p - s->expected[i]);
-        if ((p > 0) != (s->expected[i] > 0) && !(d < 1e-12 && s->expected[i] < 1e-11)) d = INFINITY; /* in or out is exact; files round to 12 digits */
+        /* in or out is exact; files round to 12 digits */
+        if ((p > 0) != (s->expected[i] > 0) && !(d < 1e-12 && s->expected[i] < 1e-11)) d = INFINITY;
         worst = isnan(d) ? INFINITY : fmax(worst, d);
     }
     return worst;

@@ -1,4 +1,5 @@
-/* Structures of the CPU back end, shared by its files. Everything that computes is compiled once per instruction set (isa/); memory is not. */
+/* Structures of the CPU back end, shared by its files. Everything that computes is compiled once per instruction
+ * set (isa/); memory is not. */
 #ifndef PLUMB_CPU_H
 #define PLUMB_CPU_H
 #include "plumb/backend.h"
@@ -26,8 +27,8 @@ struct plumb_operand {
 struct plumb_batch {
     plumb_forest forest; /* a copy: ids, positions, segments, targets, pages, paths */
 };
-/* A page of one layer and key/value head: keys as vectors [64/32][D][32], then values as vectors [D/32][64][32] (isa/attention.h); floats, or pairs of bf16.
- * Sizes are in floats: two bf16 make one. */
+/* A page of one layer and key/value head: keys as vectors [64/32][D][32], then values as vectors [D/32][64][32] (isa/attention.h);
+ * floats, or pairs of bf16. Sizes are in floats: two bf16 make one. */
 struct plumb_kv {
     float *data;
     int64_t layers, slots, kv_heads, head_dim, page_floats;
@@ -41,7 +42,17 @@ static inline float *plumb_kv_page(const plumb_kv *kv, int64_t layer, int64_t sl
 }
 
 /* Working memory of operations, kept between calls. NULL after latching a fault. Not zeroed; 64-byte aligned. */
-enum { SCRATCH_PANELS, SCRATCH_RESULT, SCRATCH_LOGITS, SCRATCH_ENTROPY, SCRATCH_ATTENTION, SCRATCH_PAGES, SCRATCH_ROWS, SCRATCH_WEIGHTS, SCRATCH_COUNT };
+enum {
+    SCRATCH_PANELS,
+    SCRATCH_RESULT,
+    SCRATCH_LOGITS,
+    SCRATCH_ENTROPY,
+    SCRATCH_ATTENTION,
+    SCRATCH_PAGES,
+    SCRATCH_ROWS,
+    SCRATCH_WEIGHTS,
+    SCRATCH_COUNT
+};
 typedef struct plumb_cpu_state {
     void *scratch[SCRATCH_COUNT];
     size_t scratch_bytes[SCRATCH_COUNT];

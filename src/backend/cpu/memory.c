@@ -1,5 +1,5 @@
-/* Memory of the CPU back end: buffers, weights, operands, batches, pages and working memory.  All of it comes from plumb_guarded_alloc, so that
- * guard mode can take it away between operations; working memory is private to operations and is not guarded. */
+/* Memory of the CPU back end: buffers, weights, operands, batches, pages and working memory.  All of it comes from plumb_guarded_alloc,
+ * so that guard mode can take it away between operations; working memory is private to operations and is not guarded. */
 #include "cpu.h"
 #include "../internal.h"
 #include <stdlib.h>
@@ -10,8 +10,9 @@ static size_t element_bytes(plumb_backend *be) { return be->compute == PLUMB_COM
 /* a*b*c*d elements of `size` bytes, each factor not negative; SIZE_MAX, which no allocation satisfies, when that does not fit. */
 static size_t product_bytes(int64_t a, int64_t b, int64_t c, int64_t d, size_t size) {
     size_t bytes;
-    if (a < 0 || b < 0 || c < 0 || d < 0 || __builtin_mul_overflow((size_t)a, (size_t)b, &bytes) || __builtin_mul_overflow(bytes, (size_t)c, &bytes) ||
-        __builtin_mul_overflow(bytes, (size_t)d, &bytes) || __builtin_mul_overflow(bytes, size, &bytes))
+    if (a < 0 || b < 0 || c < 0 || d < 0 || __builtin_mul_overflow((size_t)a, (size_t)b, &bytes) ||
+        __builtin_mul_overflow(bytes, (size_t)c, &bytes) || __builtin_mul_overflow(bytes, (size_t)d, &bytes) ||
+        __builtin_mul_overflow(bytes, size, &bytes))
         return SIZE_MAX;
     return bytes;
 }
@@ -27,7 +28,8 @@ plumb_status plumb_cpu_buffer_create(plumb_backend *be, int64_t count, const cha
     *out = NULL;
     PLUMB_TRY(plumb_backend_fault(be));
     PLUMB_TRY(plumb_alloc(out, 1, sizeof **out, "a buffer"));
-    plumb_status status = guarded(be, &(*out)->data, product_bytes(count > INT64_MAX - BLOCK ? -1 : count + BLOCK, 1, 1, 1, sizeof(float)), what);
+    plumb_status status =
+        guarded(be, &(*out)->data, product_bytes(count > INT64_MAX - BLOCK ? -1 : count + BLOCK, 1, 1, 1, sizeof(float)), what);
     (*out)->count = count;
     if (status != PLUMB_OK) free(*out), *out = NULL;
     return status;
@@ -143,7 +145,8 @@ plumb_status plumb_cpu_kv_create(plumb_backend *be, int64_t layers, int64_t slot
     PLUMB_TRY(plumb_alloc(out, 1, sizeof **out, "key/value pages"));
     plumb_kv *kv = *out;
     *kv = (plumb_kv){NULL, layers, slots, a->kv_heads, a->head_dim, plumb_kv_page_floats(a->head_dim, be->compute == PLUMB_COMPUTE_BF16)};
-    plumb_status status = guarded(be, &kv->data, product_bytes(layers, slots, kv->kv_heads, kv->page_floats, sizeof(float)), "key/value pages");
+    plumb_status status =
+        guarded(be, &kv->data, product_bytes(layers, slots, kv->kv_heads, kv->page_floats, sizeof(float)), "key/value pages");
     if (status != PLUMB_OK) free(kv), *out = NULL;
     return status;
 }
@@ -168,8 +171,11 @@ void *plumb_cpu_scratch(plumb_backend *be, int which, size_t bytes) {
 }
 
 plumb_status plumb_cpu_init(plumb_backend *be, const char *isa, bool bf16) {
-    static const struct { const char *name; const plumb_backend_ops *ops; } sets[] = {
-        {"plain", &plumb_cpu_ops_plain}, {"avx2", &plumb_cpu_ops_avx2}, {"avx512", &plumb_cpu_ops_avx512}, {"avx512bf16", &plumb_cpu_ops_avx512bf16}};
+    static const struct { const char *name; const plumb_backend_ops *ops;
+    } sets[] = {{"plain", &plumb_cpu_ops_plain},
+                {"avx2", &plumb_cpu_ops_avx2},
+                {"avx512", &plumb_cpu_ops_avx512},
+                {"avx512bf16", &plumb_cpu_ops_avx512bf16}};
     plumb_cpu_state *state;
     PLUMB_TRY(plumb_alloc(&state, 1, sizeof *state, "the CPU back end"));
     state->bf16 = bf16;

@@ -112,7 +112,9 @@ void plumb_ref_token_stats(plumb_backend *be, plumb_tensor stats, plumb_tensor l
 /* y = h w^T */
 void plumb_ref_score_forward(plumb_backend *be, plumb_tensor y, plumb_tensor h, plumb_tensor w) {
     const char *name = "score_forward";
-    if (!plumb_ref_shaped(be, y, h.rows, 1, name, "y") || !plumb_ref_shaped(be, h, h.rows, h.cols, name, "h") || !plumb_ref_shaped(be, w, 1, h.cols, name, "w")) return;
+    if (!plumb_ref_shaped(be, y, h.rows, 1, name, "y") || !plumb_ref_shaped(be, h, h.rows, h.cols, name, "h") ||
+        !plumb_ref_shaped(be, w, 1, h.cols, name, "w"))
+        return;
     for (int64_t j = 0; j < h.rows; j++) {
         double sum = 0;
         for (int64_t c = 0; c < h.cols; c++) sum += row_of(h, j)[c] * row_of(w, 0)[c];
@@ -124,7 +126,9 @@ void plumb_ref_score_forward(plumb_backend *be, plumb_tensor y, plumb_tensor h, 
 void plumb_ref_score_backward(plumb_backend *be, plumb_tensor dh, plumb_tensor dw, plumb_tensor dy, plumb_tensor h, plumb_tensor w) {
     const char *name = "score_backward";
     int64_t R = h.rows, C = h.cols;
-    if (!plumb_ref_shaped(be, dy, R, 1, name, "dy") || !plumb_ref_shaped(be, dh, R, C, name, "dh") || !plumb_ref_shaped(be, w, 1, C, name, "w")) return;
+    if (!plumb_ref_shaped(be, dy, R, 1, name, "dy") || !plumb_ref_shaped(be, dh, R, C, name, "dh") ||
+        !plumb_ref_shaped(be, w, 1, C, name, "w"))
+        return;
     if (!absent_or_shaped(be, dw, 1, C, name, "dw")) return;
     for (int64_t j = 0; j < R; j++)
         for (int64_t c = 0; c < C; c++) {

@@ -137,7 +137,9 @@ void plumb_ref_swiglu_backward(plumb_backend *be, plumb_tensor dgate, plumb_tens
 
 void plumb_ref_add(plumb_backend *be, plumb_tensor y, plumb_tensor a, plumb_tensor b) {
     int64_t T = y.rows, C = y.cols;
-    if (!plumb_ref_shaped(be, y, T, C, "add", "y") || !plumb_ref_shaped(be, a, T, C, "add", "a") || !plumb_ref_shaped(be, b, T, C, "add", "b")) return;
+    if (!plumb_ref_shaped(be, y, T, C, "add", "y") || !plumb_ref_shaped(be, a, T, C, "add", "a") ||
+        !plumb_ref_shaped(be, b, T, C, "add", "b"))
+        return;
     for (int64_t i = 0; i < T; i++)
         for (int64_t c = 0; c < C; c++) row_of(y, i)[c] = row_of(a, i)[c] + row_of(b, i)[c];
 }

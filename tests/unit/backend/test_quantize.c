@@ -9,7 +9,9 @@
 #include "plumb/backend.h"
 #include "../../../src/backend/quantize.h"
 
-static float noise(int64_t i) { return (float)plumb_rng_normal(&(plumb_rng_key){.seed = 5, .token = (uint32_t)i, .site = PLUMB_SITE_TEST}); }
+static float noise(int64_t i) {
+    return (float)plumb_rng_normal(&(plumb_rng_key){.seed = 5, .token = (uint32_t)i, .site = PLUMB_SITE_TEST});
+}
 
 /* Every half is its own nearest half; between two of them the nearer is taken, of equals the even one. */
 static void halves(void **state) {
@@ -35,14 +37,16 @@ static void halves(void **state) {
 static void levels_come_back(void **state) {
     (void)state;
     for (int trial = 0; trial < 2000; trial++) {
-        float d = plumb_f16_float(plumb_half(fabsf(0.01f * noise(trial)) + 1e-3f)), m = plumb_f16_float(plumb_half(0.05f * noise(trial + 5000) - 0.05f)), w[PLUMB_QBLOCK];
+        float d = plumb_f16_float(plumb_half(fabsf(0.01f * noise(trial)) + 1e-3f)),
+              m = plumb_f16_float(plumb_half(0.05f * noise(trial + 5000) - 0.05f)), w[PLUMB_QBLOCK];
         int low = trial % 3 == 0 ? 0 : trial % 4, high = trial % 3 == 0 ? 15 : 15 - trial % 5, used[2] = {low, high};
         for (int i = 0; i < PLUMB_QBLOCK; i++) w[i] = d * (float)(i < 2 ? used[i] : low + (trial * 31 + i * i * 7) % (high - low + 1)) + m;
         plumb_qblock b;
         plumb_quantize_4(w, PLUMB_QBLOCK, &b);
         for (int i = 0; i < PLUMB_QBLOCK; i++) {
             if (trial % 3 == 0) assert_true(plumb_dequantized(&b, i) == w[i]);
-            assert_true(fabsf(plumb_dequantized(&b, i) - w[i]) <= 0x1p-11f * (fabsf(m) + 15 * d)); /* m may move by whole steps: rounding of fp16 at most */
+            /* m may move by whole steps: rounding of fp16 at most */
+            assert_true(fabsf(plumb_dequantized(&b, i) - w[i]) <= 0x1p-11f * (fabsf(m) + 15 * d));
         }
     }
     for (int trial = 0; trial < 500; trial++) { /* Q8_0: d in fp16, some |q| = 127 */
@@ -59,7 +63,8 @@ static void errors_are_bounded(void **state) {
     (void)state;
     static const float sizes[] = {1e-30f, 1e-6f, 1e-3f, 1, 1000, 10000};
     for (int trial = 0; trial < 3000; trial++) {
-        float w[PLUMB_QBLOCK], size = sizes[trial % 6], offset = trial % 5 == 0 ? size * 2 : 0, least = INFINITY, greatest = -INFINITY, most = 0;
+        float w[PLUMB_QBLOCK], size = sizes[trial % 6], offset = trial % 5 == 0 ? size * 2 : 0, least = INFINITY, greatest = -INFINITY,
+                               most = 0;
         int n = 1 + trial % PLUMB_QBLOCK;
         for (int i = 0; i < n; i++) {
             w[i] = plumb_nearest_whole(noise(trial * 64 + i) * 1000) / 4000 * size + offset;
@@ -108,7 +113,9 @@ static void both_back_ends_agree(void **state) {
     (void)state;
     static const int64_t shapes[][2] = {{1, 1}, {33, 31}, {64, 64}, {97, 131}, {40, 33}};
     plumb_backend *be[2];
-    for (int i = 0; i < 2; i++) assert_int_equal(plumb_backend_create(&be[i], &(plumb_backend_options){.backend = i ? "cpu" : "ref", .threads = 2}, NULL), PLUMB_OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(plumb_backend_create(&be[i], &(plumb_backend_options){.backend = i ? "cpu" : "ref", .threads = 2}, NULL),
+                         PLUMB_OK);
     for (int storage = PLUMB_STORE_INT8; storage <= PLUMB_STORE_INT4; storage++)
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
             int64_t n = shapes[s][0], k = shapes[s][1], cut = n > 32 ? 32 : 0;
@@ -142,8 +149,8 @@ static void both_back_ends_agree(void **state) {
     for (int i = 0; i < 2; i++) plumb_backend_free(be[i]);
 }
 
-/* Rows of bf16 meet 8-bit weights in whole numbers: whatever their range, an error of at most half a step for each, the same bits on every instruction set with fma,
- * and what is not finite stays in its row. */
+/* Rows of bf16 meet 8-bit weights in whole numbers: whatever their range, an error of at most half a step for each, the same bits on
+ * every instruction set with fma, and what is not finite stays in its row. */
 enum { ROWS = 7, OUT = 40, IN = 83 };
 static float row_value(int m, int k) {
     float v = plumb_bf16_float(plumb_bf16(noise(1000 * m + k)));
@@ -177,7 +184,15 @@ static void whole_numbers(void **state) {
         plumb_weight *weight;
         plumb_operand *o;
         plumb_tensor none = {0};
-        if (plumb_backend_create(&be, &(plumb_backend_options){.backend = "cpu", .isa = isas[i], .precision = "bf16", .threads = 2, .emulate_bf16 = i < 3}, NULL) != PLUMB_OK) continue; /* not on this processor */
+        /* not on this processor */
+        if (plumb_backend_create(&be,
+                                 &(plumb_backend_options){.backend = "cpu",
+                                                          .isa = isas[i],
+                                                          .precision = "bf16",
+                                                          .threads = 2,
+                                                          .emulate_bf16 = i < 3},
+                                 NULL) != PLUMB_OK)
+            continue;
         assert_int_equal(be->ops->weight_create(be, OUT, IN, PLUMB_STORE_INT8, NULL, &weight), PLUMB_OK);
         assert_int_equal(be->ops->buffer_create(be, ROWS * (IN + OUT), "a test", &b), PLUMB_OK);
         assert_int_equal(be->ops->operand_create(be, ROWS, IN, &o), PLUMB_OK);
@@ -199,7 +214,8 @@ static void whole_numbers(void **state) {
                     }
                 }
                 if (m == 5) assert_false(isfinite(y[m * OUT + n]));
-                else if (!(fabs(y[m * OUT + n] - sum) <= allowed)) fail_msg("%s, row %d: %g is not %g", isas[i], m, (double)y[m * OUT + n], sum);
+                else if (!(fabs(y[m * OUT + n] - sum) <= allowed))
+                    fail_msg("%s, row %d: %g is not %g", isas[i], m, (double)y[m * OUT + n], sum);
             }
         for (int n = 0; n < OUT; n++) assert_true(y[2 * OUT + n] == 0);
         bool fused = i > 0; /* plain adds and multiplies apart */
@@ -212,7 +228,8 @@ static void whole_numbers(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(halves), cmocka_unit_test(levels_come_back), cmocka_unit_test(errors_are_bounded), cmocka_unit_test(constants_and_odd_values),
-                                       cmocka_unit_test(both_back_ends_agree), cmocka_unit_test(whole_numbers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(halves), cmocka_unit_test(levels_come_back), cmocka_unit_test(errors_are_bounded),
+                                       cmocka_unit_test(constants_and_odd_values), cmocka_unit_test(both_back_ends_agree),
+                                       cmocka_unit_test(whole_numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

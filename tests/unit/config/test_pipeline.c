@@ -3,7 +3,9 @@
 #include <unistd.h>
 #include "plumb/pipeline.h"
 
-static plumb_status load(plumb_stages *p, const char *text, char *const *arguments, int n) { return plumb_stages_load_text(p, text, strlen(text), "p.yaml", arguments, NULL, n); }
+static plumb_status load(plumb_stages *p, const char *text, char *const *arguments, int n) {
+    return plumb_stages_load_text(p, text, strlen(text), "p.yaml", arguments, NULL, n);
+}
 static void assert_refused(const char *text, char *const *arguments, int n, const char *message) {
     plumb_stages p;
     static const plumb_stages empty;
@@ -11,29 +13,30 @@ static void assert_refused(const char *text, char *const *arguments, int n, cons
     assert_memory_equal(&p, &empty, sizeof p);
 }
 
-static const char *const whole = "output_dir: runs/a/\n"
-                                 "stop_after: 2h\n"
-                                 "stages:\n"
-                                 "  - command: sft\n"
-                                 "    train_file: chats.jsonl\n"
-                                 "    batch_size: 16\n"
-                                 "  - train_file: pairs.jsonl\n"
-                                 "    name: judge\n"
-                                 "    command: reward\n"
-                                 "  - command: ppo\n"
-                                 "    adapter: ${sft.adapter}\n"
-                                 "    reward_adapter: '${judge.adapter}'\n"
-                                 "    train_file: prompts.jsonl\n"
-                                 "    reward_funcs: ['program:check $${HOME} $1 ${sft.output_dir}']\n"
-                                 "  - {command: dpo, adapter: \"${ppo.adapter}\", output_dir: elsewhere/dpo, train_file: '${judge.output_dir}/$.jsonl'}\n"
-                                 "  - {command: score, adapter: '${ppo.value}', input_file: x.jsonl}\n"
-                                 "  - {command: eval, adapter: '${dpo.adapter}', train_file: '${score.output_file}'}\n"
-                                 "defaults:\n" /* after the stages: the order of the file does not matter */
-                                 "  model: base\n"
-                                 "  batch_size: 4\n"
-                                 "  lr_scheduler_kwargs: {num_decay_steps: 3}\n"
-                                 "  lr_scheduler_type: warmup_stable_decay\n"
-                                 "  eval_last: 7\n";
+static const char *const whole =
+    "output_dir: runs/a/\n"
+    "stop_after: 2h\n"
+    "stages:\n"
+    "  - command: sft\n"
+    "    train_file: chats.jsonl\n"
+    "    batch_size: 16\n"
+    "  - train_file: pairs.jsonl\n"
+    "    name: judge\n"
+    "    command: reward\n"
+    "  - command: ppo\n"
+    "    adapter: ${sft.adapter}\n"
+    "    reward_adapter: '${judge.adapter}'\n"
+    "    train_file: prompts.jsonl\n"
+    "    reward_funcs: ['program:check $${HOME} $1 ${sft.output_dir}']\n"
+    "  - {command: dpo, adapter: \"${ppo.adapter}\", output_dir: elsewhere/dpo, train_file: '${judge.output_dir}/$.jsonl'}\n"
+    "  - {command: score, adapter: '${ppo.value}', input_file: x.jsonl}\n"
+    "  - {command: eval, adapter: '${dpo.adapter}', train_file: '${score.output_file}'}\n"
+    "defaults:\n" /* after the stages: the order of the file does not matter */
+    "  model: base\n"
+    "  batch_size: 4\n"
+    "  lr_scheduler_kwargs: {num_decay_steps: 3}\n"
+    "  lr_scheduler_type: warmup_stable_decay\n"
+    "  eval_last: 7\n";
 
 /* A file that one stage writes and another reads, wherever it lies. */
 static void passes_files_on(void **state) {
@@ -53,7 +56,8 @@ static void passes_files_on(void **state) {
     assert_string_equal(p.stages[1].options.train_file, "runs/a/bestofn/records.jsonl");
     assert_string_equal(p.stages[2].product, "best.jsonl");
     assert_string_equal(p.stages[3].options.train_file, "best.jsonl");
-    assert_true(p.stages[0].needs == 0 && p.stages[1].needs == 1 && p.stages[2].needs == 2 && p.stages[3].needs == 4 && p.stages[4].needs == 0);
+    assert_true(p.stages[0].needs == 0 && p.stages[1].needs == 1 && p.stages[2].needs == 2 && p.stages[3].needs == 4 &&
+                p.stages[4].needs == 0);
     plumb_stages_free(&p);
 }
 
@@ -64,7 +68,8 @@ static void binds_stages_and_references(void **state) {
     assert_int_equal(p.count, 6);
     assert_string_equal(p.output_dir, "runs/a/");
     assert_string_equal(p.stop_after, "2h");
-    const plumb_stage *sft = &p.stages[0], *judge = &p.stages[1], *ppo = &p.stages[2], *dpo = &p.stages[3], *score = &p.stages[4], *eval = &p.stages[5];
+    const plumb_stage *sft = &p.stages[0], *judge = &p.stages[1], *ppo = &p.stages[2], *dpo = &p.stages[3], *score = &p.stages[4],
+                      *eval = &p.stages[5];
     assert_string_equal(sft->name, "sft");
     assert_string_equal(sft->options.model, "base");
     assert_string_equal(sft->options.output_dir, "runs/a/sft");
@@ -93,19 +98,28 @@ static void binds_stages_and_references(void **state) {
 
 /* What a value model leaves depends on what it is and how it is trained. */
 static void knows_what_a_value_model_leaves(void **state) {
-    static const struct { const char *settings, *product; bool made; } cases[] = {
-        {"reward_funcs: [json]", "value", true}, {"reward_funcs: [json]", "value_model", false},
-        {"reward_funcs: [json], value_model: trunk", "value", true}, {"reward_funcs: [json], value_model: trunk, lora: false", "value", true}, {"reward_funcs: [json], value_model: trunk, lora: false", "value_model", false},
-        {"value_model: '${judge.model}', reward_model: '${judge.model}'", "value", true}, {"value_model: '${judge.model}', reward_model: '${judge.model}'", "value_model", false},
-        {"reward_funcs: [json], value_model: '${judge.model}', lora: false", "value_model", true}, {"reward_funcs: [json], value_model: '${judge.model}', lora: false", "value", false},
+    static const struct { const char *settings, *product; bool made;
+    } cases[] = {
+        {"reward_funcs: [json]", "value", true},
+        {"reward_funcs: [json]", "value_model", false},
+        {"reward_funcs: [json], value_model: trunk", "value", true},
+        {"reward_funcs: [json], value_model: trunk, lora: false", "value", true},
+        {"reward_funcs: [json], value_model: trunk, lora: false", "value_model", false},
+        {"value_model: '${judge.model}', reward_model: '${judge.model}'", "value", true},
+        {"value_model: '${judge.model}', reward_model: '${judge.model}'", "value_model", false},
+        {"reward_funcs: [json], value_model: '${judge.model}', lora: false", "value_model", true},
+        {"reward_funcs: [json], value_model: '${judge.model}', lora: false", "value", false},
         {"reward_funcs: [json], value_model: other, train_modules: ['*norm*']", "value_model", true},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         plumb_stages p;
         char text[1024];
-        snprintf(text, sizeof text, "output_dir: runs/a\nstages:\n  - {command: reward, name: judge, lora: false, model: base, train_file: a.jsonl}\n  - {command: ppo, model: base, train_file: b.jsonl, %s}\n"
-                 "  - {command: score, model: '${ppo.%s}', input_file: c.jsonl}\n", cases[i].settings, cases[i].product);
+        snprintf(text, sizeof text,
+                 "output_dir: runs/a\nstages:\n  - {command: reward, name: judge, lora: false, model: base, train_file: a.jsonl}\n  - "
+                 "{command: ppo, model: base, train_file: b.jsonl, %s}\n"
+                 "  - {command: score, model: '${ppo.%s}', input_file: c.jsonl}\n",
+                 cases[i].settings, cases[i].product);
         if (!cases[i].made) {
             assert_refused(text, NULL, 0, "which stage ppo (plumb ppo) does not make");
             continue;
@@ -121,7 +135,8 @@ static void knows_what_a_value_model_leaves(void **state) {
 static void arguments_come_last(void **state) {
     (void)state;
     plumb_stages p;
-    char a[] = "sft.batch_size=32", b[] = "defaults.batch_size=5", c[] = "output_dir=runs/b", d[] = "stop_after=90s", e[] = "ppo.adapter=${judge.output_dir}/x", f[] = "sft.output_dir=there", g[] = "defaults.eval_last=2",
+    char a[] = "sft.batch_size=32", b[] = "defaults.batch_size=5", c[] = "output_dir=runs/b", d[] = "stop_after=90s",
+         e[] = "ppo.adapter=${judge.output_dir}/x", f[] = "sft.output_dir=there", g[] = "defaults.eval_last=2",
          h[] = "sft.train_modules=['*.${x}']";
     char *arguments[] = {a, b, c, d, e, f, g};
     assert_ok(load(&p, whole, arguments, 7));
@@ -142,15 +157,16 @@ static void arguments_come_last(void **state) {
         char *one[] = {cases[i].text};
         assert_refused(whole, one, 1, cases[i].message);
     }
-    static const char *const bad[][2] = {{"sfft.batch_size=1", "argument 1: unknown stage 'sfft'; did you mean sft?"},
-                                         {"sft.batch_sise=1", "argument 1: unknown key 'batch_sise'; did you mean batch_size?"},
-                                         {"sft.beta=1", "argument 1: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows"},
-                                         {"judge.batch_size=many", "argument 1: batch_size: found 'many'; expected a whole number"},
-                                         {"defaults.prompt=a", "argument 1: prompt: found a key of plumb generate; expected one that a stage of the pipeline knows"},
-                                         {"stop_after=soon", "argument 1: stop_after: found 'soon'; expected a time"},
-                                         {"output_dir=", "argument 1: output_dir: found nothing"},
-                                         {"sft.dry_run=true", "argument 1: dry_run: found it in a pipeline; expected --dry-run"},
-                                         {"sft.adapter=${ppo.adapter}", "argument 1: adapter: found ${ppo.…}, but stage ppo (line 10) does not come before this one"}};
+    static const char *const bad[][2] =
+        {{"sfft.batch_size=1", "argument 1: unknown stage 'sfft'; did you mean sft?"},
+         {"sft.batch_sise=1", "argument 1: unknown key 'batch_sise'; did you mean batch_size?"},
+         {"sft.beta=1", "argument 1: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows"},
+         {"judge.batch_size=many", "argument 1: batch_size: found 'many'; expected a whole number"},
+         {"defaults.prompt=a", "argument 1: prompt: found a key of plumb generate; expected one that a stage of the pipeline knows"},
+         {"stop_after=soon", "argument 1: stop_after: found 'soon'; expected a time"},
+         {"output_dir=", "argument 1: output_dir: found nothing"},
+         {"sft.dry_run=true", "argument 1: dry_run: found it in a pipeline; expected --dry-run"},
+         {"sft.adapter=${ppo.adapter}", "argument 1: adapter: found ${ppo.…}, but stage ppo (line 10) does not come before this one"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char copy[64], *one[] = {copy};
         snprintf(copy, sizeof copy, "%s", bad[i][0]);
@@ -183,33 +199,46 @@ static void refuses_bad_files(void **state) {
         {"output_dir: o\nstages:\n- {command: sft, name: defaults}\n", "name: found 'defaults'"},
         {"output_dir: o\nstages:\n- " STAGE "\n- " STAGE "\n", "p.yaml:4:3: name: stage 1 (line 3) is called sft already"},
         {"output_dir: o\nstages:\n- {command: sft, model: m}\n", "p.yaml:3:3: stage sft: train_file is missing"},
-        {"output_dir: o\nstages:\n- {command: sft, model: m, train_file: t, beta: 1}\n", "p.yaml:3:43: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows"},
-        {"output_dir: o\nstages:\n- {command: sft, model: m, train_fil: t}\n", "p.yaml:3:28: unknown key 'train_fil'; did you mean train_file?"},
-        {"output_dir: o\nstages:\n- {command: sft, model: m, model: m}\n", "p.yaml:3:28: model: found the key again (it is also in line 3)"},
+        {"output_dir: o\nstages:\n- {command: sft, model: m, train_file: t, beta: 1}\n",
+         "p.yaml:3:43: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows"},
+        {"output_dir: o\nstages:\n- {command: sft, model: m, train_fil: t}\n",
+         "p.yaml:3:28: unknown key 'train_fil'; did you mean train_file?"},
+        {"output_dir: o\nstages:\n- {command: sft, model: m, model: m}\n",
+         "p.yaml:3:28: model: found the key again (it is also in line 3)"},
         {"output_dir: o\nstages:\n- {command: sft, model: {a: {b: c}}}\n", "p.yaml:3:25: model: found a mapping"},
         {"output_dir: o\nstages:\n- {command: sft, resume: never}\n", "p.yaml:3:26: resume: found it in a pipeline"},
         {"output_dir: o\ndefaults: {dry_run: true}\nstages:\n- " STAGE "\n", "p.yaml:2:21: dry_run: found it in a pipeline"},
         {"output_dir: o\ndefaults: {dpo: 1}\nstages:\n- " STAGE "\n", "p.yaml:2:12: unknown key 'dpo'"},
-        {"output_dir: o\ndefaults: {beta: 1}\nstages:\n- " STAGE "\n", "p.yaml:2:12: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows"},
+        {"output_dir: o\ndefaults: {beta: 1}\nstages:\n- " STAGE "\n",
+         "p.yaml:2:12: beta: found a key of plumb dpo, grpo, rloo; expected one that plumb sft knows"},
         {"output_dir: o\ndefaults: {model: m, model: n}\nstages:\n- " STAGE "\n", "p.yaml:2:22: model: found the key again"},
         {"output_dir: o\ndefaults: [model]\nstages:\n- " STAGE "\n", "p.yaml:2:11: defaults: found a list"},
         {"output_dir: o\ndefaults: {batch_size: 0}\nstages:\n- " STAGE "\n", "p.yaml:2:24: batch_size: found '0'"},
-        {"output_dir: o\nstages:\n- " STAGE "\n- {command: dpo, model: m, train_file: t, output_dir: o/sft/}\n", "p.yaml:4:3: output_dir: stage dpo writes to o/sft, where stage sft does"},
-        {"output_dir: o\ndefaults: {model: m, input_file: i, output_file: x.jsonl, reward_funcs: [json]}\nstages:\n- {command: bestofn}\n- {command: bestofn, name: b}\n",
+        {"output_dir: o\nstages:\n- " STAGE "\n- {command: dpo, model: m, train_file: t, output_dir: o/sft/}\n",
+         "p.yaml:4:3: output_dir: stage dpo writes to o/sft, where stage sft does"},
+        {"output_dir: o\ndefaults: {model: m, input_file: i, output_file: x.jsonl, reward_funcs: [json]}\nstages:\n- {command: bestofn}\n- "
+         "{command: bestofn, name: b}\n",
          "p.yaml:5:3: output_file: stage b writes to x.jsonl, where stage bestofn does; expected a file of its own"},
-        {"output_dir: o\ndefaults: {model: m, input_file: i, reward_funcs: [json]}\nstages:\n- {command: bestofn, output_file: x.jsonl}\n- {command: bestofn, name: b, output_file: .//x.jsonl}\n",
+        {"output_dir: o\ndefaults: {model: m, input_file: i, reward_funcs: [json]}\nstages:\n- {command: bestofn, output_file: x.jsonl}\n- "
+         "{command: bestofn, name: b, output_file: .//x.jsonl}\n",
          "p.yaml:5:3: output_file: stage b writes to .//x.jsonl, where stage bestofn does"},
-        {"output_dir: o\ndefaults: {model: m, train_file: t}\nstages:\n- {command: eval, eval_last: 1}\n- {command: score, adapter: a, input_file: i, output_file: o/eval/eval_results.json}\n",
+        {"output_dir: o\ndefaults: {model: m, train_file: t}\nstages:\n- {command: eval, eval_last: 1}\n- {command: score, adapter: a, "
+         "input_file: i, output_file: o/eval/eval_results.json}\n",
          "p.yaml:5:3: output_file: stage score writes to o/eval/eval_results.json, where stage eval does"},
-        {"output_dir: o\ndefaults: {model: m, input_file: i, reward_funcs: [json]}\nstages:\n- {command: bestofn, output_file: x.jsonl}\n- {command: bestofn, name: b, output_file: y/../x.jsonl}\n",
+        {"output_dir: o\ndefaults: {model: m, input_file: i, reward_funcs: [json]}\nstages:\n- {command: bestofn, output_file: x.jsonl}\n- "
+         "{command: bestofn, name: b, output_file: y/../x.jsonl}\n",
          "p.yaml:5:3: output_file: stage b writes to y/../x.jsonl, where stage bestofn does"},
-        {"output_dir: o\nstages:\n- " STAGE "\n- {command: bestofn, model: m, input_file: i, reward_funcs: [json], output_file: o/sft/./adapter/x.jsonl}\n",
+        {"output_dir: o\nstages:\n- " STAGE
+         "\n- {command: bestofn, model: m, input_file: i, reward_funcs: [json], output_file: o/sft/./adapter/x.jsonl}\n",
          "p.yaml:4:3: output_file: stage bestofn writes to o/sft/./adapter/x.jsonl, where stage sft does; expected a file of its own"},
         {"output_dir: o\nstages:\n- " STAGE "\n- {command: bestofn, model: m, input_file: i, reward_funcs: [json], output_file: ./t}\n",
-         "p.yaml:4:82: output_file: stage bestofn would write over t, which stage sft (line 3) reads before as train_file; expected a file that no stage has read by then"},
-        {"output_dir: o\nstages:\n- {command: sft, model: m, train_file: u, eval_file: t}\n- {command: score, model: m, input_file: i, output_file: t}\n",
+         "p.yaml:4:82: output_file: stage bestofn would write over t, which stage sft (line 3) reads before as train_file; expected a file "
+         "that no stage has read by then"},
+        {"output_dir: o\nstages:\n- {command: sft, model: m, train_file: u, eval_file: t}\n- {command: score, model: m, input_file: i, "
+         "output_file: t}\n",
          "p.yaml:4:58: output_file: stage score would write over t, which stage sft (line 3) reads before as eval_file"},
-        {"output_dir: o\nstages:\n- {command: sft, model: o/x/model, train_file: t}\n- {command: sft, name: x, model: m, train_file: t, lora: false}\n",
+        {"output_dir: o\nstages:\n- {command: sft, model: o/x/model, train_file: t}\n- {command: sft, name: x, model: m, train_file: t, "
+         "lora: false}\n",
          "p.yaml:4:3: output_dir: stage x would write over o/x/model, which stage sft (line 3) reads before as model; expected a folder"},
         {"output_dir: o\nstages:\n- {command: ppo, model: m, train_file: t, value_adapter: o/ppo/value, reward_funcs: [json]}\n",
          "p.yaml:3:3: output_dir: stage ppo would write over o/ppo/value, which stage ppo (line 3) reads before as value_adapter"},
@@ -222,21 +251,35 @@ static void refuses_bad_files(void **state) {
 
 /* Who can read what best-of-n writes: known before anything is sampled. */
 static void knows_who_reads_records(void **state) {
-    static const struct { const char *format, *reader, *message; } cases[] = {
-        {"preference", "command: dpo", NULL}, {"preference", "command: reward", NULL}, {"preference", "command: grpo, reward_funcs: [json]", NULL}, {"preference", "command: sft, field_completion: chosen", NULL},
-        {"preference", "command: dpo, field_chosen: rejected, field_rejected: chosen", NULL}, {"preference", "command: eval, eval_last: 1", NULL}, {"sft", "command: sft", NULL},
-        {"sft", "command: eval, eval_last: 1", NULL}, {"sft", "command: ppo, reward_funcs: [json]", NULL},
-        {"sft", "command: dpo", "p.yaml:4:26: train_file: stage dpo (plumb dpo) cannot read what stage best (line 3) writes with output_format: sft, records of prompt and completion; expected pairs"},
+    static const struct { const char *format, *reader, *message;
+    } cases[] = {
+        {"preference", "command: dpo", NULL},
+        {"preference", "command: reward", NULL},
+        {"preference", "command: grpo, reward_funcs: [json]", NULL},
+        {"preference", "command: sft, field_completion: chosen", NULL},
+        {"preference", "command: dpo, field_chosen: rejected, field_rejected: chosen", NULL},
+        {"preference", "command: eval, eval_last: 1", NULL},
+        {"sft", "command: sft", NULL},
+        {"sft", "command: eval, eval_last: 1", NULL},
+        {"sft", "command: ppo, reward_funcs: [json]", NULL},
+        {"sft", "command: dpo",
+         "p.yaml:4:26: train_file: stage dpo (plumb dpo) cannot read what stage best (line 3) writes with output_format: sft, records of "
+         "prompt and completion; expected pairs"},
         {"sft", "command: reward", "expected pairs, as output_format: preference in that stage makes them"},
-        {"preference", "command: sft", "records of prompt, chosen and rejected; expected a completion, as output_format: sft in that stage gives it (or field_completion: chosen here)"},
-        {"preference", "command: dpo, field_chosen: good", "expected field_ settings that name these"}, {"sft", "command: grpo, field_prompt: question, reward_funcs: [json]", "expected field_ settings"},
+        {"preference", "command: sft",
+         "records of prompt, chosen and rejected; expected a completion, as output_format: sft in that stage gives it (or "
+         "field_completion: chosen here)"},
+        {"preference", "command: dpo, field_chosen: good", "expected field_ settings that name these"},
+        {"sft", "command: grpo, field_prompt: question, reward_funcs: [json]", "expected field_ settings"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         plumb_stages p;
         char text[1024];
-        snprintf(text, sizeof text, "output_dir: o\nstages:\n- {name: best, command: bestofn, model: m, input_file: i, reward_funcs: [json], output_format: %s}\n- {model: m, train_file: '${best.output_file}', %s}\n", cases[i].format,
-                 cases[i].reader);
+        snprintf(text, sizeof text,
+                 "output_dir: o\nstages:\n- {name: best, command: bestofn, model: m, input_file: i, reward_funcs: [json], output_format: "
+                 "%s}\n- {model: m, train_file: '${best.output_file}', %s}\n",
+                 cases[i].format, cases[i].reader);
         if (cases[i].message) {
             assert_refused(text, NULL, 0, cases[i].message);
             continue;
@@ -250,17 +293,24 @@ static void knows_who_reads_records(void **state) {
 static void takes_words_for_no_paths(void **state) {
     plumb_stages p;
     (void)state;
-    assert_ok(load(&p, "output_dir: o\nstages:\n- {command: sft, model: m, train_file: t, output_dir: .}\n- {command: ppo, model: m, train_file: t, reward_funcs: [json]}\n", NULL, 0));
+    assert_ok(load(&p,
+                   "output_dir: o\nstages:\n- {command: sft, model: m, train_file: t, output_dir: .}\n- {command: ppo, model: m, "
+                   "train_file: t, reward_funcs: [json]}\n",
+                   NULL, 0));
     assert_int_equal(p.stages[1].needs, 0);
     plumb_stages_free(&p);
-    assert_ok(load(&p, "output_dir: o\nstages:\n- {command: ppo, model: m, train_file: t, reward_funcs: [json], output_dir: .}\n", NULL, 0));
+    assert_ok(
+        load(&p, "output_dir: o\nstages:\n- {command: ppo, model: m, train_file: t, reward_funcs: [json], output_dir: .}\n", NULL, 0));
     plumb_stages_free(&p);
 }
 
 static void knows_a_product_however_it_is_written(void **state) {
     plumb_stages p;
     (void)state;
-    assert_ok(load(&p, "output_dir: o\ndefaults: {model: m, train_file: t}\nstages:\n- {command: sft}\n- {command: dpo, adapter: x/.././o//sft/adapter}\n", NULL, 0));
+    assert_ok(load(&p,
+                   "output_dir: o\ndefaults: {model: m, train_file: t}\nstages:\n- {command: sft}\n- {command: dpo, adapter: "
+                   "x/.././o//sft/adapter}\n",
+                   NULL, 0));
     assert_int_equal(p.stages[1].needs, 1);
     plumb_stages_free(&p);
 }
@@ -275,13 +325,17 @@ static void keeps_what_was_there(void **state) {
         bool reference = i == 1;
         strcpy(name + strlen(name) - 6, "XXXXXX");
         close(mkstemp(name));
-        snprintf(text, sizeof text, "output_dir: o\ndefaults: {model: m}\nstages:\n- {command: bestofn, input_file: i, reward_funcs: [json], output_file: %s}\n- {command: dpo, train_file: '%s'}\n", name,
-                 i ? "${bestofn.output_file}" : name);
+        snprintf(text, sizeof text,
+                 "output_dir: o\ndefaults: {model: m}\nstages:\n- {command: bestofn, input_file: i, reward_funcs: [json], output_file: "
+                 "%s}\n- {command: dpo, train_file: '%s'}\n",
+                 name, i ? "${bestofn.output_file}" : name);
         snprintf(argument, sizeof argument, "dpo.train_file=%s", name);
         assert_ok(load(&p, text, arguments, i == 2));
         assert_true(p.stages[1].needs == 1 && p.stages[1].refers == (uint64_t)reference);
         if (reference) assert_ok(plumb_stages_check_there(&p, 0));
-        else assert_message(plumb_stages_check_there(&p, 2), PLUMB_E_CONFIG, "p.yaml:4:3: output_file: stage bestofn, which has not begun yet, would write over /tmp/plumb-stages-");
+        else
+            assert_message(plumb_stages_check_there(&p, 2), PLUMB_E_CONFIG,
+                           "p.yaml:4:3: output_file: stage bestofn, which has not begun yet, would write over /tmp/plumb-stages-");
         assert_ok(plumb_stages_check_there(&p, 1));
         unlink(name);
         assert_ok(plumb_stages_check_there(&p, 0));
@@ -292,7 +346,8 @@ static void keeps_what_was_there(void **state) {
 static void refuses_bad_references(void **state) {
     (void)state;
     static const char *const cases[][2] = {
-        {"${dpo.adapter}", "adapter: found ${dpo.…}, but stage dpo (line 6) does not come before this one; expected an earlier stage: sft, full"},
+        {"${dpo.adapter}",
+         "adapter: found ${dpo.…}, but stage dpo (line 6) does not come before this one; expected an earlier stage: sft, full"},
         {"${this.adapter}", "found ${this.…}, but stage this (line 5) does not come before this one"},
         {"${sfft.adapter}", "found ${sfft.…}, and no stage has this name; did you mean sft?"},
         {"${nothing.adapter}", "and no stage has this name; expected an earlier stage: sft, full"},
@@ -313,8 +368,11 @@ static void refuses_bad_references(void **state) {
         if (i == 0) { /* the place is that of the value */
             char *at = strstr(text, "model: m, adapter");
             memcpy(at, "adapter: ", 9);
-            snprintf(at, sizeof text - (size_t)(at - text), "model: m,  adapter: '%s', train_file: t}\n- {command: dpo, model: m, train_file: t}\n", cases[i][0]);
-            assert_refused(text, NULL, 0, "p.yaml:5:50: adapter: found ${dpo.…}, but stage dpo (line 6) does not come before this one; expected an earlier stage: sft, full");
+            snprintf(at, sizeof text - (size_t)(at - text),
+                     "model: m,  adapter: '%s', train_file: t}\n- {command: dpo, model: m, train_file: t}\n", cases[i][0]);
+            assert_refused(text, NULL, 0,
+                           "p.yaml:5:50: adapter: found ${dpo.…}, but stage dpo (line 6) does not come before this one; expected an "
+                           "earlier stage: sft, full");
             continue;
         }
         assert_refused(text, NULL, 0, cases[i][1]);
@@ -328,8 +386,15 @@ static void refuses_bad_references(void **state) {
 /* The fingerprint of a stage changes with what decides its result, also in a stage that it needs, and with nothing else. */
 static void fingerprints_follow_what_decides(void **state) {
     (void)state;
-    static const struct { const char *argument; unsigned changed; } cases[] = {
-        {"sft.lora_r=4", 1 | 4 | 8 | 16 | 32}, {"judge.lora_r=4", 2 | 4 | 8 | 16 | 32}, {"dpo.beta=0.3", 8 | 32}, {"sft.save_steps=3", 0}, {"defaults.threads=2", 0}, {"ppo.kl_coef=0.2", 4 | 8 | 16 | 32}, {"stop_after=1h", 0},
+    static const struct { const char *argument; unsigned changed;
+    } cases[] = {
+        {"sft.lora_r=4", 1 | 4 | 8 | 16 | 32},
+        {"judge.lora_r=4", 2 | 4 | 8 | 16 | 32},
+        {"dpo.beta=0.3", 8 | 32},
+        {"sft.save_steps=3", 0},
+        {"defaults.threads=2", 0},
+        {"ppo.kl_coef=0.2", 4 | 8 | 16 | 32},
+        {"stop_after=1h", 0},
     };
     plumb_stages before, after;
     assert_ok(load(&before, whole, NULL, 0));
@@ -339,7 +404,8 @@ static void fingerprints_follow_what_decides(void **state) {
         assert_ok(load(&after, whole, one, 1));
         for (int k = 0; k < before.count; k++) {
             bool changed = strcmp(before.stages[k].settings, after.stages[k].settings) != 0;
-            if (changed != (cases[i].changed >> k & 1)) fail_msg("%s: stage %s %s", cases[i].argument, before.stages[k].name, changed ? "changed" : "did not change");
+            if (changed != (cases[i].changed >> k & 1))
+                fail_msg("%s: stage %s %s", cases[i].argument, before.stages[k].name, changed ? "changed" : "did not change");
         }
         assert_true(before.fingerprint != after.fingerprint);
         plumb_stages_free(&after);
@@ -361,7 +427,8 @@ static void finds_stages_by_name(void **state) {
 static void reads_the_command_line(void **state) {
     (void)state;
     plumb_run_line l;
-    char name[] = "run", file[] = "p.yaml", from[] = "--from", stage[] = "dpo", only[] = "--only=ppo", dry[] = "--dry-run", set[] = "sft.seed=1", help[] = "-h", bad[] = "--resume";
+    char name[] = "run", file[] = "p.yaml", from[] = "--from", stage[] = "dpo", only[] = "--only=ppo", dry[] = "--dry-run",
+         set[] = "sft.seed=1", help[] = "-h", bad[] = "--resume";
     char *line[] = {name, set, file, from, stage, only, dry};
     assert_ok(plumb_run_parse_args(&l, 7, line));
     assert_string_equal(l.path, "p.yaml");
@@ -369,7 +436,8 @@ static void reads_the_command_line(void **state) {
     assert_string_equal(l.only, "ppo");
     assert_true(l.dry_run && !l.help && l.n_arguments == 1 && l.positions[0] == 1);
     plumb_run_line_free(&l);
-    char *asks[] = {name, bad, help}, *refused[] = {name, file, bad}, *bare[] = {name, file, from}, *twice[] = {name, file, file}, *none[] = {name, dry};
+    char *asks[] = {name, bad, help}, *refused[] = {name, file, bad}, *bare[] = {name, file, from}, *twice[] = {name, file, file},
+         *none[] = {name, dry};
     assert_ok(plumb_run_parse_args(&l, 3, asks));
     assert_true(l.help);
     assert_message(plumb_run_parse_args(&l, 3, refused), PLUMB_E_CONFIG, "argument 2: found '--resume'; expected --from STAGE");
@@ -381,9 +449,13 @@ static void reads_the_command_line(void **state) {
 /* The files that come with plumb say only what their commands know. */
 static void shipped_files_load(void **state) {
     (void)state;
-    static const struct { const char *path; int command; } files[] = {
-        {"sft/smollm2-135m", PLUMB_FOR_SFT}, {"dpo/smollm2-135m", PLUMB_FOR_DPO}, {"reward/smollm2-135m", PLUMB_FOR_REWARD}, {"ppo/smollm2-135m", PLUMB_FOR_PPO}, {"grpo/smollm2-135m", PLUMB_FOR_GRPO},
-        {"quickstart/sft", PLUMB_FOR_SFT}, {"quickstart/dpo", PLUMB_FOR_DPO}, {"quickstart/reward", PLUMB_FOR_REWARD}, {"quickstart/ppo", PLUMB_FOR_PPO}, {"quickstart/eval-answers", PLUMB_FOR_EVAL},
+    static const struct { const char *path; int command;
+    } files[] = {
+        {"sft/smollm2-135m", PLUMB_FOR_SFT},       {"dpo/smollm2-135m", PLUMB_FOR_DPO},
+        {"reward/smollm2-135m", PLUMB_FOR_REWARD}, {"ppo/smollm2-135m", PLUMB_FOR_PPO},
+        {"grpo/smollm2-135m", PLUMB_FOR_GRPO},     {"quickstart/sft", PLUMB_FOR_SFT},
+        {"quickstart/dpo", PLUMB_FOR_DPO},         {"quickstart/reward", PLUMB_FOR_REWARD},
+        {"quickstart/ppo", PLUMB_FOR_PPO},         {"quickstart/eval-answers", PLUMB_FOR_EVAL},
         {"quickstart/eval-pairs", PLUMB_FOR_EVAL}, {"quickstart/reward-answers", PLUMB_FOR_BESTOFN},
     };
     char path[512];
@@ -419,11 +491,21 @@ static void survives_failed_allocations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(binds_stages_and_references), cmocka_unit_test(knows_what_a_value_model_leaves), cmocka_unit_test(passes_files_on),
-        cmocka_unit_test(arguments_come_last), cmocka_unit_test(refuses_bad_files), cmocka_unit_test(knows_who_reads_records), cmocka_unit_test(keeps_what_was_there),
-        cmocka_unit_test(takes_words_for_no_paths), cmocka_unit_test(knows_a_product_however_it_is_written),
-        cmocka_unit_test(refuses_bad_references), cmocka_unit_test(fingerprints_follow_what_decides), cmocka_unit_test(finds_stages_by_name),
-        cmocka_unit_test(reads_the_command_line), cmocka_unit_test(shipped_files_load), cmocka_unit_test(survives_failed_allocations),
+        cmocka_unit_test(binds_stages_and_references),
+        cmocka_unit_test(knows_what_a_value_model_leaves),
+        cmocka_unit_test(passes_files_on),
+        cmocka_unit_test(arguments_come_last),
+        cmocka_unit_test(refuses_bad_files),
+        cmocka_unit_test(knows_who_reads_records),
+        cmocka_unit_test(keeps_what_was_there),
+        cmocka_unit_test(takes_words_for_no_paths),
+        cmocka_unit_test(knows_a_product_however_it_is_written),
+        cmocka_unit_test(refuses_bad_references),
+        cmocka_unit_test(fingerprints_follow_what_decides),
+        cmocka_unit_test(finds_stages_by_name),
+        cmocka_unit_test(reads_the_command_line),
+        cmocka_unit_test(shipped_files_load),
+        cmocka_unit_test(survives_failed_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

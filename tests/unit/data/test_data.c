@@ -29,8 +29,7 @@ static int tear_down(void **state) {
         if ((expression) != PLUMB_OK) fail_msg("%s", plumb_error_message());                                           \
     } while (0)
 
-/* --- TRL
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- TRL -------------------------------------------------------------------------------------- */
 
 static void assert_ids(const golden_node *expected, const int32_t *ids, int32_t count, const char *what) {
     int64_t i = 0;
@@ -113,8 +112,7 @@ static void test_trl(void **state) {
     assert_int_equal(checked, 37);
 }
 
-/* --- files
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------ */
 
 static const char first_record[] = "{\"prompt\": \"One and \", \"completion\": \"two.\"}";
 static const char second_record[] = "{\"prompt\": \"A\\u00e9\\n\", \"completion\": \"b\"}";
@@ -184,8 +182,7 @@ static void test_files(void **state) {
     rmdir(folder);
 }
 
-/* --- what is refused
- * ---------------------------------------------------------------------------------------------------- */
+/* --- what is refused -------------------------------------------------------------------------- */
 
 static plumb_status parse(plumb_dataset *d, const plumb_data_options *o, const char *text) {
     return plumb_dataset_parse(d, tokenizer, o, text, strlen(text));
@@ -300,8 +297,7 @@ static void test_skip_bad(void **state) {
     assert_non_null(strstr(plumb_error_message(), "0 bad, 1 too long for max_length 3, 1 without a target"));
 }
 
-/* --- choices
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- choices ---------------------------------------------------------------------------------- */
 
 static void test_splits(void **state) {
     (void)state;
@@ -419,8 +415,7 @@ static void test_order(void **state) {
     assert_memory_not_equal(a, other, sizeof a);
 }
 
-/* --- hostile
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- hostile ---------------------------------------------------------------------------------- */
 
 static void test_large(void **state) {
     (void)state;

@@ -56,8 +56,7 @@ static void assert_text_ids(const plumb_tokenizer *t, const char *text, bool spe
     "Below is an instruction that describes a task. Write a response that appropriately completes the "                \
     "request.\n\n### Instruction:\n" instruction "\n\n### Response:\n"
 
-/* --- prompts
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- prompts ---------------------------------------------------------------------------------- */
 
 static const plumb_data_options prompts = {.path = "f.jsonl", .kind = PLUMB_DATA_PROMPTS};
 
@@ -159,8 +158,7 @@ static void test_prompt_lengths(void **state) {
     plumb_dataset_free(&d);
 }
 
-/* --- rated
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- rated ------------------------------------------------------------------------------------ */
 
 static const plumb_data_options rated = {.path = "f.jsonl", .kind = PLUMB_DATA_RATED, .keep_texts = true};
 
@@ -260,8 +258,7 @@ static void test_texts_are_kept_on_demand(void **state) {
     plumb_dataset_free(&d);
 }
 
-/* --- pairs
- * -------------------------------------------------------------------------------------------------------------- */
+/* --- pairs ------------------------------------------------------------------------------------ */
 
 static const plumb_data_options pairs = {.path = "f.jsonl", .kind = PLUMB_DATA_PAIRS};
 
@@ -309,8 +306,7 @@ static void test_long_pairs(void **state) {
     plumb_dataset_free(&d);
 }
 
-/* --- refusals
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- refusals --------------------------------------------------------------------------------- */
 
 static void test_refusals(void **state) {
     (void)state;

@@ -116,7 +116,8 @@ static void makes_folders(void **state) {
     assert_false(plumb_path_is_dir(in(*state, "file")));
     assert_refused(plumb_make_dirs(in(*state, "file/below")), PLUMB_E_IO, "file: cannot make");
     assert_int_equal(symlink("nowhere", in(*state, "link")), 0);
-    assert_refused(plumb_make_dirs(in(*state, "link")), PLUMB_E_IO, "link: cannot make the directory: File exists"); /* why it was not made, not what was found then */
+    /* why it was not made, not what was found then */
+    assert_refused(plumb_make_dirs(in(*state, "link")), PLUMB_E_IO, "link: cannot make the directory: File exists");
     assert_int_equal(plumb_make_dirs(""), PLUMB_E_IO);
     char *joined;
     assert_ok(plumb_path_join(&joined, "a", "b"));

@@ -2,7 +2,7 @@
 #include "io_test.h"
 #include <math.h>
 
-/* --- a file under construction ------------------------------------------------------------------------------------ */
+/* --- a file under construction ---------------------------------------------------------------- */
 typedef struct bytes {
     uint8_t data[4096];
     size_t n;

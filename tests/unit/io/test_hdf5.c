@@ -1,4 +1,5 @@
-/* HDF5 in memory: what goes in comes out, in its type; what does not fit is refused by the names of file and dataset, and the library itself prints nothing. */
+/* HDF5 in memory: what goes in comes out, in its type; what does not fit is refused by the names of file and dataset, and the library
+ * itself prints nothing. */
 #include "io_test.h"
 #include <fcntl.h>
 #include <math.h>
@@ -19,7 +20,8 @@ static plumb_hdf5 *sample(void) {
     assert_ok(plumb_hdf5_write(f, "/none", PLUMB_HDF5_I32, NULL, PLUMB_HDF5_I32, 0, 0));
     assert_ok(plumb_hdf5_set_integer(f, "answer", -42));
     assert_ok(plumb_hdf5_set_texts(f, "words", "one\0two", 4, 2));
-    assert_refused(plumb_hdf5_write(f, "/a/doubles", PLUMB_HDF5_F64, reals, PLUMB_HDF5_F64, 6, 0), PLUMB_E_MEMORY, "made: dataset \"/a/doubles\": cannot write");
+    assert_refused(plumb_hdf5_write(f, "/a/doubles", PLUMB_HDF5_F64, reals, PLUMB_HDF5_F64, 6, 0), PLUMB_E_MEMORY,
+                   "made: dataset \"/a/doubles\": cannot write");
     assert_ok(plumb_hdf5_image(f, &bytes, &size));
     plumb_hdf5_close(f);
     assert_ok(plumb_hdf5_open(&f, bytes, size, "read"));
@@ -88,7 +90,8 @@ static void test_refusals(void **state) {
     double d[6];
     int64_t i[6], n;
     char words[2][8];
-    assert_refused(plumb_hdf5_read(f, "/a/missing", d, PLUMB_HDF5_F64, 0, 1, 0), PLUMB_E_FORMAT, "read: dataset \"/a/missing\": cannot open: HDF5: ");
+    assert_refused(plumb_hdf5_read(f, "/a/missing", d, PLUMB_HDF5_F64, 0, 1, 0), PLUMB_E_FORMAT,
+                   "read: dataset \"/a/missing\": cannot open: HDF5: ");
     assert_refused(plumb_hdf5_read(f, "/a/doubles", i, PLUMB_HDF5_I64, 0, 6, 0), PLUMB_E_FORMAT, "\"/a/doubles\": expected integers");
     assert_refused(plumb_hdf5_read(f, "/a/b/integers", i, PLUMB_HDF5_I32, 0, 6, 0), PLUMB_E_FORMAT, "expected integers of at most 4 bytes");
     assert_refused(plumb_hdf5_read(f, "/a/b/integers", d, PLUMB_HDF5_F64, 0, 6, 0), PLUMB_E_FORMAT, "expected reals");

@@ -367,7 +367,8 @@ static void a_head_alone(void **state) { /* the names and shapes of TRL's AutoMo
     assert_memory_equal(again.score, weight, sizeof weight);
     plumb_adapter_free(&again);
 
-    plumb_st_item items[] = {{"v_head.summary.weight", 2, {1, 48}, weight, PLUMB_FT_F32}, {"v_head.summary.bias", 1, {1}, &bias, PLUMB_FT_F32}};
+    plumb_st_item items[] = {{"v_head.summary.weight", 2, {1, 48}, weight, PLUMB_FT_F32},
+                             {"v_head.summary.bias", 1, {1}, &bias, PLUMB_FT_F32}};
     const char *path = in(*state, "value_head.safetensors");
     assert_ok(plumb_safetensors_write(path, items, 1, NULL, NULL));
     assert_ok(plumb_adapter_load(&again, *state, f.params));

@@ -48,7 +48,8 @@ static void fills_defaults(void **state) {
 }
 
 static void reads_labels(void **state) {
-    static const char *const one[] = {"\"id2label\":{\"0\":\"LABEL_0\"}", "\"num_labels\":1", "\"num_labels\":1,\"id2label\":{\"0\":\"good\"}"};
+    static const char *const one[] = {"\"id2label\":{\"0\":\"LABEL_0\"}", "\"num_labels\":1",
+                                      "\"num_labels\":1,\"id2label\":{\"0\":\"good\"}"};
     plumb_arch a;
     plumb_params p;
     char changes[256];

@@ -75,7 +75,8 @@ static void writes_sequence_classifiers(void **state) {
             float expected[48], found[48];
             assert_ok(plumb_source_open(&s, models[m]));
             plumb_source_as_classifier(s);
-            assert_ok(plumb_model_export_sharded(*state, plumb_source_arch(s), plumb_source_params(s), PLUMB_FT_F32, fetch_scored, s, shards ? 100000 : 1 << 30));
+            assert_ok(plumb_model_export_sharded(*state, plumb_source_arch(s), plumb_source_params(s), PLUMB_FT_F32, fetch_scored, s,
+                                                 shards ? 100000 : 1 << 30));
             assert_ok(plumb_source_open(&again, *state));
             assert_true(plumb_source_arch(again)->classifier && plumb_source_has_score(again));
             compare_archs(plumb_source_arch(s), plumb_source_arch(again));

@@ -75,7 +75,7 @@ static void refuses_bad_ranges(void **state) {
     assert_refused(plumb_source_open(&s, GOLDEN "/adapters/llama"), PLUMB_E_IO, "config.json");
 }
 
-/* --- Hugging Face directories changed in one place ---------------------------------------------------------------- */
+/* --- Hugging Face directories changed in one place -------------------------------------------- */
 
 typedef struct weights { /* the golden model's tensors, to be changed and written */
     plumb_st_item items[64];
@@ -224,7 +224,8 @@ static void reads_sequence_classifiers(void **state) {
     plumb_source_close(s);
     item_of(&w, "score.weight")->shape[0] = 2, item_of(&w, "score.weight")->shape[1] = 24;
     put_model(*state, &w, llama, classifier);
-    assert_refused(plumb_source_open(&s, *state), PLUMB_E_FORMAT, "score.weight has shape [2, 24], expected [1, 48] (num_labels, hidden_size)");
+    assert_refused(plumb_source_open(&s, *state), PLUMB_E_FORMAT,
+                   "score.weight has shape [2, 24], expected [1, 48] (num_labels, hidden_size)");
     w.count--;
     free((void *)(uintptr_t)w.items[w.count].name);
     free(score);

@@ -38,23 +38,29 @@ static void check_slopes(function f, const void *context, const double *x, const
 static void make_logps(uint32_t sample, double *logp, double *old, double *ref) {
     static const double kinks[] = {0.7, 0.8, 1.2, 1.3, 1.4, 1.5};
     for (int i = 0; i < N; i++) {
-        old[i] = -0.05 - 2 * uniform(sample, i), ref[i] = old[i] + 0.3 * normal(sample + 1, i), logp[i] = old[i] + 0.4 * normal(sample + 2, i);
+        old[i] = -0.05 - 2 * uniform(sample, i), ref[i] = old[i] + 0.3 * normal(sample + 1, i),
+        logp[i] = old[i] + 0.4 * normal(sample + 2, i);
         for (size_t k = 0; k < sizeof kinks / sizeof *kinks; k++)
             if (fabs(exp(logp[i] - old[i]) - kinks[k]) < 1e-4) logp[i] += 3e-4;
     }
 }
 
-/* --- reward model --- */
+/* --- reward model ----------------------------------------------------------------------------- */
 static void test_reward(void **state) {
     (void)state;
-    const double cases[][4] = {{0, 0, 0.3, -1.2}, {0.5, 0, -2, 1}, {0, 0.01, 3, 2.5}, {1.5, 0.2, -0.4, -3}}; /* margin, center, chosen, rejected */
+    /* margin, center, chosen, rejected */
+    const double cases[][4] = {{0, 0, 0.3, -1.2}, {0.5, 0, -2, 1}, {0, 0.01, 3, 2.5}, {1.5, 0.2, -0.4, -3}};
     for (size_t k = 0; k < 4; k++) {
         const double *c = cases[k];
         double dc, dr;
         double loss = plumb_objective_reward(c[0], c[1], c[2], c[3], &dc, &dr);
         assert_true(near(loss, log(1 + exp(-(c[2] - c[3] - c[0]))) + c[1] * (c[2] + c[3]) * (c[2] + c[3]), 1e-14));
-        double by_c = (plumb_objective_reward(c[0], c[1], c[2] + H, c[3], NULL, NULL) - plumb_objective_reward(c[0], c[1], c[2] - H, c[3], NULL, NULL)) / (2 * H);
-        double by_r = (plumb_objective_reward(c[0], c[1], c[2], c[3] + H, NULL, NULL) - plumb_objective_reward(c[0], c[1], c[2], c[3] - H, NULL, NULL)) / (2 * H);
+        double by_c = (plumb_objective_reward(c[0], c[1], c[2] + H, c[3], NULL, NULL) -
+                       plumb_objective_reward(c[0], c[1], c[2] - H, c[3], NULL, NULL)) /
+                      (2 * H);
+        double by_r = (plumb_objective_reward(c[0], c[1], c[2], c[3] + H, NULL, NULL) -
+                       plumb_objective_reward(c[0], c[1], c[2], c[3] - H, NULL, NULL)) /
+                      (2 * H);
         assert_true(near(dc, by_c, 1e-8) && near(dr, by_r, 1e-8));
         if (c[1] == 0) assert_true(dc == -dr); /* only the difference of the scores counts */
     }
@@ -64,21 +70,24 @@ static void test_reward(void **state) {
     assert_true(plumb_objective_reward(0, 0, 1e30, -1e30, &dc, &dr) == 0 && dc == 0 && dr == 0);
 }
 
-/* --- rewards, advantages --- */
+/* --- rewards, advantages ---------------------------------------------------------------------- */
 static void test_kl(void **state) {
     (void)state;
     assert_true(near(plumb_kl_estimate(PLUMB_KL_K1, -1, -1.5), 0.5, 1e-15) && near(plumb_kl_estimate(PLUMB_KL_K1, -2, -1), -1, 1e-15));
     assert_true(near(plumb_kl_estimate(PLUMB_KL_K2, -2, -1), 0.5, 1e-15));
-    assert_true(near(plumb_kl_estimate(PLUMB_KL_K3, -1, -1.5), exp(-0.5) - 0.5, 1e-15) && near(plumb_kl_estimate(PLUMB_KL_K3, -26, -1), exp(25) - 26, 1e-15));
+    assert_true(near(plumb_kl_estimate(PLUMB_KL_K3, -1, -1.5), exp(-0.5) - 0.5, 1e-15) &&
+                near(plumb_kl_estimate(PLUMB_KL_K3, -26, -1), exp(25) - 26, 1e-15));
     for (int e = PLUMB_KL_K1; e <= PLUMB_KL_K3; e++) {
         assert_true(plumb_kl_estimate((plumb_kl_estimator)e, -0.7, -0.7) == 0);
-        assert_true(isfinite(plumb_kl_estimate((plumb_kl_estimator)e, -3e38, 0)) && isfinite(plumb_kl_estimate((plumb_kl_estimator)e, 0, -3e38)));
+        assert_true(isfinite(plumb_kl_estimate((plumb_kl_estimator)e, -3e38, 0)) &&
+                    isfinite(plumb_kl_estimate((plumb_kl_estimator)e, 0, -3e38)));
     }
     /* All three estimate the same divergence: k1 and k3 exactly in the mean, here of a policy (0.6, 0.4) against (0.3, 0.7). */
     double p[] = {0.6, 0.4}, q[] = {0.3, 0.7}, truth = 0, k1 = 0, k3 = 0;
     for (int i = 0; i < 2; i++) {
         truth += p[i] * log(p[i] / q[i]);
-        k1 += p[i] * plumb_kl_estimate(PLUMB_KL_K1, log(p[i]), log(q[i])), k3 += p[i] * plumb_kl_estimate(PLUMB_KL_K3, log(p[i]), log(q[i]));
+        k1 += p[i] * plumb_kl_estimate(PLUMB_KL_K1, log(p[i]), log(q[i])),
+            k3 += p[i] * plumb_kl_estimate(PLUMB_KL_K3, log(p[i]), log(q[i]));
     }
     assert_true(near(k1, truth, 1e-15) && near(k3, truth, 1e-15));
 }
@@ -152,7 +161,8 @@ static void test_whiten(void **state) {
     double equal[] = {0.1, 0.1, 0.1}, one[] = {5}, kept[] = {5}, pair[] = {1, 3}, none[] = {NAN, NAN};
     plumb_whiten(equal, NULL, 3, true);
     for (int i = 0; i < 3; i++) assert_true(fabs(equal[i]) < 1e-11);
-    plumb_whiten(one, NULL, 1, true), plumb_whiten(kept, NULL, 1, false), plumb_whiten(pair, NULL, 2, true), plumb_whiten(none, mask + 2 * MANY - 2, 2, true);
+    plumb_whiten(one, NULL, 1, true), plumb_whiten(kept, NULL, 1, false), plumb_whiten(pair, NULL, 2, true),
+        plumb_whiten(none, mask + 2 * MANY - 2, 2, true);
     assert_true(one[0] == 0 && kept[0] == 5 && none[0] == 0 && none[1] == 0);
     assert_true(near(pair[1], 1 / sqrt(2 + 1e-8), 1e-15) && pair[0] == -pair[1]); /* Bessel: the variance of 1, 3 is 2 */
     plumb_whiten(NULL, NULL, 0, true);
@@ -184,7 +194,8 @@ static void test_group_advantages(void **state) {
     plumb_rloo_advantages(r, 12, 4, a);
     for (int g = 0; g < 12; g += 4) {
         assert_true(fabs(a[g] + a[g + 1] + a[g + 2] + a[g + 3]) < 1e-14);
-        for (int i = g; i < g + 4; i++) assert_true(near(a[i], r[i] - (r[g] + r[g + 1] + r[g + 2] + r[g + 3] - r[i]) / 3, 1e-14) && (g > 0 || a[i] == 0));
+        for (int i = g; i < g + 4; i++)
+            assert_true(near(a[i], r[i] - (r[g] + r[g + 1] + r[g + 2] + r[g + 3] - r[i]) / 3, 1e-14) && (g > 0 || a[i] == 0));
         for (int i = g; i < g + 4; i++) assert_true(near(a[i], b[i] * 4 / 3, 1e-13)); /* RLOO = G/(G - 1) of the centred reward */
     }
     plumb_grpo_advantages(PLUMB_SCALE_GROUP, r, 12, 1, a, &equal); /* groups of one have no spread */
@@ -196,7 +207,7 @@ static void test_group_advantages(void **state) {
     assert_memory_equal(a, b, sizeof a);
 }
 
-/* --- PPO --- */
+/* --- PPO -------------------------------------------------------------------------------------- */
 typedef struct ppo_case {
     plumb_ppo_options o;
     double old[N], other[N]; /* other: advantages, or returns */
@@ -212,7 +223,9 @@ static double value_of(const double *x, const void *context) {
 
 static void test_ppo_policy(void **state) {
     (void)state;
-    const plumb_ppo_options options[] = {{.clip_range = 0.2}, {.clip_range = 0.3, .dual_clip = 1.4}, {.clip_range = 0.2, .dual_clip = 1.5, .log_ratio_limit = 0.6}};
+    const plumb_ppo_options options[] = {{.clip_range = 0.2},
+                                         {.clip_range = 0.3, .dual_clip = 1.4},
+                                         {.clip_range = 0.2, .dual_clip = 1.5, .log_ratio_limit = 0.6}};
     for (size_t k = 0; k < 3; k++) {
         ppo_case c = {.o = options[k]};
         double logp[N], ref[N], d[N], expected = 0;
@@ -229,7 +242,8 @@ static void test_ppo_policy(void **state) {
                 expected -= fmin(a * w, a * fmin(fmax(w, 0.8), 1.2));
                 clipped += (a > 0 && w > 1.2) || (a < 0 && w < 0.8), ratio += w, kl += 0.5 * pow(logp[i] - c.old[i], 2);
             }
-            assert_true(near(loss, expected, 1e-13) && s.clipped == clipped && clipped > 0 && near(s.ratio, ratio, 1e-13) && near(s.approx_kl, kl, 1e-13));
+            assert_true(near(loss, expected, 1e-13) && s.clipped == clipped && clipped > 0 && near(s.ratio, ratio, 1e-13) &&
+                        near(s.approx_kl, kl, 1e-13));
         } else
             assert_true(s.dual_clipped > 0);
         assert_true(s.policy_loss == loss && s.tokens == N);
@@ -255,16 +269,19 @@ static void test_ppo_value(void **state) {
     for (int k = 0; k < 2; k++) {
         ppo_case c = {.o = {.clip_range_value = k ? 0 : 0.2}};
         double v[N], d[N], expected = 0;
-        for (int i = 0; i < N; i++) c.old[i] = normal(110, i), v[i] = c.old[i] + 0.4 * normal(111, i), c.other[i] = c.old[i] + 0.7 * normal(112, i);
+        for (int i = 0; i < N; i++)
+            c.old[i] = normal(110, i), v[i] = c.old[i] + 0.4 * normal(111, i), c.other[i] = c.old[i] + 0.7 * normal(112, i);
         plumb_ppo_stats s = {0};
         double loss = plumb_objective_ppo_value(&c.o, v, c.old, c.other, N, d, &s);
         check_slopes(value_of, &c, v, d, "ppo value");
         int clipped = 0;
         for (int i = 0; i < N; i++) {
-            double u = k ? v[i] : fmin(fmax(v[i], c.old[i] - 0.2), c.old[i] + 0.2), x = pow(v[i] - c.other[i], 2), y = pow(u - c.other[i], 2);
+            double u = k ? v[i] : fmin(fmax(v[i], c.old[i] - 0.2), c.old[i] + 0.2), x = pow(v[i] - c.other[i], 2),
+                   y = pow(u - c.other[i], 2);
             expected += 0.5 * fmax(x, y), clipped += y > x;
         }
-        assert_true(near(loss, expected, 1e-14) && s.value_clipped == clipped && (clipped > 0) == !k && s.value_loss == loss && s.tokens == 0);
+        assert_true(near(loss, expected, 1e-14) && s.value_clipped == clipped && (clipped > 0) == !k && s.value_loss == loss &&
+                    s.tokens == 0);
     }
 }
 
@@ -272,11 +289,12 @@ static void test_kl_adapt(void **state) {
     (void)state;
     assert_true(near(plumb_kl_adapt(0.2, 6, 6, 10000, 256), 0.2, 1e-15));
     assert_true(near(plumb_kl_adapt(0.2, 6.6, 6, 10000, 256), 0.2 * (1 + 0.1 * 0.0256), 1e-15));
-    assert_true(near(plumb_kl_adapt(0.2, 1e6, 6, 10000, 256), 0.2 * (1 + 0.2 * 0.0256), 1e-15) && near(plumb_kl_adapt(0.2, -5, 6, 10000, 256), 0.2 * (1 - 0.2 * 0.0256), 1e-15));
+    assert_true(near(plumb_kl_adapt(0.2, 1e6, 6, 10000, 256), 0.2 * (1 + 0.2 * 0.0256), 1e-15) &&
+                near(plumb_kl_adapt(0.2, -5, 6, 10000, 256), 0.2 * (1 - 0.2 * 0.0256), 1e-15));
     assert_true(plumb_kl_adapt(0.2, 0, 6, 1, 100) == 0);
 }
 
-/* --- the GRPO family --- */
+/* --- the GRPO family -------------------------------------------------------------------------- */
 typedef struct grpo_case {
     plumb_grpo_options o;
     double advantage, weight, old[N], ref[N];
@@ -333,7 +351,8 @@ static void test_grpo_values(void **state) {
         plumb_grpo_options o = {.loss = PLUMB_GRPO_DAPO, .beta = 0.1, .epsilon = 0.2, .epsilon_high = 0.3};
         plumb_grpo_stats s = {0};
         assert_true(near(plumb_objective_grpo(&o, a, 0.5, logp, old, ref, N, d, &s), 0.5 * loss, 1e-13));
-        assert_true(near(s.loss, 0.5 * loss, 1e-13) && near(s.kl, kl, 1e-13) && near(s.ratio, ratio, 1e-13) && s.tokens == N && s.ratios == N);
+        assert_true(near(s.loss, 0.5 * loss, 1e-13) && near(s.kl, kl, 1e-13) && near(s.ratio, ratio, 1e-13) && s.tokens == N &&
+                    s.ratios == N);
         assert_true(s.clipped_low == low && s.clipped_high == high && low + high > 0);
         o.beta = 0, o.delta = 1.5;
         assert_true(near(plumb_objective_grpo(&o, a, 1, logp, old, NULL, N, NULL, NULL), capped, 1e-13));
@@ -341,7 +360,8 @@ static void test_grpo_values(void **state) {
         (void)plumb_objective_grpo(&o, a, 1, logp, old, NULL, N, NULL, &s);
         assert_true(s.clipped_high == 0 && s.clipped_low == low);
         o = (plumb_grpo_options){.loss = PLUMB_GRPO_CISPO, .epsilon_high = 1.2}, s = (plumb_grpo_stats){0};
-        assert_true(near(plumb_objective_grpo(&o, a, 1, logp, old, NULL, N, d, &s), cispo, 1e-13) && s.clipped_high == above && s.clipped_low == 0);
+        assert_true(near(plumb_objective_grpo(&o, a, 1, logp, old, NULL, N, d, &s), cispo, 1e-13) && s.clipped_high == above &&
+                    s.clipped_low == 0);
         for (int i = 0; i < N; i++) assert_true(near(d[i], -a * fmin(exp(logp[i] - old[i]), 1.2), 1e-14));
     }
 }
@@ -357,7 +377,8 @@ static void test_grpo_sequence(void **state) {
     plumb_grpo_stats s = {0};
     assert_true(near(plumb_objective_grpo(&o, 0.8, weight, logp, old, NULL, N, d, &s), -0.8 * w / 5, 1e-14));
     for (int i = 0; i < N; i++) assert_true(near(d[i], -weight * 0.8 * w, 1e-14)), sum += d[i];
-    assert_true(near(sum, -0.8 * w / 5, 1e-14) && s.ratios == 1 && near(s.ratio, w, 1e-14) && s.tokens == N && s.clipped_low + s.clipped_high == 0);
+    assert_true(near(sum, -0.8 * w / 5, 1e-14) && s.ratios == 1 && near(s.ratio, w, 1e-14) && s.tokens == N &&
+                s.clipped_low + s.clipped_high == 0);
     o.epsilon = o.epsilon_high = 1e-9, s = (plumb_grpo_stats){0};
     (void)plumb_objective_grpo(&o, w > 1 ? 0.8 : -0.8, weight, logp, old, NULL, N, d, &s);
     assert_true(s.clipped_low + s.clipped_high == 1 && d[0] == 0 && d[N - 1] == 0);
@@ -366,8 +387,10 @@ static void test_grpo_sequence(void **state) {
 static void test_weights(void **state) {
     (void)state;
     assert_true(plumb_grpo_weight(PLUMB_GRPO, 10, 8, 77, 64) == 1.0 / 80 && plumb_grpo_weight(PLUMB_GRPO_DR, 10, 8, 77, 64) == 1.0 / 512);
-    assert_true(plumb_grpo_weight(PLUMB_GRPO_BNPO, 10, 8, 77, 64) == 1.0 / 77 && plumb_grpo_weight(PLUMB_GRPO_DAPO, 10, 8, 77, 64) == 1.0 / 77);
-    assert_true(plumb_grpo_weight(PLUMB_GRPO_CISPO, 10, 8, 77, 64) == 1.0 / 77 && isfinite(plumb_grpo_weight(PLUMB_GRPO, 0, 0, 0, 0)) && isfinite(plumb_grpo_weight(PLUMB_GRPO_DAPO, 0, 0, 0, 0)));
+    assert_true(plumb_grpo_weight(PLUMB_GRPO_BNPO, 10, 8, 77, 64) == 1.0 / 77 &&
+                plumb_grpo_weight(PLUMB_GRPO_DAPO, 10, 8, 77, 64) == 1.0 / 77);
+    assert_true(plumb_grpo_weight(PLUMB_GRPO_CISPO, 10, 8, 77, 64) == 1.0 / 77 && isfinite(plumb_grpo_weight(PLUMB_GRPO, 0, 0, 0, 0)) &&
+                isfinite(plumb_grpo_weight(PLUMB_GRPO_DAPO, 0, 0, 0, 0)));
     assert_int_equal(plumb_grpo_loss_from_name("dr_grpo"), PLUMB_GRPO_DR);
     assert_int_equal(plumb_grpo_loss_from_name("cispo"), PLUMB_GRPO_CISPO);
     assert_int_equal(plumb_grpo_loss_from_name("sapo"), -1);
@@ -385,31 +408,50 @@ static void test_extremes(void **state) {
         for (int sign = -1; sign <= 1; sign += 2) {
             double logp = far[i] < 0 ? far[i] : 0, old = far[i] < 0 ? 0 : -far[i], a = sign * 3e3, d = NAN;
             plumb_ppo_stats s = {0};
-            assert_true(isfinite(plumb_objective_ppo_policy(&(plumb_ppo_options){.clip_range = 0.2}, &logp, &old, &a, 1, &d, &s)) && d == 0);
+            assert_true(isfinite(plumb_objective_ppo_policy(&(plumb_ppo_options){.clip_range = 0.2}, &logp, &old, &a, 1, &d, &s)) &&
+                        d == 0);
             assert_true(isfinite(s.ratio) && isfinite(s.approx_kl) && isfinite(s.k3) && s.ratio <= exp(20));
             for (int loss = PLUMB_GRPO; loss <= PLUMB_GRPO_CISPO; loss++)
                 for (int level = 0; level < 2; level++) {
-                    plumb_grpo_options o = {.loss = (plumb_grpo_loss)loss, .beta = 0.1, .epsilon = 0.2, .epsilon_high = 0.2, .sequence_level = level};
+                    plumb_grpo_options o = {.loss = (plumb_grpo_loss)loss, .beta = 0.1, .epsilon = 0.2, .epsilon_high = 0.2,
+                                            .sequence_level = level};
                     plumb_grpo_stats g = {0};
-                    assert_true(isfinite(plumb_objective_grpo(&o, a, 1, &logp, &old, &old, 1, &d, &g)) && isfinite(g.kl) && isfinite(g.ratio) && isfinite(g.approx_kl));
+                    assert_true(isfinite(plumb_objective_grpo(&o, a, 1, &logp, &old, &old, 1, &d, &g)) && isfinite(g.kl) &&
+                                isfinite(g.ratio) && isfinite(g.approx_kl));
                     assert_true(loss == PLUMB_GRPO_CISPO ? isfinite(d) : d == 0);
-                    assert_true(isfinite(plumb_objective_grpo(&o, a, 1, &old, &old, &logp, 1, &d, NULL)) && near(d, -a * (loss == PLUMB_GRPO_CISPO ? 0.2 : 1), 1e-15)); /* no gradient of the penalty */
+                    /* no gradient of the penalty */
+                    assert_true(isfinite(plumb_objective_grpo(&o, a, 1, &old, &old, &logp, 1, &d, NULL)) &&
+                                near(d, -a * (loss == PLUMB_GRPO_CISPO ? 0.2 : 1), 1e-15));
                 }
         }
     double within = 19.5, zero = 0, a = -1, d, value = 3e38, back = -3e38;
     (void)plumb_objective_ppo_policy(&(plumb_ppo_options){.clip_range = 0.2}, &within, &zero, &a, 1, &d, NULL);
     assert_true(near(d, exp(19.5), 1e-15)); /* a negative advantage is not clipped above */
-    assert_true(isfinite(plumb_objective_ppo_value(&(plumb_ppo_options){.clip_range_value = 0.2}, &value, &back, &back, 1, &d, NULL)) && isfinite(d));
+    assert_true(isfinite(plumb_objective_ppo_value(&(plumb_ppo_options){.clip_range_value = 0.2}, &value, &back, &back, 1, &d, NULL)) &&
+                isfinite(d));
     plumb_grpo_stats none = {0};
-    assert_true(plumb_objective_grpo(&(plumb_grpo_options){.sequence_level = true, .epsilon = 0.2}, 1, 1, NULL, NULL, NULL, 0, NULL, &none) == 0 && none.ratios == 0 && none.tokens == 0);
+    assert_true(
+        plumb_objective_grpo(&(plumb_grpo_options){.sequence_level = true, .epsilon = 0.2}, 1, 1, NULL, NULL, NULL, 0, NULL, &none) == 0 &&
+        none.ratios == 0 && none.tokens == 0);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reward),    cmocka_unit_test(test_kl),        cmocka_unit_test(test_shape),     cmocka_unit_test(test_gae),
-        cmocka_unit_test(test_whiten),    cmocka_unit_test(test_group_advantages), cmocka_unit_test(test_ppo_policy), cmocka_unit_test(test_ppo_start),
-        cmocka_unit_test(test_ppo_value), cmocka_unit_test(test_kl_adapt),  cmocka_unit_test(test_grpo_derivatives), cmocka_unit_test(test_grpo_values),
-        cmocka_unit_test(test_grpo_sequence), cmocka_unit_test(test_weights), cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_reward),
+        cmocka_unit_test(test_kl),
+        cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_gae),
+        cmocka_unit_test(test_whiten),
+        cmocka_unit_test(test_group_advantages),
+        cmocka_unit_test(test_ppo_policy),
+        cmocka_unit_test(test_ppo_start),
+        cmocka_unit_test(test_ppo_value),
+        cmocka_unit_test(test_kl_adapt),
+        cmocka_unit_test(test_grpo_derivatives),
+        cmocka_unit_test(test_grpo_values),
+        cmocka_unit_test(test_grpo_sequence),
+        cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_extremes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

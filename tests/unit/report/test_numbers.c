@@ -3,7 +3,8 @@
 
 static void ticks_are_round_and_cover(void **state) {
     (void)state;
-    static const double ranges[][2] = {{0, 1}, {0.13, 0.87}, {-4.2, 3.6}, {1.1e-5, 3e-4}, {12, 98765}, {-1e300, 1e300}, {0, 1e-320}, {5, 5}, {0, 0}, {999.5, 1000.5}, {-7e-9, -3e-9}, {1, 1 + 1e-15}};
+    static const double ranges[][2] = {{0, 1},      {0.13, 0.87}, {-4.2, 3.6}, {1.1e-5, 3e-4},  {12, 98765},    {-1e300, 1e300},
+                                       {0, 1e-320}, {5, 5},       {0, 0},      {999.5, 1000.5}, {-7e-9, -3e-9}, {1, 1 + 1e-15}};
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
         for (int most = 2; most <= 8; most++) {
             report_ticks t = report_ticks_for(ranges[i][0], ranges[i][1], most, false, false);
@@ -65,7 +66,11 @@ static void numbers_have_four_digits(void **state) {
     number(NAN, "NaN");
     number(-INFINITY, "-Infinity");
     char text[REPORT_NUMBER];
-    static const struct { double seconds; const char *expected; } times[] = {{0.25, "0.2 s"}, {9.96, "10 s"}, {59.97, "1 min 00 s"}, {200, "3 min 20 s"}, {3599.7, "1 h 00 min"}, {7500, "2 h 05 min"}, {NAN, "?"}, {-1, "?"}};
+    static const struct {
+        double seconds;
+        const char *expected;
+    } times[] = {{0.25, "0.2 s"}, {9.96, "10 s"}, {59.97, "1 min 00 s"}, {200, "3 min 20 s"}, {3599.7, "1 h 00 min"}, {7500, "2 h 05 min"},
+                 {NAN, "?"},      {-1, "?"}};
     for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
         report_duration(text, times[i].seconds);
         assert_string_equal(text, times[i].expected);
@@ -113,12 +118,14 @@ static void smoothing_follows_and_keeps_gaps(void **state) {
     for (int i = 0; i < 200; i++) y[i] = 3;
     y[50] = NAN;
     report_smooth(y, 200, 5, out, weights);
-    for (int i = 0; i < 200; i++) assert_true(i == 50 ? isnan(out[i]) : fabs(out[i] - 3) < 1e-12); /* a level stays, from the first point on */
+    /* a level stays, from the first point on */
+    for (int i = 0; i < 200; i++) assert_true(i == 50 ? isnan(out[i]) : fabs(out[i] - 3) < 1e-12);
     y[100] = 13;
     report_smooth(y, 200, 5, out, weights);
     double step = out[100] - 3;
     assert_true(step > 0.3 && step < 5);
-    assert_true(fabs(out[105] - 3 - step / 2) < 0.02 * step && fabs(out[95] - out[105]) < 0.02 * step); /* half of it after the half-life, on both sides */
+    /* half of it after the half-life, on both sides */
+    assert_true(fabs(out[105] - 3 - step / 2) < 0.02 * step && fabs(out[95] - out[105]) < 0.02 * step);
     for (int i = 0; i < 200; i++) y[i] = i;
     report_smooth(y, 200, 5, out, weights);
     assert_true(fabs(out[100] - 100) < 0.01); /* no lag */
@@ -126,8 +133,9 @@ static void smoothing_follows_and_keeps_gaps(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ticks_are_round_and_cover), cmocka_unit_test(labels_have_the_digits_they_need), cmocka_unit_test(numbers_have_four_digits),
-        cmocka_unit_test(thinning_keeps_every_peak), cmocka_unit_test(smoothing_follows_and_keeps_gaps),
+        cmocka_unit_test(ticks_are_round_and_cover),        cmocka_unit_test(labels_have_the_digits_they_need),
+        cmocka_unit_test(numbers_have_four_digits),         cmocka_unit_test(thinning_keeps_every_peak),
+        cmocka_unit_test(smoothing_follows_and_keeps_gaps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,9 +71,12 @@ static void put_iteration(int64_t iteration, const double *scores, int n, const 
     plumb_trajectories_free(&t);
 }
 
-static const char online_line[] = "{\"step\": %d, \"reward\": %g, \"reward_std\": 1, \"rewards/model/mean\": 1, \"rewards/model/std\": 2, \"entropy\": 1.5, \"completions/mean_length\": 20, "
-                                  "\"completions/min_length\": 3, \"completions/max_length\": 40, \"completions/clipped_ratio\": 0.25, \"time/sample\": 1, \"time/score\": 1, \"time/pass\": 1, "
-                                  "\"time/learn\": 2, \"time/log\": 0.1, \"kl\": 0.5, \"frac_reward_zero_std\": 0.25, \"loss\": 0.1, \"grad_norm\": 1, \"learning_rate\": 1e-5, "
+static const char online_line[] = "{\"step\": %d, \"reward\": %g, \"reward_std\": 1, \"rewards/model/mean\": 1, \"rewards/model/std\": 2, "
+                                  "\"entropy\": 1.5, \"completions/mean_length\": 20, "
+                                  "\"completions/min_length\": 3, \"completions/max_length\": 40, \"completions/clipped_ratio\": 0.25, "
+                                  "\"time/sample\": 1, \"time/score\": 1, \"time/pass\": 1, "
+                                  "\"time/learn\": 2, \"time/log\": 0.1, \"kl\": 0.5, \"frac_reward_zero_std\": 0.25, \"loss\": 0.1, "
+                                  "\"grad_norm\": 1, \"learning_rate\": 1e-5, "
                                   "\"my/own\": 7, \"tokens_per_second\": 100, \"step_seconds\": 5}\n";
 
 static void put_online_metrics(int steps) {
@@ -86,7 +89,8 @@ static void put_online_metrics(int steps) {
 static void shows_an_online_run(void **state) {
     (void)state;
     static const double scores[] = {5, -3, 1, 0, 2};
-    put_file("config.yaml", "# plumb grpo, version 0.1.0: every option with its value.\n\n# help\nrun_name: \"a \\\"b\\\"\"\nbatch_size: 16\nnum_generations: 4\nlearning_rate: 1e-06\nseed: 42\n");
+    put_file("config.yaml", "# plumb grpo, version 0.1.0: every option with its value.\n\n# help\nrun_name: \"a \\\"b\\\"\"\nbatch_size: "
+                            "16\nnum_generations: 4\nlearning_rate: 1e-06\nseed: 42\n");
     put_online_metrics(30);
     for (int64_t i = 1; i <= 30; i++) put_iteration(i, scores, 5, "Once", "text", "model");
     char *text = page();
@@ -147,14 +151,16 @@ static void takes_the_iterations_asked_for(void **state) {
     text = page_of(&(plumb_report_options){.dir = run, .file = other, .max_iterations = 64});
     assert_int_equal(count(text, ">Iteration "), 30);
     free(text);
-    assert_int_equal(plumb_report_write(&(plumb_report_options){.dir = run, .file = other, .iterations = wrong, .n_iterations = 2}), PLUMB_E_DATA);
+    assert_int_equal(plumb_report_write(&(plumb_report_options){.dir = run, .file = other, .iterations = wrong, .n_iterations = 2}),
+                     PLUMB_E_DATA);
     assert_non_null(strstr(plumb_error_message(), "iteration 31"));
     assert_int_equal(plumb_report_write(&(plumb_report_options){.dir = run, .file = "/dev/null/x.html"}), PLUMB_E_IO);
     assert_int_equal(plumb_report_write(&(plumb_report_options){.dir = "/tmp/not-there-at-all"}), PLUMB_E_IO);
     assert_int_equal(plumb_report_write(&(plumb_report_options){.dir = folder}), PLUMB_E_IO); /* a folder of nothing */
 }
 
-static const char hostile[] = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\" ' & \x01 \xff \xe2\x80\xae \xf0\x9f\x98\x80 \xd7\xa9\xd7\x9c\xd7\x95\xd7\x9d";
+static const char hostile[] = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\" ' & \x01 \xff \xe2\x80\xae "
+                              "\xf0\x9f\x98\x80 \xd7\xa9\xd7\x9c\xd7\x95\xd7\x9d";
 
 static void survives_hostile_texts(void **state) {
     (void)state;
@@ -162,7 +168,8 @@ static void survives_hostile_texts(void **state) {
     plumb_str config = {0};
     assert_ok(plumb_str_printf(&config, "# plumb ppo, version <b>: x\nrun_name: %s\n<i>: <u>\n</pre><h1>: 1\n", hostile));
     put_file("config.yaml", config.data);
-    put_file("metrics.jsonl", "{\"step\": 1, \"</script><b>\": 1, \"rewards/<i>\\\"/mean\": 2, \"rewards/<i>\\\"/std\": 1e308, \"loss\": -1e308, \"big\": 1e400}\n"
+    put_file("metrics.jsonl", "{\"step\": 1, \"</script><b>\": 1, \"rewards/<i>\\\"/mean\": 2, \"rewards/<i>\\\"/std\": 1e308, \"loss\": "
+                              "-1e308, \"big\": 1e400}\n"
                               "{\"step\": 2, \"</script><b>\": 2, \"loss\": 1e308, \"s\": \"<b>\", \"o\": {}, \"n\": null}\n");
     put_iteration(1, scores, 3, hostile, hostile, "<b>\"x");
     char *text = page();
@@ -170,7 +177,8 @@ static void survives_hostile_texts(void **state) {
     assert_int_equal(count(text, "</script"), 1);
     static const char *const markup[] = {"<img", "<b>\"", "<i>\"", "<u>", "<h1>:", "\x01", "\xff", "\xe2\x80\xae", "nan", "inf "};
     for (size_t i = 0; i < sizeof markup / sizeof *markup; i++) check_lacks(text, markup[i]);
-    check_has(text, "&lt;img src=x onerror=alert(2)&gt;&quot; &#39; &amp; &#x2401; &#xfffd; [U+202E] \xf0\x9f\x98\x80 \xd7\xa9\xd7\x9c\xd7\x95\xd7\x9d");
+    check_has(text, "&lt;img src=x onerror=alert(2)&gt;&quot; &#39; &amp; &#x2401; &#xfffd; [U+202E] \xf0\x9f\x98\x80 "
+                    "\xd7\xa9\xd7\x9c\xd7\x95\xd7\x9d");
     check_has(text, ">NaN</b>"); /* a score that is no number comes last */
     free(text);
     plumb_str_free(&config);
@@ -185,7 +193,8 @@ static void begin_again(void) {
 static void shows_what_a_killed_run_left(void **state) {
     (void)state;
     begin_again();
-    put_file("metrics.jsonl", "{\"step\": 1, \"loss\": 3.5, \"grad_norm\": \"NaN\"}\n{\"step\": 2, \"loss\": \"Infinity\", \"grad_norm\": \"-Infinity\"}\nnot JSON\n{\"step\": 2, \"eval_loss\": 3}\n"
+    put_file("metrics.jsonl", "{\"step\": 1, \"loss\": 3.5, \"grad_norm\": \"NaN\"}\n{\"step\": 2, \"loss\": \"Infinity\", \"grad_norm\": "
+                              "\"-Infinity\"}\nnot JSON\n{\"step\": 2, \"eval_loss\": 3}\n"
                               "{\"step\": 3, \"loss\": 2.25, \"grad_norm\": \"NaN\"}\n{\"step\": 4, \"loss\": 1.1");
     char *text = page();
     check_has(text, "The last line of metrics.jsonl is incomplete");
@@ -208,7 +217,9 @@ static void shows_what_a_killed_run_left(void **state) {
     text = page();
     check_has(text, "no metrics yet");
     free(text);
-    put_file("metrics.jsonl", "{\"step\": 1, \"loss\": 2}\n{\"step\": 2, \"loss\": 3}\n{\"step\": 3, \"loss\": 4}\n{\"step\": 2, \"loss\": 30}\n"); /* computed again */
+    /* computed again */
+    put_file("metrics.jsonl",
+             "{\"step\": 1, \"loss\": 2}\n{\"step\": 2, \"loss\": 3}\n{\"step\": 3, \"loss\": 4}\n{\"step\": 2, \"loss\": 30}\n");
     text = page();
     check_has(text, "data-p=\"1 2 2 30\"");
     free(text);
@@ -217,7 +228,8 @@ static void shows_what_a_killed_run_left(void **state) {
     check_has(text, "data-p=\"1 2\"");
     check_has(text, "h0");
     free(text);
-    assert_int_equal(plumb_report_write(&(plumb_report_options){.dir = run, .iterations = (const int64_t[]){1}, .n_iterations = 1}), PLUMB_E_DATA);
+    assert_int_equal(plumb_report_write(&(plumb_report_options){.dir = run, .iterations = (const int64_t[]){1}, .n_iterations = 1}),
+                     PLUMB_E_DATA);
 }
 
 static void a_damaged_file_is_a_note(void **state) {
@@ -246,7 +258,8 @@ static void a_long_run_stays_small(void **state) {
     begin_again();
     plumb_str text = {0};
     for (int i = 1; i <= 20000; i++)
-        assert_ok(plumb_str_printf(&text, "{\"step\": %d, \"reward\": %d, \"reward_std\": 1, \"time/sample\": 2, \"time/learn\": %d}\n", i, i == 12345 ? 777 : i % 7, 1 + i % 3));
+        assert_ok(plumb_str_printf(&text, "{\"step\": %d, \"reward\": %d, \"reward_std\": 1, \"time/sample\": 2, \"time/learn\": %d}\n", i,
+                                   i == 12345 ? 777 : i % 7, 1 + i % 3));
     put_file("metrics.jsonl", text.data);
     plumb_str_free(&text);
     char *shown = page();
@@ -258,7 +271,8 @@ static void a_long_run_stays_small(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shows_an_online_run), cmocka_unit_test(takes_the_iterations_asked_for), cmocka_unit_test(survives_hostile_texts), cmocka_unit_test(shows_what_a_killed_run_left),
+        cmocka_unit_test(shows_an_online_run),      cmocka_unit_test(takes_the_iterations_asked_for),
+        cmocka_unit_test(survives_hostile_texts),   cmocka_unit_test(shows_what_a_killed_run_left),
         cmocka_unit_test(a_damaged_file_is_a_note), cmocka_unit_test(a_long_run_stays_small),
     };
     return cmocka_run_group_tests(tests, enter, leave);

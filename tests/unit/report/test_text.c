@@ -29,7 +29,8 @@ static void what_is_invisible_is_shown(void **state) {
         {"\xe2\x80\x8b", "[U+200B]"},                  /* no width */
         {"\xef\xbb\xbf", "[U+FEFF]"},
         {"\xef\xbf\xbe", "[U+FFFE]"},                  /* no character */
-        {"\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x92\xbb", "\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x92\xbb"}, /* an emoji of two with a joiner stays */
+        /* an emoji of two with a joiner stays */
+        {"\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x92\xbb", "\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x92\xbb"},
         {"\xd7\xa9\xd7\x9c\xd7\x95\xd7\x9d", "\xd7\xa9\xd7\x9c\xd7\x95\xd7\x9d"},                         /* Hebrew stays */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(cases[i].text, strlen(cases[i].text), cases[i].expected);

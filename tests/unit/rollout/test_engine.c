@@ -1,23 +1,34 @@
-/* The rollout engine: what a completion gets depends on its prompt and key alone, and its log-probabilities are those of the trainer's forward pass, to the bit. */
+/* The rollout engine: what a completion gets depends on its prompt and key alone, and its log-probabilities are those of the trainer's
+ * forward pass, to the bit. */
 #include "rollout_test.h"
 #include "plumb/rollout.h"
 #include <math.h>
 #include <stdio.h>
 
 enum { PROMPTS = 5, GROUP = 3, REQUESTS = PROMPTS * GROUP, TOKENS = 90 };
-typedef struct world { plumb_backend *be; plumb_source *source; plumb_model *m; plumb_rollout_request requests[REQUESTS]; int32_t prompts[PROMPTS][160]; int32_t ends[1]; } world;
+typedef struct world {
+    plumb_backend *be;
+    plumb_source *source;
+    plumb_model *m;
+    plumb_rollout_request requests[REQUESTS];
+    int32_t prompts[PROMPTS][160];
+    int32_t ends[1];
+} world;
 
 static void open_world(world *w, const char *backend, const char *precision, int threads) {
     const char *note = NULL;
     *w = (world){.ends = {2}};
-    assert_ok(plumb_backend_create(&w->be, &(plumb_backend_options){.backend = backend, .isa = "auto", .precision = precision, .threads = threads}, &note));
+    assert_ok(plumb_backend_create(&w->be,
+                                   &(plumb_backend_options){.backend = backend, .isa = "auto", .precision = precision, .threads = threads},
+                                   &note));
     assert_ok(plumb_source_open(&w->source, PLUMB_TEST_DATA "/models/stories260K"));
     plumb_lora_config lora = {.r = 4, .alpha = 8, .target_modules = (char *[]){"all-linear"}, .n_target_modules = 1};
     assert_ok(plumb_model_create(&w->m, w->be, w->source, &(plumb_model_options){.lora = &lora, .head = PLUMB_HEAD_RANDOM, .seed = 3}));
     static const int64_t lengths[PROMPTS] = {1, 63, 64, 65, 150}; /* around the borders of pages */
     for (int p = 0; p < PROMPTS; p++) {
         for (int64_t i = 0; i < lengths[p]; i++) w->prompts[p][i] = i == 0 ? 1 : (int32_t)(3 + (i * 37 + p * 11) % 500);
-        for (int g = 0; g < GROUP; g++) w->requests[p * GROUP + g] = (plumb_rollout_request){w->prompts[p], lengths[p], (uint32_t)p, (uint32_t)g};
+        for (int g = 0; g < GROUP; g++)
+            w->requests[p * GROUP + g] = (plumb_rollout_request){w->prompts[p], lengths[p], (uint32_t)p, (uint32_t)g};
     }
     /* B of the adapter is not zero, so that the policy is not the base */
     int64_t n = plumb_model_trainable_count(w->m);
@@ -35,10 +46,20 @@ static void close_world(world *w) {
 }
 
 static plumb_rollout_options options_of(world *w) {
-    return (plumb_rollout_options){.sampling = {.do_sample = true, .temperature = 0.8, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .max_new_tokens = TOKENS, .ends = w->ends, .n_ends = 1},
-                                   .seed = 11, .step = 4, .threads = 1};
+    return (plumb_rollout_options){.sampling = {.do_sample = true,
+                                                .temperature = 0.8,
+                                                .top_p = 1,
+                                                .typical_p = 1,
+                                                .repetition_penalty = 1,
+                                                .max_new_tokens = TOKENS,
+                                                .ends = w->ends,
+                                                .n_ends = 1},
+                                   .seed = 11,
+                                   .step = 4,
+                                   .threads = 1};
 }
-static void complete(world *w, const plumb_rollout_options *o, const plumb_rollout_request *requests, int64_t n, plumb_completion *out, plumb_rollout_stats *stats) {
+static void complete(world *w, const plumb_rollout_options *o, const plumb_rollout_request *requests, int64_t n, plumb_completion *out,
+                     plumb_rollout_stats *stats) {
     plumb_rollout *r;
     assert_ok(plumb_rollout_create(&r, w->m, o));
     assert_ok(plumb_rollout_run(r, requests, n, out, stats));
@@ -46,8 +67,10 @@ static void complete(world *w, const plumb_rollout_options *o, const plumb_rollo
 }
 static void assert_same(const plumb_completion *a, const plumb_completion *b, int64_t n, const char *what) {
     for (int64_t i = 0; i < n; i++) {
-        bool same = a[i].count == b[i].count && a[i].finish == b[i].finish && !memcmp(a[i].ids, b[i].ids, (size_t)a[i].count * sizeof *a[i].ids) &&
-                    !memcmp(a[i].logp, b[i].logp, (size_t)a[i].count * sizeof *a[i].logp) && !memcmp(a[i].entropy, b[i].entropy, (size_t)a[i].count * sizeof *a[i].entropy);
+        bool same = a[i].count == b[i].count && a[i].finish == b[i].finish &&
+                    !memcmp(a[i].ids, b[i].ids, (size_t)a[i].count * sizeof *a[i].ids) &&
+                    !memcmp(a[i].logp, b[i].logp, (size_t)a[i].count * sizeof *a[i].logp) &&
+                    !memcmp(a[i].entropy, b[i].entropy, (size_t)a[i].count * sizeof *a[i].entropy);
         if (!same) fail_msg("%s: completion %d differs (%lld and %lld tokens)", what, (int)i, (long long)a[i].count, (long long)b[i].count);
     }
 }
@@ -125,17 +148,26 @@ static void what_it_notes_is_the_trainers(void **state) {
             for (int g = 0; g < GROUP; g++) {
                 const plumb_completion *c = &all[p * GROUP + g];
                 assert_ok(plumb_forest_add(&f, prompt, c->ids, c->count, adapter, p, &segment));
-                for (int64_t i = 0; i < c->count; i++) assert_ok(plumb_forest_target(&f, plumb_forest_row_before(&f, segment, i), c->ids[i], segment));
+                for (int64_t i = 0; i < c->count; i++)
+                    assert_ok(plumb_forest_target(&f, plumb_forest_row_before(&f, segment, i), c->ids[i], segment));
             }
             assert_ok(plumb_forest_finish(&f));
-            assert_ok(plumb_model_forward(w.m, &f, &(plumb_pass){.view = PLUMB_VIEW_POLICY, .training = true, .logprobs = true, .values = true, .temperature = 0.8}, &r));
+            assert_ok(plumb_model_forward(w.m, &f,
+                                          &(plumb_pass){.view = PLUMB_VIEW_POLICY,
+                                                        .training = true,
+                                                        .logprobs = true,
+                                                        .values = true,
+                                                        .temperature = 0.8},
+                                          &r));
             for (int64_t g = 0, at = 0; g < GROUP; g++)
                 for (int64_t i = 0; i < all[p * GROUP + g].count; i++, at++) {
                     const plumb_completion *c = &all[p * GROUP + g];
                     if (r.values[at] != c->values[i])
-                        fail_msg("%s, prompt %d, completion %d, token %d: value %.17g while sampling, %.17g in training", precisions[k], p, (int)g, (int)i, c->values[i], r.values[at]);
+                        fail_msg("%s, prompt %d, completion %d, token %d: value %.17g while sampling, %.17g in training", precisions[k], p,
+                                 (int)g, (int)i, c->values[i], r.values[at]);
                     if (r.logp[at] != c->logp[i] || r.entropy[at] != c->entropy[i])
-                        fail_msg("%s, prompt %d, completion %d, token %d: sampled with %.17g, trained with %.17g", precisions[k], p, (int)g, (int)i, c->logp[i], r.logp[at]);
+                        fail_msg("%s, prompt %d, completion %d, token %d: sampled with %.17g, trained with %.17g", precisions[k], p, (int)g,
+                                 (int)i, c->logp[i], r.logp[at]);
                 }
             plumb_forest_free(&f);
         }
@@ -245,7 +277,8 @@ static void draws_follow_the_distribution(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(completions_depend_on_their_key_alone), cmocka_unit_test(what_it_notes_is_the_trainers), cmocka_unit_test(ends_as_it_should),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(completions_depend_on_their_key_alone),
+                                       cmocka_unit_test(what_it_notes_is_the_trainers), cmocka_unit_test(ends_as_it_should),
                                        cmocka_unit_test(draws_follow_the_distribution)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -86,8 +86,7 @@ static void score_all(plumb_reward_source *s, int n) {
             fail_msg("reward %d is %.17g, expected %.17g", i, rewards[i], expected_of(&items[i]));
 }
 
-/* --- programs that work
- * ------------------------------------------------------------------------------------------------- */
+/* --- programs that work ----------------------------------------------------------------------- */
 
 static void test_answers(void **state) {
     (void)state;
@@ -168,8 +167,7 @@ static void test_texts(void **state) {
     assert_int_equal(started_and_gone(), 1);
 }
 
-/* --- programs that recover
- * ---------------------------------------------------------------------------------------------- */
+/* --- programs that recover -------------------------------------------------------------------- */
 
 static void test_restarts(void **state) {
     (void)state;
@@ -234,8 +232,7 @@ static void test_stops_reading(void **state) {
     assert_int_equal(started_and_gone(), 3);
 }
 
-/* --- programs that fail
- * ------------------------------------------------------------------------------------------------- */
+/* --- programs that fail ----------------------------------------------------------------------- */
 
 static void test_failures(void **state) {
     (void)state;
@@ -305,8 +302,7 @@ static void test_again(void **state) {
     assert_int_equal(started_and_gone(), 2);
 }
 
-/* --- the process around it
- * ---------------------------------------------------------------------------------------------- */
+/* --- the process around it -------------------------------------------------------------------- */
 
 static volatile sig_atomic_t pipes;
 static void on_pipe(int signal_number) {

@@ -9,7 +9,8 @@
 #include "../../../src/rollout/sampler_internal.h"
 
 #define N_OF(a) (sizeof(a) / sizeof *(a))
-static const plumb_sampling plain = {.do_sample = true, .temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .max_new_tokens = 10};
+static const plumb_sampling plain =
+    {.do_sample = true, .temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .max_new_tokens = 10};
 
 static void assert_ok(plumb_status status) {
     if (status != PLUMB_OK) fail_msg("%s: %s", plumb_status_text(status), plumb_error_message());
@@ -21,7 +22,8 @@ static plumb_sampler *sampler_of(int64_t V) {
 }
 static float *noise(int64_t V, double scale, uint32_t stream) {
     float *z = malloc((size_t)V * sizeof *z);
-    for (int64_t i = 0; i < V; i++) z[i] = (float)(scale * plumb_rng_normal(&(plumb_rng_key){7, 0, stream, 0, (uint32_t)i, PLUMB_SITE_TEST}));
+    for (int64_t i = 0; i < V; i++)
+        z[i] = (float)(scale * plumb_rng_normal(&(plumb_rng_key){7, 0, stream, 0, (uint32_t)i, PLUMB_SITE_TEST}));
     return z;
 }
 
@@ -172,7 +174,13 @@ static void padding_is_never_drawn(void **state) {
 static void draws_follow(void **state) {
     (void)state;
     enum { DRAWS = 20000 };
-    const struct { int64_t V; plumb_sampling o; } cases[] = {{50, plain}, {50, {true, 1.2, 45, 0.99, 0.001, 0.97, 1, 0, 10, NULL, 0, 0}}, {50, {true, 1.4, 0, 0.8, 0, 1, 1, 0, 10, NULL, 0, 0}}, {700, plain}};
+    const struct {
+        int64_t V;
+        plumb_sampling o;
+    } cases[] = {{50, plain},
+                 {50, {true, 1.2, 45, 0.99, 0.001, 0.97, 1, 0, 10, NULL, 0, 0}},
+                 {50, {true, 1.4, 0, 0.8, 0, 1, 1, 0, 10, NULL, 0, 0}},
+                 {700, plain}};
     for (size_t c = 0; c < N_OF(cases); c++) {
         int64_t V = cases[c].V;
         plumb_sampler *s = sampler_of(V);
@@ -191,7 +199,8 @@ static void draws_follow(void **state) {
         }
         if (rest >= 5) statistic += (rest_seen - rest) * (rest_seen - rest) / rest, df++;
         double bound = df * pow(1 - 2 / (9 * df) + 3.09 * sqrt(2 / (9 * df)), 3);
-        if (!(df > 5 && statistic < bound)) fail_msg("case %zu: chi-square %.1f of %g degrees, at most %.1f expected", c, statistic, df, bound);
+        if (!(df > 5 && statistic < bound))
+            fail_msg("case %zu: chi-square %.1f of %g degrees, at most %.1f expected", c, statistic, df, bound);
         free(z), free(p), free(seen);
         plumb_sampler_free(s);
     }
@@ -234,7 +243,8 @@ static void ends_wait(void **state) {
             int32_t token;
             int64_t generated = k % 8;
             z[3] = z[7] = 6;
-            assert_ok(plumb_sampler_pick(s, &o, z, history, 10 + generated, generated, &(plumb_sampling_key){1, 0, (uint32_t)k, 0}, 10 + generated, &token));
+            assert_ok(plumb_sampler_pick(s, &o, z, history, 10 + generated, generated, &(plumb_sampling_key){1, 0, (uint32_t)k, 0},
+                                         10 + generated, &token));
             if (generated < 5) assert_true(token != 3 && token != 7);
             else came += token == 3 || token == 7;
         }
@@ -316,8 +326,11 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fixtures),  cmocka_unit_test(bins_are_a_sort), cmocka_unit_test(sets_agree), cmocka_unit_test(padding_is_never_drawn), cmocka_unit_test(draws_follow),
-        cmocka_unit_test(key_alone), cmocka_unit_test(ends_wait),       cmocka_unit_test(greedy_takes_the_first), cmocka_unit_test(refusals),
+        cmocka_unit_test(fixtures),     cmocka_unit_test(bins_are_a_sort),
+        cmocka_unit_test(sets_agree),   cmocka_unit_test(padding_is_never_drawn),
+        cmocka_unit_test(draws_follow), cmocka_unit_test(key_alone),
+        cmocka_unit_test(ends_wait),    cmocka_unit_test(greedy_takes_the_first),
+        cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Trajectories in memory and on disk. Every field is filled from a formula, so that whatever comes back from a file can be compared with what must be there. */
+/* Trajectories in memory and on disk. Every field is filled from a formula, so that whatever comes back from a file
+ * can be compared with what must be there. */
 #include <math.h>
 #include <sys/resource.h>
 #include <signal.h>
@@ -7,7 +8,10 @@
 
 enum { PARTS = 2 };
 
-static double number(int64_t iteration, int64_t i, int salt) { return (double)((iteration * 1009 + i * 31 + salt * 7) % 2003) / 64.0 - 9.0; } /* exact in fp32 */
+/* exact in fp32 */
+static double number(int64_t iteration, int64_t i, int salt) {
+    return (double)((iteration * 1009 + i * 31 + salt * 7) % 2003) / 64.0 - 9.0;
+}
 
 static const char *const texts[] = {"", "plain", "zwei\nZeilen", "日本語 🙂", "\xc3\xa9t\xc3\xa9 \"quoted\" \\ \t"};
 
@@ -15,7 +19,8 @@ static const char *const texts[] = {"", "plain", "zwei\nZeilen", "日本語 🙂
 static void fill(plumb_trajectories *t, int64_t iteration, int writer, int64_t n) {
     int64_t prompts = 0, tokens = 0;
     for (int64_t s = 0; s < n; s++) prompts += s % 4, tokens += (s + iteration) % 5;
-    *t = (plumb_trajectories){.iteration = iteration, .policy_version = 10 * iteration, .n_parts = PARTS, .part_names = {"model", "exact_match"}};
+    *t = (plumb_trajectories){.iteration = iteration, .policy_version = 10 * iteration, .n_parts = PARTS,
+                              .part_names = {"model", "exact_match"}};
     assert_ok(plumb_trajectories_alloc(t, n, prompts, tokens));
     for (int64_t s = 0; s < n; s++) {
         t->record[s] = 1000 * writer + s, t->group[s] = s / 2, t->branch[s] = (int32_t)(s % 2);
@@ -120,7 +125,8 @@ static void test_small(void **state) {
     assert_logged(*state, 0, 1, 0);
     plumb_trajectories t = {.iteration = 1, .policy_version = 5}, found;
     assert_ok(plumb_trajectories_alloc(&t, 1, 0, 1)); /* one token, no prompt, no parts, no texts */
-    t.token_offset[1] = 1, t.ids[0] = 7, t.logp[0] = -INFINITY, t.ref_logp[0] = NAN, t.score[0] = NAN, t.rewards[0] = INFINITY, t.values[0] = 1e300;
+    t.token_offset[1] = 1, t.ids[0] = 7, t.logp[0] = -INFINITY, t.ref_logp[0] = NAN, t.score[0] = NAN, t.rewards[0] = INFINITY,
+    t.values[0] = 1e300;
     assert_ok(plumb_trajectories_write(*state, 0, &t));
     assert_ok(plumb_trajectories_commit(*state, 1, 1));
     assert_ok(plumb_trajectories_read(*state, 1, &found));
@@ -203,7 +209,8 @@ static void test_compact(void **state) {
 static void test_compact_limit(void **state) { /* writers of an iteration stay together, files stay small */
     for (int64_t i = 1; i <= 5; i++) log_iteration(*state, i, 2, 10); /* 28 prompt tokens and 40 tokens each */
     assert_ok(trajectory_compact(*state, 2 * 68));
-    assert_string_equal(listing(*state), "iterations-000001-000002.h5 iterations-000003-000004.h5 iterations-000005-000005.h5 manifest.pb trajectories.h5");
+    assert_string_equal(listing(*state),
+                        "iterations-000001-000002.h5 iterations-000003-000004.h5 iterations-000005-000005.h5 manifest.pb trajectories.h5");
     for (int64_t i = 1; i <= 5; i++) assert_logged(*state, i, 2, 10);
 }
 
@@ -268,8 +275,8 @@ static void test_commit(void **state) {
 }
 
 static void test_leftovers(void **state) { /* ours go, others stay */
-    const char *const names[] = {"iteration-000001.w000.h5.77-1.part", "iterations-000001-000009.h5", "manifest.pb.77-2.part", "trajectories.h5.1-2.part",
-                                 "iteration-000009.w000.h5"};
+    const char *const names[] = {"iteration-000001.w000.h5.77-1.part", "iterations-000001-000009.h5", "manifest.pb.77-2.part",
+                                 "trajectories.h5.1-2.part", "iteration-000009.w000.h5"};
     const char *const kept[] = {"notes.txt", "iteration-plot.png", "my.h5"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) assert_ok(plumb_write_file(in(*state, names[i]), "x", 1));
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) assert_ok(plumb_write_file(in(*state, kept[i]), "x", 1));
@@ -278,7 +285,8 @@ static void test_leftovers(void **state) { /* ours go, others stay */
 }
 
 static void test_verify(void **state) {
-    char *part = strdup(in(*state, "iteration-000002.w001.h5")), *merged = strdup(in(*state, "iterations-000001-000003.h5")), *manifest = strdup(in(*state, "manifest.pb"));
+    char *part = strdup(in(*state, "iteration-000002.w001.h5")), *merged = strdup(in(*state, "iterations-000001-000003.h5")),
+         *manifest = strdup(in(*state, "manifest.pb"));
     for (int64_t i = 1; i <= 3; i++) log_iteration(*state, i, 2, 5);
     char *bytes;
     size_t size;
@@ -311,7 +319,7 @@ static void test_verify(void **state) {
     free(manifest);
 }
 
-/* --- a lost manifest ---------------------------------------------------------------------------------------------- */
+/* --- a lost manifest -------------------------------------------------------------------------- */
 static char left_out[1024];
 static void note(const char *message) {
     strncat(left_out, message, sizeof left_out - strlen(left_out) - 2);
@@ -361,8 +369,10 @@ static void test_rebuild(void **state) { /* to the byte what it was: merged file
     free(manifest);
 }
 
-static void test_rebuild_overlap(void **state) { /* what kills leave: merged files beside their parts, a longer one beside a shorter, one writer of an iteration */
-    char *part = strdup(in(*state, "iteration-000002.w001.h5")), *merged = strdup(in(*state, "iterations-000001-000003.h5")), *kept = strdup(in(*state, "kept"));
+/* what kills leave: merged files beside their parts, a longer one beside a shorter, one writer of an iteration */
+static void test_rebuild_overlap(void **state) {
+    char *part = strdup(in(*state, "iteration-000002.w001.h5")), *merged = strdup(in(*state, "iterations-000001-000003.h5")),
+         *kept = strdup(in(*state, "kept"));
     for (int64_t i = 1; i <= 3; i++) log_iteration(*state, i, 2, 5);
     copy(part, kept);
     assert_ok(plumb_trajectories_compact(*state));
@@ -379,7 +389,8 @@ static void test_rebuild_overlap(void **state) { /* what kills leave: merged fil
     assert_non_null(strstr(left_out, "iteration-000004.w000.h5: the iteration is not complete"));
     for (int64_t i = 1; i <= 3; i++) assert_logged(*state, i, 2, 5);
     log_iteration(*state, 4, 2, 5); /* the run goes on: what is twice is gone, what was left out stays */
-    assert_string_equal(listing(*state), "iteration-000004.w000.h5 iteration-000004.w000.h5.left-out iteration-000004.w001.h5 iterations-000001-000003.h5 kept manifest.pb trajectories.h5");
+    assert_string_equal(listing(*state), "iteration-000004.w000.h5 iteration-000004.w000.h5.left-out iteration-000004.w001.h5 "
+                                         "iterations-000001-000003.h5 kept manifest.pb trajectories.h5");
     free(part), free(merged), free(kept);
 }
 
@@ -433,7 +444,8 @@ static void test_rebuild_beside_a_run(void **state) { /* what a run has committe
     for (int64_t i = 1; i <= 3; i++) log_iteration(*state, i, 2, 5);
     fclose(fopen(in(*state, "iterations-000008-000009.h5"), "w"));
     running = *state;
-    assert_refused(plumb_trajectories_rebuild(*state, commit_meanwhile, &(plumb_trajectories_rebuilt){0}), PLUMB_E_DATA, "the manifest has changed meanwhile");
+    assert_refused(plumb_trajectories_rebuild(*state, commit_meanwhile, &(plumb_trajectories_rebuilt){0}), PLUMB_E_DATA,
+                   "the manifest has changed meanwhile");
     for (int64_t i = 1; i <= 4; i++) assert_logged(*state, i, 2, 5);
 }
 
@@ -492,9 +504,10 @@ static void test_full_disk(void **state) { /* files may not grow beyond a few Ki
 
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
-    const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_same_bytes), TEST(test_small),     TEST(test_slice),  TEST(test_bad_batches),
-                                       TEST(test_compact),    TEST(test_compact_limit), TEST(test_rewind), TEST(test_rewind_without_manifest), TEST(test_commit), TEST(test_leftovers),
-                                       TEST(test_verify),     TEST(test_memory),     TEST(test_full_disk),
-                                       TEST(test_rebuild),    TEST(test_rebuild_overlap), TEST(test_rebuild_damaged), TEST(test_rebuild_gone), TEST(test_rebuild_beside_a_run)};
+    const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_same_bytes), TEST(test_small), TEST(test_slice),
+                                       TEST(test_bad_batches), TEST(test_compact), TEST(test_compact_limit), TEST(test_rewind),
+                                       TEST(test_rewind_without_manifest), TEST(test_commit), TEST(test_leftovers), TEST(test_verify),
+                                       TEST(test_memory), TEST(test_full_disk), TEST(test_rebuild), TEST(test_rebuild_overlap),
+                                       TEST(test_rebuild_damaged), TEST(test_rebuild_gone), TEST(test_rebuild_beside_a_run)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,7 +24,8 @@ static void fixtures(void **state) {
                 json_array_foreach(list, n, id) {
                     ids[n] = (int32_t)json_integer_value(id);
                     bool stops = at < json_array_size(expected) && (size_t)json_integer_value(json_array_get(expected, at)) == n + 1;
-                    if (plumb_stops_hit(s, ids, (int64_t)n + 1) != stops) fail_msg("%s: '%s' on text %zu at token %zu: %s expected", path, strings[0], x, n, stops ? "a stop" : "none");
+                    if (plumb_stops_hit(s, ids, (int64_t)n + 1) != stops)
+                        fail_msg("%s: '%s' on text %zu at token %zu: %s expected", path, strings[0], x, n, stops ? "a stop" : "none");
                     at += stops, hits += stops;
                 }
             }
@@ -36,7 +37,8 @@ static void fixtures(void **state) {
     json_decref(file);
 }
 
-/* The first stop comes with the token that first brings the string into the decoded text; the text begins with a word, so that a leading space cannot matter. */
+/* The first stop comes with the token that first brings the string into the decoded text; the text begins with a word, so that a leading
+ * space cannot matter. */
 static void first_stop(const char *name, const char *text, const char *stop) {
     char path[1024];
     snprintf(path, sizeof path, "%s%s", DATA, name);
@@ -51,7 +53,8 @@ static void first_stop(const char *name, const char *text, const char *stop) {
         assert_ok(plumb_detokenize(t, ids.data, n, true, &decoded));
         bool there = strstr(decoded.data, stop) != NULL;
         stopped = plumb_stops_hit(s, ids.data, (int64_t)n);
-        if (there != stopped) fail_msg("%s: '%s' after %zu tokens ('%s'): %s", name, stop, n, decoded.data, stopped ? "a stop too early" : "no stop");
+        if (there != stopped)
+            fail_msg("%s: '%s' after %zu tokens ('%s'): %s", name, stop, n, decoded.data, stopped ? "a stop too early" : "no stop");
     }
     if (!stopped) fail_msg("%s: '%s' never stops '%s'", name, stop, text);
     plumb_str_free(&decoded);
@@ -61,7 +64,8 @@ static void first_stop(const char *name, const char *text, const char *stop) {
 }
 static void every_tokenizer(void **state) {
     (void)state;
-    const char *names[] = {"gpt2.json.gz", "chatml/tokenizer.json", "stories260K/tokenizer.json", "sentencepiece.gguf", "phi-3.gguf", "tiny_bpe.json"};
+    const char *names[] = {"gpt2.json.gz", "chatml/tokenizer.json", "stories260K/tokenizer.json", "sentencepiece.gguf",
+                           "phi-3.gguf",   "tiny_bpe.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         first_stop(names[i], "hello there, this is the end. And more", "the end.");
         first_stop(names[i], "hello there, this is the end. And more", " is");
@@ -104,6 +108,7 @@ static void special_tokens_have_no_text(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(fixtures), cmocka_unit_test(every_tokenizer), cmocka_unit_test(special_tokens_have_no_text)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(fixtures), cmocka_unit_test(every_tokenizer),
+                                       cmocka_unit_test(special_tokens_have_no_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* What the recipes make of a whole batch - shaped rewards, whitened advantages, losses with their denominators - against the golden values, which the objectives alone do not reach. */
+/* What the recipes make of a whole batch - shaped rewards, whitened advantages, losses with their denominators - against the golden
+ * values, which the objectives alone do not reach. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -33,11 +34,13 @@ static void shape(plumb_trajectories *t, const json_t *rows) {
 }
 static void fill(double *flat, const json_t *rows) {
     for (size_t i = 0; i < json_array_size(rows); i++)
-        for (size_t k = 0; k < json_array_size(json_array_get(rows, i)); k++) *flat++ = json_number_value(json_array_get(json_array_get(rows, i), k));
+        for (size_t k = 0; k < json_array_size(json_array_get(rows, i)); k++)
+            *flat++ = json_number_value(json_array_get(json_array_get(rows, i), k));
 }
 static void compare(const double *flat, const json_t *rows, const char *what) {
     for (size_t i = 0; i < json_array_size(rows); i++)
-        for (size_t k = 0; k < json_array_size(json_array_get(rows, i)); k++) assert_near(*flat++, json_number_value(json_array_get(json_array_get(rows, i), k)), what);
+        for (size_t k = 0; k < json_array_size(json_array_get(rows, i)); k++)
+            assert_near(*flat++, json_number_value(json_array_get(json_array_get(rows, i), k)), what);
 }
 
 static void ppo_estimates_are_golden(void **state) {
@@ -47,11 +50,13 @@ static void ppo_estimates_are_golden(void **state) {
     json_array_foreach(cases, index, c) {
         plumb_trajectories t;
         plumb_ppo_estimates e;
-        plumb_options o = {.kl_estimator = (char *)json_string_value(json_object_get(c, "kl_estimator")), .gamma = number(c, "gamma"), .lam = number(c, "lam"),
-                           .whiten_rewards = json_is_true(json_object_get(c, "whiten_rewards")), .cliprange = number(c, "cliprange"), .cliprange_value = number(c, "cliprange_value")};
+        plumb_options o = {.kl_estimator = (char *)json_string_value(json_object_get(c, "kl_estimator")), .gamma = number(c, "gamma"),
+                           .lam = number(c, "lam"), .whiten_rewards = json_is_true(json_object_get(c, "whiten_rewards")),
+                           .cliprange = number(c, "cliprange"), .cliprange_value = number(c, "cliprange_value")};
         if (o.cliprange_value == 0) o.cliprange_value = 1e-300; /* off for plumb, a range of no width for the golden case */
         shape(&t, json_object_get(c, "old_logps"));
-        fill(t.logp, json_object_get(c, "old_logps")), fill(t.ref_logp, json_object_get(c, "ref_logps")), fill(t.values, json_object_get(c, "values"));
+        fill(t.logp, json_object_get(c, "old_logps")), fill(t.ref_logp, json_object_get(c, "ref_logps")),
+            fill(t.values, json_object_get(c, "values"));
         for (int64_t i = 0; i < t.n_sequences; i++) t.score[i] = json_number_value(json_array_get(json_object_get(c, "scores"), (size_t)i));
         plumb_ppo_estimate(&o, number(c, "kl_coef"), &t, &e);
         compare(t.rewards, json_object_get(c, "rewards"), "rewards"), compare(t.returns, json_object_get(c, "returns"), "returns");
@@ -63,9 +68,11 @@ static void ppo_estimates_are_golden(void **state) {
         for (int64_t k = 0; k < t.n_tokens; k++) kl += t.logp[k] - t.ref_logp[k];
         assert_near(e.kl, kl, "kl");
         fill(now, json_object_get(c, "new_logps"));
-        assert_near(plumb_objective_ppo_policy(&clip, now, t.logp, t.advantages, t.n_tokens, d, &stats) / n, number(c, "policy_loss"), "policy loss");
+        assert_near(plumb_objective_ppo_policy(&clip, now, t.logp, t.advantages, t.n_tokens, d, &stats) / n, number(c, "policy_loss"),
+                    "policy loss");
         fill(now, json_object_get(c, "new_values"));
-        assert_near(plumb_objective_ppo_value(&clip, now, t.values, t.returns, t.n_tokens, d, &stats) / n, number(c, "value_loss"), "value loss");
+        assert_near(plumb_objective_ppo_value(&clip, now, t.values, t.returns, t.n_tokens, d, &stats) / n, number(c, "value_loss"),
+                    "value loss");
         free(now), free(d);
         plumb_trajectories_free(&t);
     }
@@ -80,14 +87,18 @@ static void grpo_losses_are_golden(void **state) {
         plumb_trajectories t;
         plumb_grpo_comparison comparison;
         plumb_grpo_stats stats = {0};
-        plumb_options o = {.loss_type = (char *)json_string_value(json_object_get(c, "loss_type")), .beta = number(c, "beta"), .epsilon = number(c, "epsilon"), .epsilon_high = number(c, "epsilon_high"),
-                           .delta = number(c, "delta"), .importance_sampling_level = (char *)json_string_value(json_object_get(c, "importance_sampling_level")),
-                           .scale_rewards = (char *)json_string_value(json_object_get(c, "scale_rewards")), .num_generations = json_integer_value(json_object_get(c, "group_size")),
+        plumb_options o = {.loss_type = (char *)json_string_value(json_object_get(c, "loss_type")), .beta = number(c, "beta"),
+                           .epsilon = number(c, "epsilon"), .epsilon_high = number(c, "epsilon_high"), .delta = number(c, "delta"),
+                           .importance_sampling_level = (char *)json_string_value(json_object_get(c, "importance_sampling_level")),
+                           .scale_rewards = (char *)json_string_value(json_object_get(c, "scale_rewards")),
+                           .num_generations = json_integer_value(json_object_get(c, "group_size")),
                            .max_completion_length = json_integer_value(json_object_get(c, "max_completion_length"))};
         shape(&t, json_object_get(c, "old_logps"));
         fill(t.logp, json_object_get(c, "old_logps")), fill(t.ref_logp, json_object_get(c, "ref_logps"));
-        double loss = 0, *now = calloc((size_t)t.n_tokens, sizeof *now), *d = calloc((size_t)t.n_tokens, sizeof *d), *advantages = calloc((size_t)t.n_sequences, sizeof *advantages);
-        for (int64_t i = 0; i < t.n_sequences; i++) t.score[i] = json_number_value(json_array_get(json_object_get(c, "rewards"), (size_t)i));
+        double loss = 0, *now = calloc((size_t)t.n_tokens, sizeof *now), *d = calloc((size_t)t.n_tokens, sizeof *d),
+               *advantages = calloc((size_t)t.n_sequences, sizeof *advantages);
+        for (int64_t i = 0; i < t.n_sequences; i++)
+            t.score[i] = json_number_value(json_array_get(json_object_get(c, "rewards"), (size_t)i));
         assert_int_equal(plumb_grpo_compare(&o, false, &t, advantages, &comparison), PLUMB_OK);
         assert_true(comparison.zero_spread >= 1); /* the cases have such a group */
         fill(now, json_object_get(c, "logps"));
@@ -103,7 +114,8 @@ static void grpo_losses_are_golden(void **state) {
     json_decref(cases);
 }
 
-/* RLOO by its definition (TRL's): rewards less beta * KL of the completion, less the mean of the others; -min(r A, clip(r) A) with the ratio of the whole completion, mean over completions. */
+/* RLOO by its definition (TRL's): rewards less beta * KL of the completion, less the mean of the others; -min(r A, clip(r) A) with the
+ * ratio of the whole completion, mean over completions. */
 static void rloo_is_its_definition(void **state) {
     (void)state;
     enum { GROUPS = 2, SIZE = 3, N = GROUPS * SIZE };
@@ -112,10 +124,14 @@ static void rloo_is_its_definition(void **state) {
     int64_t tokens = 0;
     for (int i = 0; i < N; i++) tokens += lengths[i];
     assert_int_equal(plumb_trajectories_alloc(&t, N, 0, tokens), PLUMB_OK);
-    double *now = calloc((size_t)tokens, sizeof *now), *d = calloc((size_t)tokens, sizeof *d), advantages[N], adjusted[N], loss = 0, expected = 0;
+    double *now = calloc((size_t)tokens, sizeof *now), *d = calloc((size_t)tokens, sizeof *d), advantages[N], adjusted[N], loss = 0,
+           expected = 0;
     for (int i = 0; i < N; i++) t.token_offset[i + 1] = t.token_offset[i] + lengths[i], t.score[i] = sin(3.0 * i);
-    for (int64_t k = 0; k < tokens; k++) t.logp[k] = -0.5 - 0.3 * sin((double)k), t.ref_logp[k] = t.logp[k] + 0.2 * cos(2.0 * (double)k), now[k] = t.logp[k] + 0.15 * sin(5.0 * (double)k);
-    plumb_options o = {.beta = 0.3, .epsilon = 0.2, .scale_rewards = "none", .loss_type = "dapo", .importance_sampling_level = "token", .num_generations = SIZE, .max_completion_length = 8};
+    for (int64_t k = 0; k < tokens; k++)
+        t.logp[k] = -0.5 - 0.3 * sin((double)k), t.ref_logp[k] = t.logp[k] + 0.2 * cos(2.0 * (double)k),
+        now[k] = t.logp[k] + 0.15 * sin(5.0 * (double)k);
+    plumb_options o = {.beta = 0.3, .epsilon = 0.2, .scale_rewards = "none", .loss_type = "dapo", .importance_sampling_level = "token",
+                       .num_generations = SIZE, .max_completion_length = 8};
     plumb_grpo_comparison c;
     plumb_grpo_stats stats = {0};
     plumb_grpo_total total = {N, tokens};
@@ -149,6 +165,7 @@ static void rloo_is_its_definition(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(ppo_estimates_are_golden), cmocka_unit_test(grpo_losses_are_golden), cmocka_unit_test(rloo_is_its_definition)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(ppo_estimates_are_golden), cmocka_unit_test(grpo_losses_are_golden),
+                                       cmocka_unit_test(rloo_is_its_definition)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Cutting a batch into micro-batches: nothing is lost, the cut does not know the ranks, parts keep to the budget, and ranks are loaded alike. */
+/* Cutting a batch into micro-batches: nothing is lost, the cut does not know the ranks, parts keep to the budget,
+ * and ranks are loaded alike. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -72,7 +73,8 @@ static void test_ranks_do_not_change_the_cut(void **state) {
         plumb_plan p = cut(&d, ranks);
         assert_int_equal(p.n_batches, alone.n_batches);
         assert_memory_equal(p.members, alone.members, (size_t)d.count * sizeof *p.members);
-        for (int32_t b = 0; b < p.n_batches; b++) assert_true(p.batches[b].first == alone.batches[b].first && p.batches[b].count == alone.batches[b].count);
+        for (int32_t b = 0; b < p.n_batches; b++)
+            assert_true(p.batches[b].first == alone.batches[b].first && p.batches[b].count == alone.batches[b].count);
         plumb_plan_free(&p);
     }
     plumb_plan_free(&alone);
@@ -86,7 +88,8 @@ static void test_ranks_are_loaded_alike(void **state) {
             plumb_dataset d = texts(16, 300, seed);
             plumb_plan p = cut(&d, ranks);
             double load[4] = {0}, most = 0;
-            for (int32_t b = 0; b < p.n_batches; b++) load[p.batches[b].rank] += (double)p.batches[b].weight, total += (double)p.batches[b].weight;
+            for (int32_t b = 0; b < p.n_batches; b++)
+                load[p.batches[b].rank] += (double)p.batches[b].weight, total += (double)p.batches[b].weight;
             for (int r = 0; r < ranks; r++) most = load[r] > most ? load[r] : most;
             slowest += most;
             plumb_plan_free(&p);

@@ -1,8 +1,8 @@
 /* The gradient of attention (Dao et al. 2022), one key/value head at a time: P is recomputed from the log-sum-exp.
  *
- * Here the lanes of a tile are queries and its rows are keys, so that the soft-max is element-wise over rows, and P^T and dS^T are at once the vectors of the next
- * products. In bf16 the operands of all products are rounded (q, do, P, dS).
- * dK and dV are gathered per page and added to the rows that the page holds, in page order. */
+ * Here the lanes of a tile are queries and its rows are keys, so that the soft-max is element-wise over rows, and P^T and dS^T are at
+ * once the vectors of the next products. In bf16 the operands of all products are rounded (q, do, P, dS). dK and dV are gathered per
+ * page and added to the rows that the page holds, in page order. */
 #ifndef PLUMB_ATTENTION_BACKWARD_H
 #define PLUMB_ATTENTION_BACKWARD_H
 #include "attention.h"
@@ -51,19 +51,21 @@ static void scatter_lanes(plumb_tensor x, const float *from, const query_tile *t
             v16 v[16], f = v_load(factor + l0);
             for (int64_t d = 0; d < 16; d++) v[d] = d0 + d < D ? v_load(from + (d0 + d) * LANES + l0) * f : v_set(0);
             v_transpose(v);
-            for (int64_t i = 0; i < plumb_min64(16, t->lanes - l0); i++) set_part(plumb_cpu_at(x, t->row[l0 + i]) + t->head[l0 + i] * D, d0, D, v[i]);
+            for (int64_t i = 0; i < plumb_min64(16, t->lanes - l0); i++)
+                set_part(plumb_cpu_at(x, t->row[l0 + i]) + t->head[l0 + i] * D, d0, D, v[i]);
         }
 }
 
 /* c[rows][32] (+)= a[rows] x b, the rows of `a` blocked with `height` rows. */
 static void rows_by_lanes(float *c, const float *a, int64_t height, int64_t rows, int64_t reduction, const float *b, bool add, bool bf16) {
-    strip_run(&(strip){.a = a, .a_block = words(height * BLOCK, bf16), .b = b, .c = c, .ldc = LANES, .rows = rows, .lanes = LANES, .reduction = words(reduction, bf16),
-                       .add = add, .bf16 = bf16});
+    strip_run(&(strip){.a = a, .a_block = words(height * BLOCK, bf16), .b = b, .c = c, .ldc = LANES, .rows = rows, .lanes = LANES,
+                       .reduction = words(reduction, bf16), .add = add, .bf16 = bf16});
 }
 
 /* Lays rows into a page as [D/32][64][32]: what a tile reads as rows when the reduction runs over D. */
 static void put_rows_blocked(float *to, int64_t place, const float *row, int64_t D, bool bf16) {
-    for (int64_t d = 0; d < plumb_round_up(D, BLOCK); d += 16) store_16(to, (d / BLOCK * PLUMB_PAGE + place) * BLOCK + d % BLOCK, part(row, d, D), bf16);
+    for (int64_t d = 0; d < plumb_round_up(D, BLOCK); d += 16)
+        store_16(to, (d / BLOCK * PLUMB_PAGE + place) * BLOCK + d % BLOCK, part(row, d, D), bf16);
 }
 /* And as [64/32][D][32], for a reduction over places. */
 static void put_row_transposed(float *to, int64_t place, const float *row, int64_t D, bool bf16) {
@@ -78,7 +80,8 @@ static void put_row_transposed(float *to, int64_t place, const float *row, int64
         for (int64_t d = 0; d < plumb_min64(16, D - d0); d++) memcpy((char *)to + 2 * (at + (d0 + d) * BLOCK), &rounded[d], 2);
     }
 }
-/* All rows of one page of x [T, heads*D]; `column` is the head's first. What lies in places without a row stays: it is finite, since pages begin as zeros. */
+/* All rows of one page of x [T, heads*D]; `column` is the head's first. What lies in places without a row stays: it is finite, since
+ * pages begin as zeros. */
 static void put_page_blocked(float *to, plumb_tensor x, int64_t column, const plumb_page *page, int64_t D, bool bf16) {
     for (int64_t i = 0; i < PLUMB_PAGE; i++)
         if (page->rows[i] >= 0) put_rows_blocked(to, i, plumb_cpu_at(x, page->rows[i]) + column, D, bf16);
@@ -109,13 +112,15 @@ typedef struct backward_head {
     const plumb_attention *a;
     plumb_tensor dq, d_o, o, lse, q;
     int64_t kv_head, page_floats;
-    float *pages;  /* per slot: K and V as [D/32][64][32], K transposed [2][D][32], all as the products take them; then dK and dV, floats [64][Dp] */
+    /* per slot: K and V as [D/32][64][32], K transposed [2][D][32], all as the products take them; then dK and dV, floats [64][Dp] */
+    float *pages;
     float *work;
     bool bf16;
 } backward_head;
 typedef struct page_view { float *k, *v, *kt, *dk, *dv; } page_view;
 INLINE page_view view_page(const backward_head *h, int64_t slot) {
-    int64_t D = h->a->head_dim, sums = PLUMB_PAGE * plumb_round_up(D, BLOCK), blocked = words(sums, h->bf16), transposed = words(PLUMB_PAGE * D, h->bf16);
+    int64_t D = h->a->head_dim, sums = PLUMB_PAGE * plumb_round_up(D, BLOCK), blocked = words(sums, h->bf16),
+            transposed = words(PLUMB_PAGE * D, h->bf16);
     float *p = h->pages + slot * h->page_floats;
     return (page_view){p, p + blocked, p + 2 * blocked, p + 2 * blocked + transposed, p + 2 * blocked + transposed + sums};
 }
@@ -124,24 +129,27 @@ static int64_t backward_page_floats(int64_t D, bool bf16) {
     return 2 * words(sums, bf16) + words(PLUMB_PAGE * D, bf16) + 2 * sums;
 }
 
-/* dk or dv of a page += (P or dS)^T of the tile x its rows of q or do; rows = keys, lanes = channels, the reduction runs over the tile's queries. */
+/* dk or dv of a page += (P or dS)^T of the tile x its rows of q or do; rows = keys, lanes = channels, the reduction
+ * runs over the tile's queries. */
 static void add_page_gradient(float *to, const float *probabilities, int64_t places, const float *rows, int64_t D, bool bf16) {
     int64_t stride = plumb_round_up(D, BLOCK), reduction = words(LANES, bf16);
-    strip_run(&(strip){.a = probabilities, .b = rows, .b_panel = BLOCK * reduction, .c = to, .ldc = stride, .c_panel = BLOCK, .rows = places, .lanes = stride,
-                       .reduction = reduction, .add = true, .bf16 = bf16});
+    strip_run(&(strip){.a = probabilities, .b = rows, .b_panel = BLOCK * reduction, .c = to, .ldc = stride, .c_panel = BLOCK,
+                       .rows = places, .lanes = stride, .reduction = reduction, .add = true, .bf16 = bf16});
 }
 /* The tile's rows, times factor, as vectors [D/32][lane][32] for add_page_gradient; idle lanes are zeros. */
 static void gather_rows(float *to, plumb_tensor x, const query_tile *t, int64_t D, float factor, bool bf16) {
     for (int64_t l = 0; l < LANES; l += 2)
         for (int64_t d = 0; d < plumb_round_up(D, BLOCK); d += 16) {
             v16 v[2];
-            for (int i = 0; i < 2; i++) v[i] = l + i < t->lanes ? part(plumb_cpu_at(x, t->row[l + i]) + t->head[l + i] * D, d, D) * v_set(factor) : v_set(0);
+            for (int i = 0; i < 2; i++)
+                v[i] = l + i < t->lanes ? part(plumb_cpu_at(x, t->row[l + i]) + t->head[l + i] * D, d, D) * v_set(factor) : v_set(0);
             put_vectors(to + d / BLOCK * words(BLOCK * LANES, bf16), l, d % BLOCK, v[0], v[1], bf16);
         }
 }
 /* P and dS = P (dP - delta) of two keys; `rows` and `vectors` may be one place for floats, since [key][lane] serves both. */
 typedef struct backward_products { float *p_rows, *ds_rows, *ds_vectors; } backward_products;
-static void soft_max_backward(const float *scores, const float *dscores, int64_t places, const float *lse, const float *delta, backward_products to, bool bf16) {
+static void soft_max_backward(const float *scores, const float *dscores, int64_t places, const float *lse, const float *delta,
+                              backward_products to, bool bf16) {
     for (int64_t l = 0; l < LANES; l += 16)
         for (int64_t key = 0; key < places; key += 2) {
             v16 p[2], ds[2];
@@ -155,20 +163,26 @@ static void soft_max_backward(const float *scores, const float *dscores, int64_t
             if (bf16) put_vectors(to.ds_vectors, key, l, ds[0], ds[1], true);
         }
 }
-static int64_t backward_work_floats(int64_t D) { return 3 * plumb_round_up(D, 16) * LANES + 5 * PLUMB_PAGE * LANES + 2 * plumb_round_up(D, BLOCK) * LANES; }
+static int64_t backward_work_floats(int64_t D) {
+    return 3 * plumb_round_up(D, 16) * LANES + 5 * PLUMB_PAGE * LANES + 2 * plumb_round_up(D, BLOCK) * LANES;
+}
 static void backward_tile(const backward_head *h, const int32_t *path, const query_tile *t) {
     int64_t D = h->a->head_dim, tile_floats = plumb_round_up(D, 16) * LANES, page_floats = PLUMB_PAGE * LANES;
     bool bf16 = h->bf16;
-    float *queries = h->work, *grads = queries + tile_floats, *dq = grads + tile_floats, *scores = dq + tile_floats, *dscores = scores + page_floats;
+    float *queries = h->work, *grads = queries + tile_floats, *dq = grads + tile_floats, *scores = dq + tile_floats,
+          *dscores = scores + page_floats;
     float *more = dscores + page_floats, *query_rows = more + 3 * page_floats, *grad_rows = query_rows + plumb_round_up(D, BLOCK) * LANES;
-    backward_products products = bf16 ? (backward_products){more, more + page_floats, more + 2 * page_floats} : (backward_products){scores, dscores, dscores};
-    float scale = (float)h->a->scale, delta[LANES] __attribute__((aligned(64))), lse[LANES] __attribute__((aligned(64))), factor[LANES] __attribute__((aligned(64)));
+    backward_products products =
+        bf16 ? (backward_products){more, more + page_floats, more + 2 * page_floats} : (backward_products){scores, dscores, dscores};
+    float scale = (float)h->a->scale, delta[LANES] __attribute__((aligned(64))), lse[LANES] __attribute__((aligned(64))),
+          factor[LANES] __attribute__((aligned(64)));
     gather_lanes(queries, h->q, t, D, scale, bf16);
     gather_lanes(grads, h->d_o, t, D, 1, bf16);
     gather_rows(query_rows, h->q, t, D, scale, bf16);
     gather_rows(grad_rows, h->d_o, t, D, 1, bf16);
     memset(dq, 0, (size_t)(D * LANES) * sizeof(float));
-    for (int64_t l = 0; l < LANES; l++) { /* delta = sum_d do o of each lane, do as the products see it: where one key has all of P, P (dP - delta) must vanish */
+    /* delta = sum_d do o of each lane, do as the products see it: where one key has all of P, P (dP - delta) must vanish */
+    for (int64_t l = 0; l < LANES; l++) {
         const float *o = plumb_cpu_at(h->o, t->row[l]) + t->head[l] * D, *d_o = plumb_cpu_at(h->d_o, t->row[l]) + t->head[l] * D;
         v16 sum = v_set(0);
         EACH_16(d, D) sum = v_fma(part(o, d, D), rounded_as(part(d_o, d, D), bf16), sum);
@@ -201,8 +215,9 @@ static void collect_pages(const backward_head *h, plumb_tensor dk, plumb_tensor 
         }
     }
 }
-static void op_attention_backward(plumb_backend *be, const plumb_attention *a, plumb_tensor dq, plumb_tensor dk, plumb_tensor dv, plumb_tensor d_o, plumb_tensor o,
-                                  plumb_tensor lse, plumb_tensor q, plumb_tensor k, plumb_tensor v, plumb_kv *kv, const plumb_batch *b) {
+static void op_attention_backward(plumb_backend *be, const plumb_attention *a, plumb_tensor dq, plumb_tensor dk, plumb_tensor dv,
+                                  plumb_tensor d_o, plumb_tensor o, plumb_tensor lse, plumb_tensor q, plumb_tensor k, plumb_tensor v,
+                                  plumb_kv *kv, const plumb_batch *b) {
     (void)kv;
     const plumb_forest *f = &b->forest;
     bool bf16 = is_bf16(be);
@@ -215,7 +230,8 @@ static void op_attention_backward(plumb_backend *be, const plumb_attention *a, p
 #pragma omp parallel for schedule(dynamic, 1) num_threads(be->threads)
     for (int64_t kv_head = 0; kv_head < a->kv_heads; kv_head++) {
         int thread = omp_get_thread_num();
-        backward_head h = {a, dq, d_o, o, lse, q, kv_head, page_floats, pages + page_floats * f->n_slots * thread, memory + work * thread, bf16};
+        backward_head h = {a,   dq, d_o, o, lse, q, kv_head, page_floats, pages + page_floats * f->n_slots * thread, memory + work * thread,
+                           bf16};
         memset(h.pages, 0, (size_t)(page_floats * f->n_slots) * sizeof(float));
         for (int64_t p = 0; p < f->n_pages; p++) {
             page_view page = view_page(&h, f->pages[p].slot);

@@ -1,13 +1,16 @@
-/* Products with few rows, as in decoding: the weight is read once, straight from memory, and everything else stays in registers and the L1 cache.
+/* Products with few rows, as in decoding: the weight is read once, straight from memory, and everything else stays
+ * in registers and the L1 cache.
  *
- * The tile (tile.h) wants its vectors interleaved and serves a group of panels chunk by chunk; with one row that copy costs more than the product, and memory sees
- * nine short streams instead of one long one. Here a thread walks its panels one after the other, so that a weight [n/32][k][32] is a single stream from its first
- * byte to its last:
+ * The tile (tile.h) wants its vectors interleaved and serves a group of panels chunk by chunk; with one row that copy costs more than
+ * the product, and memory sees nine short streams instead of one long one. Here a thread walks its panels one after the other, so that a
+ * weight [n/32][k][32] is a single stream from its first byte to its last:
  *
- *   for each panel, for each term, for each chunk of k, for rows in passes of at most FEW_PASS:   sums[m][32] (+)= x[m][chunk] w[32][chunk]^T
+ *   for each panel, for each term, for each chunk of k, for rows in passes of at most FEW_PASS:
+ *     sums[m][32] (+)= x[m][chunk] w[32][chunk]^T
  *
- * A second pass over the rows finds the chunk in the L1 cache. Every element is the sum that the tile makes of it, bit for bit: the same chunks, in each one chain
- * from zero in the same order (bf16: the pairs k, k+1 of vdpbf16ps, put together here from two rows of the panel), chunks and terms added in order. */
+ * A second pass over the rows finds the chunk in the L1 cache. Every element is the sum that the tile makes of it, bit for bit: the same
+ * chunks, in each one chain from zero in the same order (bf16: the pairs k, k+1 of vdpbf16ps, put together here from two rows of the
+ * panel), chunks and terms added in order. */
 #ifndef PLUMB_FEW_H
 #define PLUMB_FEW_H
 #include "operand.h"
@@ -89,7 +92,8 @@ INLINE void few_bf16_shape(const few *f, const int rows) {
 
 #define FEW_CASE(K, R) case R: K(f, R); break;
 #if defined(PLUMB_ISA_avx512) || defined(PLUMB_ISA_avx512bf16)
-#define FEW_CASES_8(K) FEW_CASE(K, 1) FEW_CASE(K, 2) FEW_CASE(K, 3) FEW_CASE(K, 4) FEW_CASE(K, 5) FEW_CASE(K, 6) FEW_CASE(K, 7) FEW_CASE(K, 8)
+#define FEW_CASES_8(K)                                                                                                                     \
+    FEW_CASE(K, 1) FEW_CASE(K, 2) FEW_CASE(K, 3) FEW_CASE(K, 4) FEW_CASE(K, 5) FEW_CASE(K, 6) FEW_CASE(K, 7) FEW_CASE(K, 8)
 #define FEW_CASES(K) FEW_CASES_8(K) FEW_CASE(K, 9) FEW_CASE(K, 10) FEW_CASE(K, 11) FEW_CASE(K, 12)
 #elif defined(PLUMB_ISA_avx2)
 #define FEW_CASES(K) FEW_CASE(K, 1) FEW_CASE(K, 2)
@@ -122,8 +126,8 @@ static void few_term(plumb_backend *be, float *sums, int64_t M, const plumb_term
     for (int64_t r0 = 0; r0 < k; r0 += chunk)
         for (int64_t p = 0; p < passes; p++) {
             int64_t m = tile_begin(M, passes, p), rows = tile_begin(M, passes, p + 1) - m;
-            few f = {.x = side_at(x, r0, m), .x_block = x.p * (bf16 ? 16 : 32), .w = (const char *)side_at(w, panel * BLOCK, r0), .n = plumb_min64(chunk, k - r0),
-                     .sums = sums + m * BLOCK, .add = add || r0 > 0, .ask = p == 0};
+            few f = {.x = side_at(x, r0, m), .x_block = x.p * (bf16 ? 16 : 32), .w = (const char *)side_at(w, panel * BLOCK, r0),
+                     .n = plumb_min64(chunk, k - r0), .sums = sums + m * BLOCK, .add = add || r0 > 0, .ask = p == 0};
 #ifdef PLUMB_ISA_avx512bf16
             if (bf16) few_bf16(&f, (int)rows);
             else

@@ -1,11 +1,13 @@
-/* The forward product y = sum_t x_t w_t^T + bias.  Few rows (decoding) go through few.h; more of them serve a group of panels chunk by chunk, a slice of rows after the other: the rows of x
- * stay in the L2 cache while the weight streams by, fetched one place ahead. The bits are the same. A quantised weight takes its place in either walk as one chunk. */
+/* The forward product y = sum_t x_t w_t^T + bias.  Few rows (decoding) go through few.h; more of them serve a group of panels chunk by
+ * chunk, a slice of rows after the other: the rows of x stay in the L2 cache while the weight streams by, fetched one place ahead. The
+ * bits are the same. A quantised weight takes its place in either walk as one chunk. */
 #ifndef PLUMB_FORWARD_H
 #define PLUMB_FORWARD_H
 #include "quantized_forward.h"
 #include "weights.h"
 
-/* Panels [q, q+count) of a matrix read as vectors, elements [r0, r0+n) of the reduction, `*apart` floats between panels; bf16 goes through `pairs`. */
+/* Panels [q, q+count) of a matrix read as vectors, elements [r0, r0+n) of the reduction, `*apart` floats
+ * between panels; bf16 goes through `pairs`. */
 INLINE const float *vectors_at(side s, int64_t q, int64_t count, int64_t r0, int64_t n, bool bf16, uint32_t *pairs, int64_t *apart) {
     *apart = bf16 ? words(n, true) * BLOCK : s.p * BLOCK;
     if (!bf16) return side_at(s, q, r0);
@@ -13,7 +15,7 @@ INLINE const float *vectors_at(side s, int64_t q, int64_t count, int64_t r0, int
     return (const float *)pairs;
 }
 
-/* --- y = sum_t x_t w_t^T + bias -------------------------------------------------------------------------------------------------- */
+/* --- y = sum_t x_t w_t^T + bias --------------------------------------------------------------- */
 /* Sums grow in a small dense block [panel][M][32] that stays in L2, not in y, whose rows lie a page apart: that was half of the time. */
 enum { GROUP_FLOATS = 1 << 16, GROUP_PANELS = 9, SLICE_ROWS = 640 }; /* panels in threes make whole strips of 48 lanes */
 INLINE int64_t panels_in_group(int64_t M) { return plumb_max64(1, plumb_min64(GROUP_PANELS, GROUP_FLOATS / (M * BLOCK))); }
@@ -42,10 +44,12 @@ static ahead weight_ahead(plumb_backend *be, const plumb_term *terms, const walk
 static void forward_chunk(plumb_backend *be, float *sums, share rows, const plumb_term *term, const walk *p, uint32_t *pairs, ahead next) {
     bool bf16 = is_bf16(be);
     side x = operand_side(be, term->x), w = weight_side(be, term->w);
-    int64_t M = rows.last - rows.first, apart, lanes = plumb_round_up(plumb_min64(p->count * BLOCK, term->w->n - p->first * BLOCK), HALF); /* the sums' lanes are padded */
+    /* the sums' lanes are padded */
+    int64_t M = rows.last - rows.first, apart, lanes = plumb_round_up(plumb_min64(p->count * BLOCK, term->w->n - p->first * BLOCK), HALF);
     const float *b = vectors_at(w, p->first * BLOCK, p->count, p->r0, p->n, bf16, pairs, &apart);
-    strip_run(&(strip){.a = side_at(x, p->r0, rows.first), .a_block = x.p * (bf16 ? 16 : 32), .b = b, .b_panel = apart, .c = sums, .ldc = BLOCK, .c_panel = M * BLOCK, .rows = M,
-                       .lanes = lanes, .reduction = words(p->n, bf16), .add = p->term > 0 || p->r0 > 0, .bf16 = bf16, .next = next});
+    strip_run(&(strip){.a = side_at(x, p->r0, rows.first), .a_block = x.p * (bf16 ? 16 : 32), .b = b, .b_panel = apart, .c = sums,
+                       .ldc = BLOCK, .c_panel = M * BLOCK, .rows = M, .lanes = lanes, .reduction = words(p->n, bf16),
+                       .add = p->term > 0 || p->r0 > 0, .bf16 = bf16, .next = next});
 }
 /* Sums to rows of y, plus bias. */
 static void finish_group(plumb_tensor y, const float *sums, const float *bias, int64_t first, int64_t count) {
@@ -74,7 +78,8 @@ typedef struct forward_job { /* a forward product, as its threads see it */
 } forward_job;
 static void quantized_panels(const forward_job *f, int t, float *sums, share rows, int64_t first, int64_t count) {
     const plumb_term *term = &f->terms[t];
-    quantized_term(f->be, &(quant_job){.term = term, .rows = row_blocks_for(f->blocks, term), .sums = sums, .m0 = rows.first, .M = rows.last - rows.first, .first = first, .count = count, .add = t > 0});
+    quantized_term(f->be, &(quant_job){.term = term, .rows = row_blocks_for(f->blocks, term), .sums = sums, .m0 = rows.first,
+                                       .M = rows.last - rows.first, .first = first, .count = count, .add = t > 0});
 }
 
 /* A thread's panels with many rows: groups of panels, terms, chunks. */
@@ -91,7 +96,8 @@ static void forward_slice(const forward_job *f, share panels, share rows) {
         ahead next = more ? weight_ahead(f->be, f->terms, &p) : (ahead){0};
         if (is_quantized(term->w)) quantized_panels(f, now.term, sums, rows, now.first, now.count);
         else forward_chunk(f->be, sums, rows, term, &now, pairs, next);
-        if (!more || p.first != now.first) finish_group(plumb_tensor_rows(f->y, rows.first, rows.last - rows.first), sums, f->bias, now.first, now.count);
+        if (!more || p.first != now.first)
+            finish_group(plumb_tensor_rows(f->y, rows.first, rows.last - rows.first), sums, f->bias, now.first, now.count);
     }
 }
 static void forward_many(const forward_job *f, share panels) {
@@ -121,8 +127,8 @@ static void op_linear_forward(plumb_backend *be, const plumb_product *products, 
     }
     for (int i = 0; i < count; i++) {
         const plumb_product *p = &products[i];
-        jobs[i] = (forward_job){.be = be, .y = p->y, .terms = p->terms, .n_terms = p->n_terms, .panels = (p->y.cols + BLOCK - 1) / BLOCK, .group = group,
-                                .bias = p->bias.buffer ? plumb_cpu_at(p->bias, 0) : NULL};
+        jobs[i] = (forward_job){.be = be, .y = p->y, .terms = p->terms, .n_terms = p->n_terms, .panels = (p->y.cols + BLOCK - 1) / BLOCK,
+                                .group = group, .bias = p->bias.buffer ? plumb_cpu_at(p->bias, 0) : NULL};
         for (int t = 0; t < p->n_terms; t++) work += p->terms[t].w->k * p->y.cols * ((M + 3) / 4);
     }
     int threads = team_for(be, work);

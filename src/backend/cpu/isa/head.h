@@ -2,8 +2,8 @@
  *
  * With logits z (divided by the temperature) and p = softmax(z): logp = z[target] - lse, entropy = lse - sum p z, and
  *   u = d logp / d h = (onehot - p) W / temperature
- * computed while the logits are at hand, so that the backward pass is a scaling of rows. Sums over the vocabulary run over 16 lanes within blocks of 512,
- * blocks in order. */
+ * computed while the logits are at hand, so that the backward pass is a scaling of rows. Sums over the vocabulary run over 16 lanes
+ * within blocks of 512, blocks in order. */
 #ifndef PLUMB_HEAD_H
 #define PLUMB_HEAD_H
 #include "attention_backward.h"
@@ -58,14 +58,16 @@ static void finish_row(float *row, int64_t V, int32_t target, float inverse_temp
 }
 /* Rows of a chunk: as few chunks as the budget allows, alike, whole blocks. */
 static int64_t chunk_rows(int64_t rows, int64_t V, size_t budget) {
-    int64_t most = plumb_max64(BLOCK, (int64_t)(budget / ((size_t)V * sizeof(float))) / BLOCK * BLOCK), chunks = plumb_max64(1, (rows + most - 1) / most);
+    int64_t most = plumb_max64(BLOCK, (int64_t)(budget / ((size_t)V * sizeof(float))) / BLOCK * BLOCK),
+            chunks = plumb_max64(1, (rows + most - 1) / most);
     return plumb_round_up(plumb_max64(1, (rows + chunks - 1) / chunks), BLOCK);
 }
 /* Latches a fault unless every target is below V. */
 static bool known_targets(plumb_backend *be, const plumb_batch *b, int64_t V) {
     for (int32_t j = 0; j < b->forest.n_targets; j++)
         if (b->forest.targets[j].token >= V) {
-            plumb_backend_set_fault(be, PLUMB_E_DATA, "target %d: token %d is outside the vocabulary of %lld", j, b->forest.targets[j].token, (long long)V);
+            plumb_backend_set_fault(be, PLUMB_E_DATA, "target %d: token %d is outside the vocabulary of %lld", j,
+                                    b->forest.targets[j].token, (long long)V);
             return false;
         }
     return true;
@@ -78,8 +80,8 @@ static void entropy_row(float *row, int64_t V, float inverse_temperature, const 
         set_part(row, c, V, v_exp(logp) * (logp + entropy) * factor);
     }
 }
-static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor e, plumb_tensor h, const plumb_weight *w, double temperature, size_t budget,
-                            const plumb_batch *b) {
+static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor u, plumb_tensor e, plumb_tensor h, const plumb_weight *w,
+                            double temperature, size_t budget, const plumb_batch *b) {
     plumb_cpu_state *state = be->private_data;
     int64_t V = w->n, chunk = chunk_rows(h.rows, V, budget);
     if (!known_targets(be, b, V)) return;
@@ -97,7 +99,8 @@ static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor 
 #pragma omp parallel for schedule(static) num_threads(be->threads)
         for (int64_t j = 0; j < rows; j++) {
             if (second) memcpy(second + j * V, plumb_cpu_at(z, j), (size_t)V * sizeof(float));
-            finish_row(plumb_cpu_at(z, j), V, b->forest.targets[first + j].token, (float)(1.0 / temperature), plumb_cpu_at(stats, first + j), u.buffer != NULL);
+            finish_row(plumb_cpu_at(z, j), V, b->forest.targets[first + j].token, (float)(1.0 / temperature),
+                       plumb_cpu_at(stats, first + j), u.buffer != NULL);
             if (second) entropy_row(second + j * V, V, (float)(1.0 / temperature), plumb_cpu_at(stats, first + j));
         }
         if (!u.buffer) continue;
@@ -111,7 +114,8 @@ static void op_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor 
 static void op_token_stats(plumb_backend *be, plumb_tensor stats, plumb_tensor logits, const int32_t *tokens, double temperature) {
     for (int64_t j = 0; j < logits.rows; j++)
         if (tokens[j] < 0 || tokens[j] >= logits.cols) {
-            plumb_backend_set_fault(be, PLUMB_E_DATA, "row %lld: token %d is outside the vocabulary of %lld", (long long)j, tokens[j], (long long)logits.cols);
+            plumb_backend_set_fault(be, PLUMB_E_DATA, "row %lld: token %d is outside the vocabulary of %lld", (long long)j, tokens[j],
+                                    (long long)logits.cols);
             return;
         }
 #pragma omp parallel for schedule(static) num_threads(be->threads)
@@ -119,14 +123,15 @@ static void op_token_stats(plumb_backend *be, plumb_tensor stats, plumb_tensor l
         finish_row(plumb_cpu_at(logits, j), logits.cols, tokens[j], (float)(1.0 / temperature), plumb_cpu_at(stats, j), false);
 }
 /* Logits again, then dw += dz^T h with dz = dlogp (onehot - p)/temperature. */
-static void op_head_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dlogp, plumb_tensor stats, plumb_tensor h, const plumb_weight *w, double temperature,
-                             size_t budget, const plumb_batch *b) {
+static void op_head_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dlogp, plumb_tensor stats, plumb_tensor h,
+                             const plumb_weight *w, double temperature, size_t budget, const plumb_batch *b) {
     plumb_cpu_state *state = be->private_data;
     (void)stats;
     int64_t V = w->n, chunk = chunk_rows(h.rows, V, budget);
     if (!known_targets(be, b, V)) return;
     float *logits = plumb_cpu_scratch(be, SCRATCH_LOGITS, (size_t)(chunk * V) * sizeof(float));
-    if (!h.rows || !logits || !plumb_cpu_operand_reserve(be, &state->head_operand, chunk, h.cols) || !plumb_cpu_operand_reserve(be, &state->head_rows, chunk, V))
+    if (!h.rows || !logits || !plumb_cpu_operand_reserve(be, &state->head_operand, chunk, h.cols) ||
+        !plumb_cpu_operand_reserve(be, &state->head_rows, chunk, V))
         return;
     plumb_buffer view = {logits, chunk * V};
     for (int64_t first = 0; first < h.rows; first += chunk) {

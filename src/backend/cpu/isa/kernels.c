@@ -1,5 +1,5 @@
-/* The CPU back end for one instruction set. This file is compiled once for each of them (CMakeLists.txt); all that computes is in the headers beside it, so
- * that the compiler sees one translation unit and nothing but the table leaves it. */
+/* The CPU back end for one instruction set. This file is compiled once for each of them (CMakeLists.txt); all that computes is in the
+ * headers beside it, so that the compiler sees one translation unit and nothing but the table leaves it. */
 #include "head.h"
 
 #define JOIN_(a, b) a##b

@@ -1,6 +1,6 @@
-/* What products have in common: how a reduction is cut, how a blocked matrix is seen, how threads share; and the packing of operands and weights.
- * The reduction is walked in chunks of at most 96 (bf16: 320), each a chain of its own that is added to the result: rows and lanes of a chunk fit the L1 cache
- * together, and the products of fp32 stay exact enough. Threads divide panels, never a reduction. */
+/* What products have in common: how a reduction is cut, how a blocked matrix is seen, how threads share; and the packing of operands and
+ * weights. The reduction is walked in chunks of at most 96 (bf16: 320), each a chain of its own that is added to the result: rows and
+ * lanes of a chunk fit the L1 cache together, and the products of fp32 stay exact enough. Threads divide panels, never a reduction. */
 #ifndef PLUMB_OPERAND_H
 #define PLUMB_OPERAND_H
 #include <omp.h>
@@ -8,7 +8,8 @@
 #include "pack.h"
 
 enum { CHUNK = 96, CHUNK_BF16 = 320 };
-/* Length of the chunks that a reduction of n is cut into: as few as the limit allows, alike, whole blocks. It depends on n and the type alone. */
+/* Length of the chunks that a reduction of n is cut into: as few as the limit allows, alike, whole blocks. It depends on
+ * n and the type alone. */
 INLINE int64_t chunk_of(int64_t n, bool bf16) {
     int64_t limit = bf16 ? CHUNK_BF16 : CHUNK, count = (n + limit - 1) / limit;
     return plumb_round_up((n + count - 1) / count, BLOCK);
@@ -37,14 +38,16 @@ INLINE share share_in_turn(int64_t n, int i) {
 }
 INLINE share my_share(int64_t n) { return share_in_turn(n, 0); }
 
-/* Threads for an operation of `work` elements: waking a team costs as much as tens of thousands of them, so that in decoding most operations run on one. */
+/* Threads for an operation of `work` elements: waking a team costs as much as tens of thousands of them, so that in decoding most
+ * operations run on one. */
 enum { TEAM_WORK = 1 << 15 };
 INLINE int team_for(plumb_backend *be, int64_t work) { return work < TEAM_WORK ? 1 : be->threads; }
 
 static bool operand_fits(plumb_backend *be, const plumb_operand *o, int64_t rows, int64_t cols) {
     size_t need = (size_t)plumb_round_up(rows, BLOCK) * (size_t)plumb_round_up(cols, BLOCK) * (is_bf16(be) ? 2 : 4);
     if (need <= o->bytes) return true;
-    plumb_backend_set_fault(be, PLUMB_E_DEVICE, "an operand of %zu bytes cannot hold %lld x %lld", o->bytes, (long long)rows, (long long)cols);
+    plumb_backend_set_fault(be, PLUMB_E_DEVICE, "an operand of %zu bytes cannot hold %lld x %lld", o->bytes, (long long)rows,
+                            (long long)cols);
     return false;
 }
 static void op_operand_pack(plumb_backend *be, plumb_operand *o, plumb_tensor x, plumb_packing packing, plumb_tensor row_scale) {

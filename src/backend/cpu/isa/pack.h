@@ -28,8 +28,8 @@ INLINE v16 rounded_as(v16 v, bool bf16) {
 }
 
 /* Rows [first, last) of the operand; `scale` NULL or one factor per row (stride 1). */
-static void pack_by_columns(void *to, const float *x, int64_t rows, int64_t cols, int64_t stride, const float *scale, int64_t scale_stride, bool bf16,
-                            int64_t first, int64_t last) {
+static void pack_by_columns(void *to, const float *x, int64_t rows, int64_t cols, int64_t stride, const float *scale, int64_t scale_stride,
+                            bool bf16, int64_t first, int64_t last) {
     enum { ROWS = 64 }; /* at a time, so that both sides are short runs: one row's blocks lie a power of two apart */
     int64_t blocks = (cols + BLOCK - 1) / BLOCK;
     for (int64_t m0 = first; m0 < last; m0 += ROWS)
@@ -44,8 +44,8 @@ static void pack_by_columns(void *to, const float *x, int64_t rows, int64_t cols
 }
 
 /* Transposes x[rows][cols] into blocks [rows/32][cols][32], blocks [first, last). */
-static void pack_by_rows(void *to, const float *x, int64_t rows, int64_t cols, int64_t stride, const float *scale, int64_t scale_stride, bool bf16, int64_t first,
-                         int64_t last) {
+static void pack_by_rows(void *to, const float *x, int64_t rows, int64_t cols, int64_t stride, const float *scale, int64_t scale_stride,
+                         bool bf16, int64_t first, int64_t last) {
     for (int64_t b = first; b < last; b++)
         for (int half = 0; half < BLOCK; half += 16) {
             int64_t m0 = b * BLOCK + half;
@@ -86,7 +86,8 @@ static void interleave_panel(uint32_t *to, const uint16_t *panel, int64_t reduct
     for (int64_t r = 0; r < reduction; r += 2, to += BLOCK) {
         const uint16_t *low = panel + r * BLOCK, *high = r + 1 < reduction ? low + BLOCK : zeros;
 #ifdef __AVX512BW__
-        const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+        const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35,
+                                               3, 34, 2, 33, 1, 32, 0);
         const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
         __m512i l = _mm512_loadu_si512(low), h = _mm512_loadu_si512(high);
         _mm512_storeu_si512(to, _mm512_permutex2var_epi16(l, first, h));

@@ -9,10 +9,12 @@
 #define PLUMB_PRODUCT_H
 #include "forward.h"
 
-/* --- dx^T[k][m] = sum_t sum_n w_t[n][k] dy_t[m][n], rows k of one thread ----------------------------------------------------------- */
+/* --- dx^T[k][m] = sum_t sum_n w_t[n][k] dy_t[m][n], rows k of one thread ---------------------- */
 
-/* Chunk [r0, r0+n) of the rows of a weight, its columns from `first` to `last`, as the tile reads rows; a quantised one as native values in `room`. */
-static const float *weight_rows(plumb_backend *be, const plumb_weight *w, int64_t r0, int64_t n, share cols, float *room, int64_t *a_block) {
+/* Chunk [r0, r0+n) of the rows of a weight, its columns from `first` to `last`, as the tile reads rows; a quantised
+ * one as native values in `room`. */
+static const float *weight_rows(plumb_backend *be, const plumb_weight *w, int64_t r0, int64_t n, share cols, float *room,
+                                int64_t *a_block) {
     bool bf16 = is_bf16(be);
     side s = weight_side(be, w);
     int64_t k0 = cols.first / BLOCK * BLOCK;
@@ -23,7 +25,8 @@ static const float *weight_rows(plumb_backend *be, const plumb_weight *w, int64_
     *a_block = s.p * (bf16 ? 16 : 32);
     return side_at(s, r0, cols.first);
 }
-static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M, const plumb_term *terms, int n_terms, const uint32_t *pairs, share rows, float *room) {
+static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M, const plumb_term *terms, int n_terms,
+                          const uint32_t *pairs, share rows, float *room) {
     bool bf16 = is_bf16(be), add = false;
     int64_t n_panels = (M + BLOCK - 1) / BLOCK;
     for (int t = 0; t < n_terms; t++) {
@@ -34,8 +37,20 @@ static void backward_rows(plumb_backend *be, float *result, int64_t K, int64_t M
             const float *b = bf16 ? (const float *)(pairs + r0 / 2 * BLOCK) : side_at(dy, 0, r0);
             int64_t a_block;
             const float *a = weight_rows(be, terms[t].w, r0, n, rows, room, &a_block);
-            strip_run(&(strip){.a = a, .a_block = a_block, .b = b, .b_panel = (bf16 ? half : N) * BLOCK, .c = result + rows.first * BLOCK, .ldc = BLOCK, .c_panel = K * BLOCK,
-                               .rows = rows.last - rows.first, .lanes = plumb_round_up(M, HALF), .reduction = words(n, bf16), .add = add, .bf16 = bf16, .cold = true}); /* the result's lanes are padded */
+            strip_run(&(strip){.a = a,
+                               .a_block = a_block,
+                               .b = b,
+                               .b_panel = (bf16 ? half : N) * BLOCK,
+                               .c = result + rows.first * BLOCK,
+                               .ldc = BLOCK,
+                               .c_panel = K * BLOCK,
+                               /* the result's lanes are padded */
+                               .rows = rows.last - rows.first,
+                               .lanes = plumb_round_up(M, HALF),
+                               .reduction = words(n, bf16),
+                               .add = add,
+                               .bf16 = bf16,
+                               .cold = true});
         }
         pairs += n_panels * half * BLOCK;
     }
@@ -60,7 +75,8 @@ static float *backward_product(plumb_backend *be, int64_t K, int64_t M, const pl
                 side dy = operand_side(be, terms[t].x);
                 int64_t N = terms[t].w->n, half = (N + 1) / 2;
                 share s = my_share(n_panels);
-                for (int64_t p = s.first; p < s.last; p++) interleave_panel(to + p * half * BLOCK, (const uint16_t *)side_at(dy, p * BLOCK, 0), N);
+                for (int64_t p = s.first; p < s.last; p++)
+                    interleave_panel(to + p * half * BLOCK, (const uint16_t *)side_at(dy, p * BLOCK, 0), N);
                 to += n_panels * half * BLOCK;
             }
 #pragma omp barrier
@@ -89,7 +105,8 @@ static void op_linear_backward_packed(plumb_backend *be, plumb_operand *dx, cons
     if (!result) return;
     for (int64_t p = 0; p * BLOCK < M; p++) {
         float scale[BLOCK] __attribute__((aligned(64))) = {0}; /* rows past the end become zeros */
-        for (int64_t l = 0; l < plumb_min64(BLOCK, M - p * BLOCK); l++) scale[l] = row_scale.buffer ? plumb_cpu_at(row_scale, p * BLOCK + l)[0] : 1.0f;
+        for (int64_t l = 0; l < plumb_min64(BLOCK, M - p * BLOCK); l++)
+            scale[l] = row_scale.buffer ? plumb_cpu_at(row_scale, p * BLOCK + l)[0] : 1.0f;
         for (int64_t k = 0; k < K; k++)
             for (int half = 0; half < BLOCK; half += 16) {
                 int64_t at = (p * K + k) * BLOCK + half;
@@ -99,7 +116,7 @@ static void op_linear_backward_packed(plumb_backend *be, plumb_operand *dx, cons
     }
 }
 
-/* --- dw[n][k] += sum_m dy[m][n] x[m][k] ------------------------------------------------------------------------------------------- */
+/* --- dw[n][k] += sum_m dy[m][n] x[m][k] ------------------------------------------------------- */
 static void op_linear_gradient(plumb_backend *be, plumb_tensor dw, const plumb_operand *dy, const plumb_operand *x) {
     bool bf16 = is_bf16(be);
     int64_t M = x->rows, panels = (dw.cols + BLOCK - 1) / BLOCK, half = (M + 1) / 2;
@@ -111,16 +128,18 @@ static void op_linear_gradient(plumb_backend *be, plumb_tensor dw, const plumb_o
     {
         if (bf16) {
             share s = my_share(panels);
-            for (int64_t p = s.first; p < s.last; p++) interleave_panel(pairs + p * half * BLOCK, (const uint16_t *)side_at(lanes, p * BLOCK, 0), M);
+            for (int64_t p = s.first; p < s.last; p++)
+                interleave_panel(pairs + p * half * BLOCK, (const uint16_t *)side_at(lanes, p * BLOCK, 0), M);
 #pragma omp barrier
         }
         bool tall = dw.rows > dw.cols;
         share n = tall ? my_share(dw.rows) : (share){0, dw.rows}, p = tall ? (share){0, panels} : my_share(panels);
         const float *b = bf16 ? (const float *)(pairs + p.first * half * BLOCK) : side_at(lanes, p.first * BLOCK, 0);
         if (n.first < n.last && p.first < p.last)
-            strip_run(&(strip){.a = side_at(rows, 0, n.first), .a_block = rows.p * (bf16 ? 16 : 32), .b = b, .b_panel = (bf16 ? half : M) * BLOCK,
-                               .c = plumb_cpu_at(dw, n.first) + p.first * BLOCK, .ldc = dw.stride, .c_panel = BLOCK, .rows = n.last - n.first,
-                               .lanes = plumb_min64(p.last * BLOCK, dw.cols) - p.first * BLOCK, .reduction = words(M, bf16), .add = true, .bf16 = bf16});
+            strip_run(&(strip){.a = side_at(rows, 0, n.first), .a_block = rows.p * (bf16 ? 16 : 32), .b = b,
+                               .b_panel = (bf16 ? half : M) * BLOCK, .c = plumb_cpu_at(dw, n.first) + p.first * BLOCK, .ldc = dw.stride,
+                               .c_panel = BLOCK, .rows = n.last - n.first, .lanes = plumb_min64(p.last * BLOCK, dw.cols) - p.first * BLOCK,
+                               .reduction = words(M, bf16), .add = true, .bf16 = bf16});
     }
 }
 #endif

@@ -3,10 +3,11 @@
  * A panel of 32 rows n is a run of blocks of 32 along k, so that a product reads a weight as one stream, scales included:
  *
  *   8 bit, 1152 bytes   int8 q[16 pairs][32 lanes][2 k], float d[32]
- *   4 bit,  640 bytes   16-bit words [2 halves][4 groups][16 lanes][2], half d[32], half m[32]; nibble s of word (half, g, lane, j) is k = 8 g + 2 s + j
+ *   4 bit,  640 bytes   16-bit words [2 halves][4 groups][16 lanes][2], half d[32], half m[32];
+ *                       nibble s of word (half, g, lane, j) is k = 8 g + 2 s + j
  *
- * so that a register of 4-bit words, shifted by 0, 4, 8, 12, is four times a table's index of the pair k, k+1 of 16 lanes: vpermw reads the bf16 values 0..15.
- * Products with them: quantized_forward.h. */
+ * so that a register of 4-bit words, shifted by 0, 4, 8, 12, is four times a table's index of the pair k, k+1 of 16 lanes: vpermw reads
+ * the bf16 values 0..15. Products with them: quantized_forward.h. */
 #ifndef PLUMB_QUANTIZED_H
 #define PLUMB_QUANTIZED_H
 #include "few.h"
@@ -14,11 +15,13 @@
 
 INLINE int64_t blocks_of(int64_t k) { return (k + BLOCK - 1) / BLOCK; }
 INLINE int64_t panel_bytes(const plumb_weight *w) { return blocks_of(w->k) * plumb_qblock_bytes(w->storage); }
-INLINE char *block_at(const plumb_weight *w, int64_t panel, int64_t block) { return (char *)w->data + panel * panel_bytes(w) + block * plumb_qblock_bytes(w->storage); }
+INLINE char *block_at(const plumb_weight *w, int64_t panel, int64_t block) {
+    return (char *)w->data + panel * panel_bytes(w) + block * plumb_qblock_bytes(w->storage);
+}
 INLINE bool is_quantized(const plumb_weight *w) { return w->storage != PLUMB_STORE_NATIVE; }
 enum { QUANT_8_SCALES = 1024, QUANT_4_SCALES = 512, QUANT_4_MINIMA = 576 };
 
-/* --- in and out ---------------------------------------------------------------------------------------------------------------------- */
+/* --- in and out ------------------------------------------------------------------------------- */
 INLINE int64_t byte_at(int64_t k, int64_t lane) { return (k / 2 * BLOCK + lane) * 2 + k % 2; }
 INLINE int64_t nibble_word(int64_t k, int64_t lane) { return ((lane / 16 * 4 + k / 8) * 16 + lane % 16) * 2 + k % 2; }
 static void put_block(char *to, plumb_storage storage, int64_t lane, const plumb_qblock *b) {
@@ -55,7 +58,8 @@ static void quantize_panels(plumb_weight *w, int64_t first, int64_t count, const
             for (int64_t lane = 0; lane < BLOCK; lane++) {
                 int64_t row = p * BLOCK + lane, n = plumb_min64(BLOCK, w->k - b * BLOCK);
                 plumb_qblock block = {0};
-                if (row < rows) (w->storage == PLUMB_STORE_INT8 ? plumb_quantize_8 : plumb_quantize_4)(from + row * stride + b * BLOCK, n, &block);
+                if (row < rows)
+                    (w->storage == PLUMB_STORE_INT8 ? plumb_quantize_8 : plumb_quantize_4)(from + row * stride + b * BLOCK, n, &block);
                 put_block(block_at(w, first + p, b), w->storage, lane, &block);
             }
 }
@@ -78,12 +82,17 @@ INLINE v16i block_whole(const char *block, plumb_storage storage, int64_t k, int
     memcpy(&q, block + 2 * nibble_word(k / 2 * 2, lane), sizeof q);
     return q >> (int)(k % 2 * 16 + k / 2 % 4 * 4) & 15;
 }
-INLINE v16 block_q(const char *block, plumb_storage storage, int64_t k, int64_t lane) { return __builtin_convertvector(block_whole(block, storage, k, lane), v16); }
+INLINE v16 block_q(const char *block, plumb_storage storage, int64_t k, int64_t lane) {
+    return __builtin_convertvector(block_whole(block, storage, k, lane), v16);
+}
 INLINE v16 halves(const char *from) {
 #ifdef __AVX512F__
     return (v16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
 #elif defined(__F16C__)
-    union { __m256 h[2]; v16 v; } x = {{_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from + 1))}};
+    union {
+        __m256 h[2];
+        v16 v;
+    } x = {{_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from + 1))}};
     return x.v;
 #else
     v16 v;
@@ -105,7 +114,8 @@ static void dequantize_panels(void *to, const plumb_weight *w, int64_t first, in
         for (int64_t k = k0; k < k1; k++)
             for (int64_t lane = 0; lane < BLOCK; lane += 16) {
                 const char *block = block_at(w, first + p, k / BLOCK);
-                v16 v = block_scale(block, w->storage, lane) * block_q(block, w->storage, k % BLOCK, lane) + block_minimum(block, w->storage, lane);
+                v16 v = block_scale(block, w->storage, lane) * block_q(block, w->storage, k % BLOCK, lane) +
+                        block_minimum(block, w->storage, lane);
                 store_16(to, (p * (k1 - k0) + k - k0) * BLOCK + lane, v, bf16);
             }
 }

@@ -6,16 +6,19 @@
  *   sum = fma(d_b, S_b, sum)           blocks in order, going on from the terms before
  *   sum = fma(m_b, X_b, sum)           4 bit; X_b = sum of the block of x as packed: lanes l and l+16, then the fixed tree
  *
- * 8 bit in bf16: x becomes whole numbers as well, x = n f with f a power of two for each row and block and |n| < 2^15: that keeps all eight bits of what is within 2^-7 of the block's
- * greatest; no error is above 2^-15 of that, and what is smaller still is lost. S_b = f * sum of n q, a sum in int32 that is exact in any order; a weight costs a quarter of the instructions
- * that turn it into bf16. (A chain of bf16 would lose 2^-9 of the greatest itself; on SmolLM2 the log-probabilities are as far from those in fp32 as they were by such chains.)
+ * 8 bit in bf16: x becomes whole numbers as well, x = n f with f a power of two for each row and block and |n| < 2^15: that keeps all
+ * eight bits of what is within 2^-7 of the block's greatest; no error is above 2^-15 of that, and what is smaller still is lost. S_b = f
+ * * sum of n q, a sum in int32 that is exact in any order; a weight costs a quarter of the instructions that turn it into bf16. (A chain
+ * of bf16 would lose 2^-9 of the greatest itself; on SmolLM2 the log-probabilities are as far from those in fp32 as
+ * they were by such chains.)
  *
- * Bits depend on the row and the weight alone. Where vdpbf16ps exists a block stays in registers and serves several rows; elsewhere it is laid out for the tile, or taken number by number. */
+ * Bits depend on the row and the weight alone. Where vdpbf16ps exists a block stays in registers and serves several rows; elsewhere it
+ * is laid out for the tile, or taken number by number. */
 #ifndef PLUMB_QUANTIZED_FORWARD_H
 #define PLUMB_QUANTIZED_FORWARD_H
 #include "row_blocks.h"
 
-/* --- forward: sums [panel][M][32] of M rows from m0 on and panels [first, first+count) go on from what is there, or begin ------------------------- */
+/* --- forward: sums [panel][M][32] of M rows from m0 on and panels [first, first+count) go on from what is there, or begin --- */
 typedef struct quant_job {
     const plumb_term *term;
     const row_blocks *rows; /* NULL where the storage takes none */
@@ -25,7 +28,8 @@ typedef struct quant_job {
 } quant_job;
 
 #ifdef PLUMB_ISA_avx512bf16
-/* Rows of a pass, whose sums over a block stay in registers (8 bit: with more the compiler keeps some of them in memory, which took half of the speed); up to how many their sums over blocks do, too. */
+/* Rows of a pass, whose sums over a block stay in registers (8 bit: with more the compiler keeps some of them in memory, which took half
+ * of the speed); up to how many their sums over blocks do, too. */
 enum { QUANT_4_PASS = 12, QUANT_8_PASS = 8, QUANT_KEPT = 4 };
 typedef struct quant {
     const char *w; /* the panel's first block */
@@ -44,15 +48,19 @@ INLINE __m512i word_everywhere(const char *x, int64_t i) {
 }
 /* S_b. The loops over a block are not unrolled as a whole: all prefetches would come at once, which took 15 %. */
 INLINE void quant_4_block(const char *w, const char *x, quant_sums c, const int rows) {
-    const __m512i half_table = _mm512_set_epi16(0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0, 0x4170, 0x4160,
-                                                0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0); /* 15..0 twice: bit 4 is the next nibble's */
+    const __m512i half_table =
+        _mm512_set_epi16(0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000,
+                         0x3f80, 0, 0x4170, 0x4160,
+                         /* 15..0 twice: bit 4 is the next nibble's */
+                         0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0);
     for (int i = 0; i < rows; i++) c[i][0] = c[i][1] = _mm512_setzero_ps();
     _Pragma("GCC unroll 1") for (int g = 0; g < 4; g++) { /* a register of each half holds four pairs */
         __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + 256 + g * 64)};
         few_prefetch(w + g * 128, 2);
         _Pragma("GCC unroll 4") for (int s = 0; s < 4; s++) {
             __m512bh q[2];
-            for (int h = 0; h < 2; h++) q[h] = (__m512bh)_mm512_permutexvar_epi16(s ? _mm512_srli_epi16(v[h], (unsigned)(4 * s)) : v[h], half_table);
+            for (int h = 0; h < 2; h++)
+                q[h] = (__m512bh)_mm512_permutexvar_epi16(s ? _mm512_srli_epi16(v[h], (unsigned)(4 * s)) : v[h], half_table);
             _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
                 __m512bh a = (__m512bh)word_everywhere(x, i * 16 + 4 * g + s);
                 c[i][0] = _mm512_dpbf16_ps(c[i][0], a, q[0]);
@@ -65,7 +73,8 @@ INLINE void quant_8_block(const char *w, const char *x, const float *factors, qu
     __m512i n[QUANT_8_PASS][2];
     for (int i = 0; i < rows; i++) n[i][0] = n[i][1] = _mm512_setzero_si512();
     _Pragma("GCC unroll 4") for (int p = 0; p < BLOCK / 2; p++) {
-        __m512i q[2] = {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64))), _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64 + 32)))};
+        __m512i q[2] = {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64))),
+                        _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64 + 32)))};
         few_prefetch(w + p * 64, 1);
         _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) {
             __m512i a = word_everywhere(x, i * 16 + p);
@@ -77,7 +86,8 @@ INLINE void quant_8_block(const char *w, const char *x, const float *factors, qu
         for (int h = 0; h < 2; h++) c[i][h] = _mm512_mul_ps(_mm512_cvtepi32_ps(n[i][h]), _mm512_set1_ps(factors[i]));
 }
 /* S_b and X_b of a block, scaled, to the sums: in registers while rows are few. */
-INLINE void quant_finish(const char *w, quant_sums c, const float *each, quant_sums kept, float *sums, bool begin, const int rows, const plumb_storage storage) {
+INLINE void quant_finish(const char *w, quant_sums c, const float *each, quant_sums kept, float *sums, bool begin, const int rows,
+                         const plumb_storage storage) {
     few_prefetch(w + (storage == PLUMB_STORE_INT4 ? QUANT_4_SCALES : QUANT_8_SCALES), 2);
     _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
         __m512 scale = (__m512)block_scale(w, storage, 16 * h), minimum = (__m512)block_minimum(w, storage, 16 * h);
@@ -126,8 +136,9 @@ static void quantized_bf16(const quant_job *j) {
     for (int64_t p = 0; p < passes; p++) {
         int64_t m = tile_begin(j->M, passes, p), rows = tile_begin(j->M, passes, p + 1) - m;
         for (int64_t i = 0; i < j->count; i++) {
-            quant f = {.w = block_at(w, j->first + i, 0), .blocks = blocks_of(w->k), .x = x + (j->m0 + m) * 64, .each = j->rows->each + j->m0 + m, .x_rows = j->term->x->rows,
-                       .sums = j->sums + (i * j->M + m) * BLOCK, .add = j->add};
+            quant f = {.w = block_at(w, j->first + i, 0), .blocks = blocks_of(w->k), .x = x + (j->m0 + m) * 64,
+                       .each = j->rows->each + j->m0 + m, .x_rows = j->term->x->rows, .sums = j->sums + (i * j->M + m) * BLOCK,
+                       .add = j->add};
             (four ? quant_4 : quant_8)(&f, (int)rows);
         }
     }
@@ -163,11 +174,12 @@ static void quantized_by_tiles(const quant_job *j, bool bf16) {
             lay_out_block(q, block, w->storage, bf16);
             for (int64_t part = 0; part < j->M; part += QUANT_SLICE) {
                 int64_t rows = plumb_min64(QUANT_SLICE, j->M - part), at = b * x_rows + j->m0 + part;
-                strip_run(&(strip){.a = (const float *)j->term->x->data + at * words_of_block, .a_block = x_rows * words_of_block, .b = q, .c = products, .ldc = BLOCK, .rows = rows,
-                                   .lanes = BLOCK, .reduction = words_of_block, .bf16 = bf16});
+                strip_run(&(strip){.a = (const float *)j->term->x->data + at * words_of_block, .a_block = x_rows * words_of_block, .b = q,
+                                   .c = products, .ldc = BLOCK, .rows = rows, .lanes = BLOCK, .reduction = words_of_block, .bf16 = bf16});
                 for (int64_t lane = 0; lane < BLOCK; lane += 16)
                     for (int64_t m = 0; m < rows; m++)
-                        add_block(j->sums + (i * j->M + part + m) * BLOCK + lane, block, w->storage, lane, v_load(products + m * BLOCK + lane), j->rows ? &j->rows->each[at + m] : NULL, b == 0 && !j->add);
+                        add_block(j->sums + (i * j->M + part + m) * BLOCK + lane, block, w->storage, lane,
+                                  v_load(products + m * BLOCK + lane), j->rows ? &j->rows->each[at + m] : NULL, b == 0 && !j->add);
             }
         }
 }
@@ -187,14 +199,17 @@ static void quantized_bf16(const quant_job *j) {
                     const char *block = block_at(w, j->first + i, b);
                     int64_t at = b * x_rows + j->m0 + m;
                     v16i s = {0};
-                    for (int64_t k = 0; k < BLOCK; k++) s = s + block_whole(block, w->storage, k, lane) * (int32_t)j->rows->whole[at * BLOCK + k];
-                    add_block(j->sums + (i * j->M + m) * BLOCK + lane, block, w->storage, lane, __builtin_convertvector(s, v16) * v_set(j->rows->each[at]), NULL, b == 0 && !j->add);
+                    for (int64_t k = 0; k < BLOCK; k++)
+                        s = s + block_whole(block, w->storage, k, lane) * (int32_t)j->rows->whole[at * BLOCK + k];
+                    add_block(j->sums + (i * j->M + m) * BLOCK + lane, block, w->storage, lane,
+                              __builtin_convertvector(s, v16) * v_set(j->rows->each[at]), NULL, b == 0 && !j->add);
                 }
 }
 #endif
 /* fp32 and few rows: numbers become floats as they are read. The chains are those of the tile. */
 enum { WIDEN_PASS = FEW_PASS < 4 ? FEW_PASS : 4, WIDEN_ROWS = 2 * WIDEN_PASS };
-INLINE void widen_block(const char *block, const float *x, float *sums, const float *each, bool begin, const int rows, const plumb_storage storage) {
+INLINE void widen_block(const char *block, const float *x, float *sums, const float *each, bool begin, const int rows,
+                        const plumb_storage storage) {
     v16 s[WIDEN_PASS][2];
     for (int i = 0; i < rows; i++) s[i][0] = s[i][1] = v_set(0);
     _Pragma("GCC unroll 1") for (int64_t k = 0; k < BLOCK; k += 8) {
@@ -211,8 +226,8 @@ INLINE void widen_block(const char *block, const float *x, float *sums, const fl
 INLINE void widen_panel(const quant_job *j, int64_t i, int64_t m, const int rows, const plumb_storage storage) {
     int64_t x_rows = j->term->x->rows, at = j->m0 + m;
     for (int64_t b = 0; b < blocks_of(j->term->w->k); b++, at += x_rows)
-        widen_block(block_at(j->term->w, j->first + i, b), (const float *)j->term->x->data + at * BLOCK, j->sums + (i * j->M + m) * BLOCK, j->rows ? j->rows->each + at : NULL, b == 0 && !j->add, rows,
-                    storage);
+        widen_block(block_at(j->term->w, j->first + i, b), (const float *)j->term->x->data + at * BLOCK, j->sums + (i * j->M + m) * BLOCK,
+                    j->rows ? j->rows->each + at : NULL, b == 0 && !j->add, rows, storage);
 }
 #define WIDEN_CASE(R) case R: if (four) widen_panel(j, i, m, R, PLUMB_STORE_INT4); else widen_panel(j, i, m, R, PLUMB_STORE_INT8); break;
 static void quantized_fp32(const quant_job *j) {

@@ -1,4 +1,5 @@
-/* Rows by blocks of 32: what products with quantised weights (quantized_forward.h) want to know of x, found once for all products in a call. */
+/* Rows by blocks of 32: what products with quantised weights (quantized_forward.h) want to know of x, found once for
+ * all products in a call. */
 #ifndef PLUMB_ROW_BLOCKS_H
 #define PLUMB_ROW_BLOCKS_H
 #include "quantized.h"
@@ -52,7 +53,8 @@ static float whole_block(int16_t *n, const void *x, int64_t at) {
 static void find_blocks(const row_blocks *r, bool bf16, int64_t first, int64_t last) {
     const plumb_operand *x = r->x;
     for (int64_t i = first * x->rows; i < last * x->rows; i++)
-        r->each[i] = r->whole ? whole_block(r->whole + i * BLOCK, x->data, i * BLOCK) : v_sum(load_16(x->data, i * BLOCK, bf16) + load_16(x->data, i * BLOCK + 16, bf16));
+        r->each[i] = r->whole ? whole_block(r->whole + i * BLOCK, x->data, i * BLOCK)
+                              : v_sum(load_16(x->data, i * BLOCK, bf16) + load_16(x->data, i * BLOCK + 16, bf16));
 }
 
 /* Of all products in a call: one for each operand and storage. */
@@ -78,7 +80,8 @@ static bool list_row_blocks(plumb_backend *be, row_blocks_list *l, const plumb_p
             }
             l->of[l->count++] = (row_blocks){.x = term->x, .storage = term->w->storage};
             l->total += blocks_in(term->x);
-            bytes += (size_t)blocks_in(term->x) * (sizeof(float) + (takes_whole_numbers(term->w->storage, bf16) ? BLOCK * sizeof(int16_t) : 0));
+            bytes +=
+                (size_t)blocks_in(term->x) * (sizeof(float) + (takes_whole_numbers(term->w->storage, bf16) ? BLOCK * sizeof(int16_t) : 0));
         }
     char *at = bytes ? plumb_cpu_scratch(be, SCRATCH_ROWS, bytes) : NULL;
     for (int i = 0; at && i < l->count; i++) {

@@ -1,5 +1,5 @@
-/* Operations on rows: embedding, gather, norm, rotary positions, gated activation, dropout.  Rows are independent; sums within a row run over 16 lanes
- * (index modulo 16) and then a fixed tree; sums over rows run in the order of rows. */
+/* Operations on rows: embedding, gather, norm, rotary positions, gated activation, dropout.  Rows are independent; sums within a row run
+ * over 16 lanes (index modulo 16) and then a fixed tree; sums over rows run in the order of rows. */
 #ifndef PLUMB_ROWS_H
 #define PLUMB_ROWS_H
 #include "product.h"
@@ -15,7 +15,8 @@ INLINE void set_part(float *row, int64_t c, int64_t cols, v16 v) {
 static bool known_tokens(plumb_backend *be, const plumb_batch *b, int64_t V) {
     for (int64_t i = 0; i < b->forest.n_tokens; i++)
         if (b->forest.ids[i] >= V) {
-            plumb_backend_set_fault(be, PLUMB_E_DATA, "row %lld: token %d is outside the vocabulary of %lld", (long long)i, b->forest.ids[i], (long long)V);
+            plumb_backend_set_fault(be, PLUMB_E_DATA, "row %lld: token %d is outside the vocabulary of %lld", (long long)i,
+                                    b->forest.ids[i], (long long)V);
             return false;
         }
     return true;
@@ -41,7 +42,8 @@ static void op_embedding_backward(plumb_backend *be, plumb_tensor dw, plumb_tens
 }
 static void op_gather_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, const plumb_batch *b) {
     (void)be;
-    for (int64_t j = 0; j < y.rows; j++) memcpy(plumb_cpu_at(y, j), plumb_cpu_at(x, b->forest.targets[j].row), (size_t)y.cols * sizeof(float));
+    for (int64_t j = 0; j < y.rows; j++)
+        memcpy(plumb_cpu_at(y, j), plumb_cpu_at(x, b->forest.targets[j].row), (size_t)y.cols * sizeof(float));
 }
 static void op_gather_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor dy, const plumb_batch *b) {
     (void)be;
@@ -49,7 +51,9 @@ static void op_gather_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor 
 }
 static void op_add(plumb_backend *be, plumb_tensor y, plumb_tensor a, plumb_tensor b) {
 #pragma omp parallel for schedule(static) num_threads(team_for(be, y.rows * y.cols))
-    for (int64_t i = 0; i < y.rows; i++) EACH_16(c, y.cols) set_part(plumb_cpu_at(y, i), c, y.cols, part(plumb_cpu_at(a, i), c, y.cols) + part(plumb_cpu_at(b, i), c, y.cols));
+    for (int64_t i = 0; i < y.rows; i++)
+        EACH_16(c, y.cols)
+        set_part(plumb_cpu_at(y, i), c, y.cols, part(plumb_cpu_at(a, i), c, y.cols) + part(plumb_cpu_at(b, i), c, y.cols));
 }
 static void op_scale_rows(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor s) {
     (void)be;
@@ -70,9 +74,11 @@ static void op_score_backward(plumb_backend *be, plumb_tensor dh, plumb_tensor d
     (void)be;
     for (int64_t j = 0; j < h.rows; j++) {
         v16 d = v_set(plumb_cpu_at(dy, j)[0]);
-        EACH_16(c, h.cols) set_part(plumb_cpu_at(dh, j), c, h.cols, v_fma(d, part(plumb_cpu_at(w, 0), c, h.cols), part(plumb_cpu_at(dh, j), c, h.cols)));
+        EACH_16(c, h.cols)
+        set_part(plumb_cpu_at(dh, j), c, h.cols, v_fma(d, part(plumb_cpu_at(w, 0), c, h.cols), part(plumb_cpu_at(dh, j), c, h.cols)));
         if (!dw.buffer) continue;
-        EACH_16(c, h.cols) set_part(plumb_cpu_at(dw, 0), c, h.cols, v_fma(d, part(plumb_cpu_at(h, j), c, h.cols), part(plumb_cpu_at(dw, 0), c, h.cols)));
+        EACH_16(c, h.cols)
+        set_part(plumb_cpu_at(dw, 0), c, h.cols, v_fma(d, part(plumb_cpu_at(h, j), c, h.cols), part(plumb_cpu_at(dw, 0), c, h.cols)));
     }
 }
 static void op_bias_gradient(plumb_backend *be, plumb_tensor dbias, plumb_tensor dy) {
@@ -81,7 +87,8 @@ static void op_bias_gradient(plumb_backend *be, plumb_tensor dbias, plumb_tensor
 }
 
 /* x, or sum = x + delta: rstd = 1/sqrt(mean x^2 + eps); y = x rstd gain */
-static void op_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor sum, plumb_tensor gain, plumb_tensor rstd, double eps) {
+static void op_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x, plumb_tensor delta, plumb_tensor sum, plumb_tensor gain,
+                               plumb_tensor rstd, double eps) {
     const float *g = plumb_cpu_at(gain, 0);
 #pragma omp parallel for schedule(static) num_threads(team_for(be, x.rows * x.cols))
     for (int64_t i = 0; i < x.rows; i++) {
@@ -100,7 +107,8 @@ static void op_rmsnorm_forward(plumb_backend *be, plumb_tensor y, plumb_tensor x
     }
 }
 /* With n = x rstd and a = dy gain: dx = rstd (a - n mean(a n)); dgain = sum over rows of dy n. */
-static void op_rmsnorm_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor dgain, plumb_tensor dy, plumb_tensor x, plumb_tensor gain, plumb_tensor rstd) {
+static void op_rmsnorm_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor dgain, plumb_tensor dy, plumb_tensor x, plumb_tensor gain,
+                                plumb_tensor rstd) {
     const float *g = plumb_cpu_at(gain, 0);
     int64_t C = x.cols;
 #pragma omp parallel for schedule(static) num_threads(team_for(be, x.rows * C))
@@ -127,8 +135,8 @@ static void rotate(plumb_backend *be, plumb_tensor x, plumb_tensor table, int64_
     int64_t half = D / 2, heads = x.cols / D;
     for (int64_t i = 0; i < x.rows; i++)
         if (b->forest.positions[i] >= table.rows) {
-            plumb_backend_set_fault(be, PLUMB_E_DATA, "row %lld: position %d is outside the rope table of %lld", (long long)i, b->forest.positions[i],
-                                    (long long)table.rows);
+            plumb_backend_set_fault(be, PLUMB_E_DATA, "row %lld: position %d is outside the rope table of %lld", (long long)i,
+                                    b->forest.positions[i], (long long)table.rows);
             return;
         }
 #pragma omp parallel for schedule(static) num_threads(team_for(be, x.rows * x.cols))
@@ -144,8 +152,12 @@ static void rotate(plumb_backend *be, plumb_tensor x, plumb_tensor table, int64_
         }
     }
 }
-static void op_rope_forward(plumb_backend *be, plumb_tensor x, plumb_tensor table, int64_t head_dim, const plumb_batch *b) { rotate(be, x, table, head_dim, b, 1); }
-static void op_rope_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor table, int64_t head_dim, const plumb_batch *b) { rotate(be, dx, table, head_dim, b, -1); }
+static void op_rope_forward(plumb_backend *be, plumb_tensor x, plumb_tensor table, int64_t head_dim, const plumb_batch *b) {
+    rotate(be, x, table, head_dim, b, 1);
+}
+static void op_rope_backward(plumb_backend *be, plumb_tensor dx, plumb_tensor table, int64_t head_dim, const plumb_batch *b) {
+    rotate(be, dx, table, head_dim, b, -1);
+}
 
 /* silu(x) = x s(x), s the logistic function; its derivative s (1 + x (1 - s)). */
 INLINE v16 logistic(v16 x) { return v_set(1) / (v_set(1) + v_exp(-x)); }
@@ -157,19 +169,21 @@ static void op_swiglu_forward(plumb_backend *be, plumb_tensor h, plumb_tensor ga
             set_part(plumb_cpu_at(h, i), c, h.cols, x * logistic(x) * part(plumb_cpu_at(up, i), c, h.cols));
         }
 }
-static void op_swiglu_backward(plumb_backend *be, plumb_tensor dgate, plumb_tensor dup, plumb_tensor dh, plumb_tensor gate, plumb_tensor up) {
+static void op_swiglu_backward(plumb_backend *be, plumb_tensor dgate, plumb_tensor dup, plumb_tensor dh, plumb_tensor gate,
+                               plumb_tensor up) {
 #pragma omp parallel for schedule(static) num_threads(team_for(be, dh.rows * dh.cols * 2))
     for (int64_t i = 0; i < dh.rows; i++)
         EACH_16(c, dh.cols) {
-            v16 x = part(plumb_cpu_at(gate, i), c, dh.cols), u = part(plumb_cpu_at(up, i), c, dh.cols), d = part(plumb_cpu_at(dh, i), c, dh.cols);
+            v16 x = part(plumb_cpu_at(gate, i), c, dh.cols), u = part(plumb_cpu_at(up, i), c, dh.cols),
+                d = part(plumb_cpu_at(dh, i), c, dh.cols);
             v16 s = logistic(x);
             set_part(plumb_cpu_at(dgate, i), c, dh.cols, d * u * s * v_fma(x, v_set(1) - s, v_set(1)));
             set_part(plumb_cpu_at(dup, i), c, dh.cols, d * x * s);
         }
 }
 
-static void op_dropout(plumb_backend *be, plumb_tensor y, plumb_tensor x, double p, uint64_t seed, uint32_t step, uint32_t site, bool accumulate,
-                       const plumb_batch *b) {
+static void op_dropout(plumb_backend *be, plumb_tensor y, plumb_tensor x, double p, uint64_t seed, uint32_t step, uint32_t site,
+                       bool accumulate, const plumb_batch *b) {
     const plumb_forest *f = &b->forest;
     float keep = (float)(1.0 / (1.0 - p));
     uint32_t limit = (uint32_t)(p * 4294967296.0); /* dropped when the 32-bit draw is below */
@@ -180,7 +194,9 @@ static void op_dropout(plumb_backend *be, plumb_tensor y, plumb_tensor x, double
         const float *xi = plumb_cpu_at(x, i);
         for (int64_t c = 0; c < y.cols; c += 4) {
             uint32_t draw[4];
-            plumb_rng_block(&(plumb_rng_key){seed, step, (uint32_t)s->sample, (uint32_t)s->branch, (uint32_t)f->positions[i], site + (uint32_t)(c / 4)}, draw);
+            plumb_rng_block(&(plumb_rng_key){seed, step, (uint32_t)s->sample, (uint32_t)s->branch, (uint32_t)f->positions[i],
+                                             site + (uint32_t)(c / 4)},
+                            draw);
             for (int64_t l = 0; l < 4 && c + l < y.cols; l++) {
                 float v = draw[l] < limit ? 0.0f : xi[c + l] * keep;
                 yi[c + l] = accumulate ? yi[c + l] + v : v;

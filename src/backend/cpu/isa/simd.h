@@ -1,5 +1,5 @@
-/* Sixteen floats at a time, the same lanes on every instruction set (a 512-bit register, two of 256 or four of 128), so that sums over lanes have one
- * fixed order everywhere.  Only tile.h uses the registers of the machine by name. */
+/* Sixteen floats at a time, the same lanes on every instruction set (a 512-bit register, two of 256 or four of 128), so that sums over
+ * lanes have one fixed order everywhere.  Only tile.h uses the registers of the machine by name. */
 #ifndef PLUMB_SIMD_H
 #define PLUMB_SIMD_H
 #include <math.h>
@@ -145,7 +145,8 @@ INLINE void v_store_bf16(uint16_t *p, v16 v) {
 /* Sixteen words, each a pair of bf16 values: low[l] | high[l] << 16. */
 INLINE v16 v_pair_bf16(v16 low, v16 high) {
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+                                           18, 2, 17, 1, 16, 0);
     return (v16)_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
 #else
     typedef uint32_t v16u __attribute__((vector_size(64)));

@@ -6,14 +6,15 @@
  *   b: vectors of lanes, panels of 32 lanes [r][32], b_panel apart
  *   c: rows ldc apart, panels of 32 lanes c_panel apart
  *
- * Each element is one chain of fused multiply-adds over r from first to last, begun at zero and, with `add`, added to c when it is done: callers cut a long
- * reduction at fixed places and so get a sum of short chains, which is about twice as exact as one long chain. The tile's height and the number
- * of lanes cannot change a bit: rows and lanes never meet. (plain: multiply, then add.)
+ * Each element is one chain of fused multiply-adds over r from first to last, begun at zero and, with `add`, added to c when it is done:
+ * callers cut a long reduction at fixed places and so get a sum of short chains, which is about twice as exact as one long chain. The
+ * tile's height and the number of lanes cannot change a bit: rows and lanes never meet. (plain: multiply, then add.)
  *
  * bf16: the same with 32-bit words that hold two adjacent elements of the reduction: a block of 32 is 16 words, b is [r/2][32 lanes][2].
  *
- * A strip is cut into halves of a panel, 16 lanes each. AVX-512 takes three halves and nine rows at a time: 12 loads feed 27 multiply-adds, where 14 rows x 2 halves need
- * 16 for 28, and loads are what a shared core runs out of (measured: 95 % of the ceiling against 82 %). AVX2: one half, six rows. */
+ * A strip is cut into halves of a panel, 16 lanes each. AVX-512 takes three halves and nine rows at a time: 12 loads feed 27
+ * multiply-adds, where 14 rows x 2 halves need 16 for 28, and loads are what a shared core runs out of (measured: 95 % of the ceiling
+ * against 82 %). AVX2: one half, six rows. */
 #ifndef PLUMB_TILE_H
 #define PLUMB_TILE_H
 #include "simd.h"
@@ -47,7 +48,8 @@ enum { REG = 4, HALVES = 1, MR = 2, MR_WIDE = 2 };
 #endif
 enum { HALF = 16, HALF_REGS = HALF / REG };
 
-/* One step of the bf16 chain: c + a1*b1 + a0*b0 for the two halves of each word, as vdpbf16ps does it; by widening where that is missing. */
+/* One step of the bf16 chain: c + a1*b1 + a0*b0 for the two halves of each word, as vdpbf16ps does it; by
+ * widening where that is missing. */
 #ifdef PLUMB_ISA_avx512bf16
 #define REG_DOT(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
 #else
@@ -100,10 +102,11 @@ INLINE void tile_bf16_shape(const tile *t, const int rows, const int halves) { T
 #if defined(PLUMB_ISA_avx512) || defined(PLUMB_ISA_avx512bf16)
 #define TILE_CASE(K, R) case 4 * (R) + 1: K(t, R, 1); break; case 4 * (R) + 2: K(t, R, 2); break;
 #define TILE_WIDE(K, R) case 4 * (R) + 3: K(t, R, 3); break;
-#define TILE_CASES(K)                                                                                                                                   \
-    TILE_CASE(K, 1) TILE_CASE(K, 2) TILE_CASE(K, 3) TILE_CASE(K, 4) TILE_CASE(K, 5) TILE_CASE(K, 6) TILE_CASE(K, 7) TILE_CASE(K, 8) TILE_CASE(K, 9)      \
-    TILE_CASE(K, 10) TILE_CASE(K, 11) TILE_CASE(K, 12) TILE_CASE(K, 13) TILE_CASE(K, 14) TILE_WIDE(K, 1) TILE_WIDE(K, 2) TILE_WIDE(K, 3) TILE_WIDE(K, 4) \
-    TILE_WIDE(K, 5) TILE_WIDE(K, 6) TILE_WIDE(K, 7) TILE_WIDE(K, 8) TILE_WIDE(K, 9)
+#define TILE_CASES(K)                                                                                                                      \
+    TILE_CASE(K, 1)                                                                                                                        \
+    TILE_CASE(K, 2) TILE_CASE(K, 3) TILE_CASE(K, 4) TILE_CASE(K, 5) TILE_CASE(K, 6) TILE_CASE(K, 7) TILE_CASE(K, 8) TILE_CASE(K, 9)        \
+        TILE_CASE(K, 10) TILE_CASE(K, 11) TILE_CASE(K, 12) TILE_CASE(K, 13) TILE_CASE(K, 14) TILE_WIDE(K, 1) TILE_WIDE(K, 2)               \
+            TILE_WIDE(K, 3) TILE_WIDE(K, 4) TILE_WIDE(K, 5) TILE_WIDE(K, 6) TILE_WIDE(K, 7) TILE_WIDE(K, 8) TILE_WIDE(K, 9)
 #elif defined(PLUMB_ISA_avx2)
 #define TILE_CASE(K, R) case 4 * (R) + 1: K(t, R, 1); break;
 #define TILE_CASES(K) TILE_CASE(K, 1) TILE_CASE(K, 2) TILE_CASE(K, 3) TILE_CASE(K, 4) TILE_CASE(K, 5) TILE_CASE(K, 6)
@@ -159,7 +162,8 @@ INLINE int64_t tile_begin(int64_t count, int64_t n_tiles, int64_t i) { return co
 INLINE void prefetch_rows(const strip *s, int64_t first, int64_t last) {
     int64_t blocks = (s->reduction + (s->bf16 ? 16 : 32) - 1) / (s->bf16 ? 16 : 32), line = 64 / (int64_t)sizeof *s->a;
     for (int64_t b = 0; b < blocks; b++)
-        for (int64_t at = first * (s->bf16 ? 16 : 32); at < last * (s->bf16 ? 16 : 32); at += line) __builtin_prefetch(s->a + b * s->a_block + at, 0, 2);
+        for (int64_t at = first * (s->bf16 ? 16 : 32); at < last * (s->bf16 ? 16 : 32); at += line)
+            __builtin_prefetch(s->a + b * s->a_block + at, 0, 2);
 }
 /* The next `n` lines of what lies ahead, into the second cache; `line` is where the last call stopped in its run. */
 INLINE void prefetch_ahead(ahead *n, int64_t *line, int64_t count) {
@@ -171,7 +175,8 @@ INLINE void prefetch_ahead(ahead *n, int64_t *line, int64_t count) {
 }
 
 static void strip_run(const strip *s) {
-    int64_t halves = (s->lanes + HALF - 1) / HALF, line = 0, tiles = plumb_max64(1, (s->rows + MR_WIDE - 1) / MR_WIDE * ((halves + HALVES - 1) / HALVES));
+    int64_t halves = (s->lanes + HALF - 1) / HALF, line = 0,
+            tiles = plumb_max64(1, (s->rows + MR_WIDE - 1) / MR_WIDE * ((halves + HALVES - 1) / HALVES));
     int64_t share = s->next.count * s->next.lines / tiles + 1;
     ahead next = s->next;
     int taken;

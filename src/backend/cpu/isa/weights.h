@@ -20,7 +20,8 @@ static void op_weight_from(plumb_backend *be, plumb_weight *w, plumb_tensor from
 #pragma omp parallel num_threads(team_for(be, w->n * w->k))
     {
         share s = my_share((w->n + BLOCK - 1) / BLOCK);
-        if (is_quantized(w)) quantize_panels(w, s.first, s.last - s.first, plumb_cpu_at(from, s.first * BLOCK), from.stride, w->n - s.first * BLOCK);
+        if (is_quantized(w))
+            quantize_panels(w, s.first, s.last - s.first, plumb_cpu_at(from, s.first * BLOCK), from.stride, w->n - s.first * BLOCK);
         else pack_by_rows(w->data, plumb_cpu_at(from, 0), w->n, w->k, from.stride, NULL, 0, is_bf16(be), s.first, s.last);
     }
 }
