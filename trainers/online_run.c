@@ -261,7 +261,7 @@ static plumb_status write_share(plumb_online *o, int64_t group) {
     plumb_trajectories mine = {0};
     PLUMB_TRY(plumb_online_texts(o, first, last - first));
     PLUMB_TRY(plumb_trajectories_slice(&mine, &o->t, first, last - first));
-    plumb_status status = plumb_trajectories_write(o->trajectories, (int)(rank / group), &mine);
+    plumb_status status = plumb_trajectories_write(o->trajectories, (int)(rank / group), (int)((ranks + group - 1) / group), &mine);
     plumb_trajectories_free(&mine);
     return status;
 }

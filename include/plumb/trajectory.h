@@ -54,10 +54,10 @@ plumb_status plumb_trajectories_slice(plumb_trajectories *to, const plumb_trajec
  * and differ. PLUMB_E_DATA says what is wrong. */
 plumb_status plumb_trajectories_check(const plumb_trajectories *t) PLUMB_CHECKED;
 
-/* DIR/iteration-000012.w000.h5; DIR is made when it is missing. Local; atomic. A batch without sequences is written too: commit wants a
- * file of every writer. An existing file of that name is replaced, which is for what a killed run left uncommitted: before a committed
- * iteration is logged again, rewind. */
-plumb_status plumb_trajectories_write(const char *dir, int writer, const plumb_trajectories *t) PLUMB_CHECKED;
+/* DIR/iteration-000012.w000.h5, of writer 0 … n_writers-1; DIR is made when it is missing. Local; atomic. A batch without sequences is
+ * written too: commit wants a file of every writer. An existing file of that name is replaced, which is for what a killed run left
+ * uncommitted: before a committed iteration is logged again, rewind. */
+plumb_status plumb_trajectories_write(const char *dir, int writer, int n_writers, const plumb_trajectories *t) PLUMB_CHECKED;
 /* Everything of one committed iteration in a folder, all writers in order, from its own files or a compacted one. Checksums are compared
  * before a file is parsed. */
 plumb_status plumb_trajectories_read(const char *dir, int64_t iteration, plumb_trajectories *out) PLUMB_CHECKED;

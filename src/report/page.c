@@ -1,7 +1,8 @@
 /* Head and foot of the page: styles and script, which are all there is of both.
  *
- * The page asks nobody for anything: a policy in its head forbids every load, so that not even a hostile completion that got past the escaping could call home. Without script it
- * is complete (the last values stand in the legends); the script adds read-outs at the step under the pointer, in all drawings at once, and switches for lines.
+ * The page asks nobody for anything: a policy in its head forbids every load, so that not even a hostile completion that got past the
+ * escaping could call home. Without script it is complete (the last values stand in the legends); the script adds read-outs at the step
+ * under the pointer, in all drawings at once, and switches for lines.
  *
  * Colours: eight hues that keep 3:1 against their ground in both schemes and differ in lightness too; text keeps 4.5:1. */
 #include "report_internal.h"

@@ -7,10 +7,15 @@
  *
  * A file of one iteration and a compacted file have the same layout, so that there is one reader. Lengths repeat what offsets say:
  * offsets count within their file, lengths can be strung together over files, which is what the master file does. A dataset is gathered
- * over the batches and written before the next one is touched: one of them is held twice. */
+ * over the batches and written before the next one is touched: one of them is held twice.
+ *
+ * Sealed: the attribute `checksum`, "xxh3:" and 16 digits, is the XXH3-64 of all bytes of the file with '0' for those digits, so that a
+ * file without a manifest speaks for itself. It is the first attribute, and so lies before everything that a user's text could imitate. */
 #include "trajectory_internal.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 /* --- writing ---------------------------------------------------------------------------------- */
 typedef struct encoder {
@@ -130,14 +135,55 @@ static plumb_status write_iterations(const encoder *e) {
     return status;
 }
 
-plumb_status trajectory_encode(const plumb_trajectories *batches, int64_t n, const char *name, uint8_t **bytes, size_t *size) {
+/* --- the seal --------------------------------------------------------------------------------- */
+enum { DIGITS = 16 };
+static const char mark[] = "xxh3:", no_digits[] = "0000000000000000";
+
+static const uint8_t *digits_in(const uint8_t *bytes, size_t size) { /* NULL: none */
+    const uint8_t *at = memmem(bytes, size, mark, sizeof mark - 1);
+    return at && (size_t)(bytes + size - at) >= sizeof mark - 1 + DIGITS ? at + sizeof mark - 1 : NULL;
+}
+static plumb_status checksum_without(const uint8_t *bytes, size_t size, const uint8_t *digits, char text[DIGITS + 1]) {
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) return plumb_error(PLUMB_E_MEMORY, "out of memory for a checksum");
+    XXH3_64bits_reset(state);
+    XXH3_64bits_update(state, bytes, (size_t)(digits - bytes));
+    XXH3_64bits_update(state, no_digits, DIGITS);
+    XXH3_64bits_update(state, digits + DIGITS, size - (size_t)(digits + DIGITS - bytes));
+    snprintf(text, DIGITS + 1, "%016llx", (unsigned long long)XXH3_64bits_digest(state));
+    XXH3_freeState(state);
+    return PLUMB_OK;
+}
+static plumb_status seal(uint8_t *bytes, size_t size) {
+    char text[DIGITS + 1];
+    const uint8_t *digits = digits_in(bytes, size);
+    PLUMB_CHECK(digits && !memcmp(digits, no_digits, DIGITS));
+    PLUMB_TRY(checksum_without(bytes, size, digits, text));
+    memcpy(bytes + (digits - bytes), text, DIGITS);
+    return PLUMB_OK;
+}
+plumb_status trajectory_check_seal(const char *name, const uint8_t *bytes, size_t size) {
+    char text[DIGITS + 1];
+    const uint8_t *digits = digits_in(bytes, size);
+    if (!digits) return plumb_error(PLUMB_E_FORMAT, "%s: has no checksum of its own", name);
+    PLUMB_TRY(checksum_without(bytes, size, digits, text));
+    if (!memcmp(digits, text, DIGITS)) return PLUMB_OK;
+    return plumb_error(PLUMB_E_FORMAT, "%s: damaged: its bytes have checksum %s; it says %.16s", name, text, (const char *)digits);
+}
+
+plumb_status trajectory_encode(const plumb_trajectories *batches, int64_t n, int n_writers, const char *name, uint8_t **bytes,
+                               size_t *size) {
     encoder e = {NULL, batches, n, {0}};
+    char unsealed[sizeof mark + DIGITS];
+    snprintf(unsealed, sizeof unsealed, "%s%s", mark, no_digits);
     *bytes = NULL, *size = 0;
     for (int64_t b = 0; b < n; b++)
         for (int axis = 0; axis < 3; axis++) e.total[axis] += trajectory_length(&batches[b], (trajectory_axis)axis);
     plumb_status status = plumb_hdf5_create(&e.file, name);
+    if (status == PLUMB_OK) status = plumb_hdf5_set_texts(e.file, "checksum", unsealed, sizeof unsealed, 0);
     if (status == PLUMB_OK) status = plumb_hdf5_set_texts(e.file, "plumb", PLUMB_VERSION, sizeof PLUMB_VERSION, 0);
     if (status == PLUMB_OK) status = plumb_hdf5_set_integer(e.file, "format", TRAJECTORY_FORMAT);
+    if (status == PLUMB_OK && n_writers) status = plumb_hdf5_set_integer(e.file, "writers", n_writers);
     if (status == PLUMB_OK) status = write_iterations(&e);
     if (status == PLUMB_OK) status = write_numbers(&e);
     for (int i = 0; i < TRAJECTORY_FIELDS && status == PLUMB_OK; i++) status = write_field(&e, &trajectory_fields[i]);
@@ -145,6 +191,7 @@ plumb_status trajectory_encode(const plumb_trajectories *batches, int64_t n, con
     if (status == PLUMB_OK) status = write_texts(&e, true);
     if (status == PLUMB_OK) status = write_texts(&e, false);
     if (status == PLUMB_OK) status = plumb_hdf5_image(e.file, bytes, size);
+    if (status == PLUMB_OK) status = seal(*bytes, *size);
     plumb_hdf5_close(e.file);
     return status;
 }
@@ -208,6 +255,7 @@ plumb_status trajectory_describe(plumb_hdf5 *f, const char *name, trajectory_ent
     if (status == PLUMB_OK) status = plumb_hdf5_shape(f, "/sequences/prompt_text", &e->prompt_text_bytes, NULL);
     if (status == PLUMB_OK) status = plumb_hdf5_shape(f, "/sequences/text", &e->text_bytes, NULL);
     if (status == PLUMB_OK) status = read_part_names(f, e->part_names, &e->n_parts);
+    if (status == PLUMB_OK && plumb_hdf5_has(f, "writers")) status = plumb_hdf5_get_integer(f, "writers", &e->n_writers);
     if (status != PLUMB_OK) trajectory_entry_free(e);
     return status;
 }

@@ -40,6 +40,7 @@ typedef struct trajectory_entry { /* what the manifest says of a file; owns its 
     int64_t *iterations, n_iterations;
     int64_t sequences, tokens, prompt_tokens, prompt_text_bytes, text_bytes;
     uint64_t bytes, checksum;
+    int64_t n_writers; /* of the iteration, as the file says; 0: a merged file, whose iterations are whole. Not in the manifest */
     int n_parts;
     char part_names[PLUMB_SCORE_PARTS][PLUMB_PART_NAME];
 } trajectory_entry;
@@ -52,8 +53,11 @@ void trajectory_merged_name(char name[TRAJECTORY_NAME], int64_t first, int64_t l
 bool trajectory_is_data(const char *name);
 
 /* The bytes of a file of these batches, in ascending order of iteration and of the same parts; owned by the
- * caller. `name` is for messages. */
-plumb_status trajectory_encode(const plumb_trajectories *batches, int64_t n, const char *name, uint8_t **bytes, size_t *size) PLUMB_CHECKED;
+ * caller. n_writers: of the iteration of a single batch; 0 for a merged file. `name` is for messages. */
+plumb_status trajectory_encode(const plumb_trajectories *batches, int64_t n, int n_writers, const char *name, uint8_t **bytes,
+                               size_t *size) PLUMB_CHECKED;
+/* Are the bytes those that were written? PLUMB_E_FORMAT. `name` is for messages. */
+plumb_status trajectory_check_seal(const char *name, const uint8_t *bytes, size_t size) PLUMB_CHECKED;
 /* What lies in an open file (its name, bytes and checksum apart), from the shapes of its datasets and its iterations. */
 plumb_status trajectory_describe(plumb_hdf5 *f, const char *name, trajectory_entry *e) PLUMB_CHECKED;
 /* The sequences of one iteration. */

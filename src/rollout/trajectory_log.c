@@ -38,8 +38,8 @@ static bool is_ours(const char *name) { return begins(name, "iteration-") || beg
 bool trajectory_is_data(const char *name) { return is_ours(name) && ends(name, ".h5"); }
 
 /* --- write ------------------------------------------------------------------------------------ */
-plumb_status plumb_trajectories_write(const char *dir, int writer, const plumb_trajectories *t) {
-    PLUMB_CHECK(writer >= 0);
+plumb_status plumb_trajectories_write(const char *dir, int writer, int n_writers, const plumb_trajectories *t) {
+    PLUMB_CHECK(writer >= 0 && writer < n_writers);
     char name[TRAJECTORY_NAME], *path = NULL;
     uint8_t *bytes = NULL;
     size_t size;
@@ -48,7 +48,7 @@ plumb_status plumb_trajectories_write(const char *dir, int writer, const plumb_t
     if (status != PLUMB_OK) return plumb_error_prefix(status, "%s/%s: trajectories cannot be written", dir, name);
     PLUMB_TRY(plumb_make_dirs(dir));
     PLUMB_TRY(plumb_path_join(&path, dir, name));
-    status = trajectory_encode(t, 1, path, &bytes, &size);
+    status = trajectory_encode(t, 1, n_writers, path, &bytes, &size);
     if (status == PLUMB_OK) status = plumb_write_file(path, bytes, size);
     free(bytes);
     free(path);
@@ -98,7 +98,7 @@ static plumb_status write_merged(const char *dir, const plumb_trajectories *batc
     plumb_hdf5 *f = NULL;
     trajectory_merged_name(name, batches[0].iteration, batches[n - 1].iteration);
     PLUMB_TRY(plumb_path_join(&path, dir, name));
-    plumb_status status = trajectory_encode(batches, n, path, &bytes, &size);
+    plumb_status status = trajectory_encode(batches, n, 0, path, &bytes, &size);
     if (status == PLUMB_OK) status = plumb_write_file(path, bytes, size);
     if (status == PLUMB_OK) status = trajectory_open_new(&f, dir, name, e); /* what was written is what is listed */
     if (status == PLUMB_OK && e->checksum != XXH3_64bits(bytes, size)) {

@@ -33,6 +33,7 @@ static plumb_status open_file(plumb_hdf5 **f, const char *dir, const char *name,
     if (listed && (n != listed->bytes || *checksum != listed->checksum))
         status = plumb_error(PLUMB_E_FORMAT, "%s: %zu bytes with checksum %016llx; the manifest says %llu bytes with %016llx", path, n,
                              (unsigned long long)*checksum, (unsigned long long)listed->bytes, (unsigned long long)listed->checksum);
+    if (status == PLUMB_OK && !listed) status = trajectory_check_seal(path, (const uint8_t *)bytes, n);
     if (status == PLUMB_OK) status = plumb_hdf5_open(f, bytes, n, path);
 done:
     free(bytes);

@@ -3,12 +3,10 @@
  *     examine    every file of our names is read whole, and compared with the old manifest where that can still be read
  *     choose     merged files first, then those of single iterations: what a merged file holds already is left to the next run, which
  *                removes it
- *     complete   an iteration lacks a file when its writers have a gap, or when it has fewer sequences than the largest: in a run all have
- *                as many
+ *     complete   each file of a single iteration says how many writers that had
  *     write      what is left out gets another name, so that no run takes it for a leftover; then the manifest, then the master
  *
- * Where there is no checksum, damage is what HDF5 and trajectory_decode notice: in deflated data, which bring a checksum of their own,
- * and where the structure breaks, but not in the numbers of a small array, which lie there as they are. */
+ * Where there is no manifest, a file's own checksum says whether it is damaged. */
 #include "trajectory_internal.h"
 #include <dirent.h>
 #include <stdio.h>
@@ -24,7 +22,6 @@ typedef struct rebuild {
     trajectory_manifest old;
     file *files; /* sound ones */
     size_t count, capacity;
-    int64_t most; /* sequences of the largest iteration */
     char (*left_out)[TRAJECTORY_NAME];
     size_t n_left_out, left_out_capacity;
     plumb_trajectories_note note;
@@ -63,7 +60,6 @@ static plumb_status check_content(rebuild *r, plumb_hdf5 *f, file *found) {
     for (int64_t i = 0; i < e->n_iterations; i++) {
         plumb_trajectories t;
         PLUMB_TRY(trajectory_decode(f, e->name, e->iterations[i], &t));
-        r->most = plumb_max64(r->most, t.n_sequences);
         plumb_trajectories_free(&t);
     }
     return PLUMB_OK;
@@ -145,29 +141,23 @@ static plumb_status choose(rebuild *r) {
 }
 
 /* --- complete --------------------------------------------------------------------------------- */
-/* The files of one iteration from `first` on; *gap: a writer between them is missing. */
-static size_t writers_of(const rebuild *r, size_t first, int64_t *sequences, bool *gap) {
+/* The files of one iteration from `first` on; *whole: those of all its writers. */
+static size_t writers_of(const rebuild *r, size_t first, bool *whole) {
+    const file *files = r->files + first;
     size_t n = 0;
-    *sequences = 0, *gap = false;
-    for (; first + n < r->count && r->files[first + n].entry.iterations[0] == r->files[first].entry.iterations[0]; n++) {
-        *gap |= r->files[first + n].writer > (int)n;
-        *sequences += r->files[first + n].entry.sequences;
-    }
+    *whole = true;
+    for (; first + n < r->count && files[n].entry.iterations[0] == files[0].entry.iterations[0]; n++)
+        *whole &= files[n].writer == (int)n && files[n].entry.n_writers == files[0].entry.n_writers;
+    *whole = files[0].writer < 0 || (*whole && files[0].entry.n_writers == (int64_t)n);
     return n;
 }
 
 static plumb_status keep_complete(rebuild *r, trajectory_manifest *m) {
     plumb_status status = PLUMB_OK;
-    int64_t sequences;
-    bool gap;
+    bool whole;
     if (r->count) qsort(r->files, r->count, sizeof *r->files, in_order);
-    for (size_t i = 0, n; i < r->count; i += n) {
-        n = writers_of(r, i, &sequences, &gap);
-        if (r->files[i].writer >= 0) r->most = plumb_max64(r->most, sequences);
-    }
     for (size_t i = 0, n; i < r->count && status == PLUMB_OK; i += n) {
-        n = writers_of(r, i, &sequences, &gap);
-        bool whole = r->files[i].writer < 0 || (!gap && sequences == r->most);
+        n = writers_of(r, i, &whole);
         for (size_t k = i; k < i + n && status == PLUMB_OK; k++)
             status = whole ? trajectory_manifest_add(m, &r->files[k].entry)
                            : leave_out_entry(r, &r->files[k].entry, "the iteration is not complete: another writer's file is missing");

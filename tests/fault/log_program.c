@@ -84,7 +84,7 @@ static plumb_status log_one(const char *dir, int64_t iteration, int writers) {
     for (int w = 0; w < writers; w++) {
         plumb_trajectories t;
         plumb_status status = fill(&t, iteration, w);
-        if (status == PLUMB_OK) status = plumb_trajectories_write(dir, w, &t);
+        if (status == PLUMB_OK) status = plumb_trajectories_write(dir, w, writers, &t);
         plumb_trajectories_free(&t);
         PLUMB_TRY(status);
     }

@@ -66,7 +66,7 @@ static void put_iteration(int64_t iteration, const double *scores, int n, const 
         snprintf(numbered, sizeof numbered, "%s #%d of %lld", text, i, (long long)iteration);
         set_text(&t.text[i], numbered);
     }
-    assert_ok(plumb_trajectories_write(dir, 0, &t));
+    assert_ok(plumb_trajectories_write(dir, 0, 1, &t));
     assert_ok(plumb_trajectories_commit(dir, iteration, 1));
     plumb_trajectories_free(&t);
 }

@@ -65,7 +65,7 @@ static void log_iteration(const char *dir, int64_t iteration, int n_writers, int
     for (int w = 0; w < n_writers; w++) {
         plumb_trajectories t;
         fill(&t, iteration, w, n);
-        assert_ok(plumb_trajectories_write(dir, w, &t));
+        assert_ok(plumb_trajectories_write(dir, w, n_writers, &t));
         plumb_trajectories_free(&t);
     }
     assert_ok(plumb_trajectories_commit(dir, iteration, n_writers));
@@ -109,9 +109,9 @@ static void test_same_bytes(void **state) { /* of the same data: a replay can be
     fill(&t, 4, 0, 7);
     uint8_t *a, *b;
     size_t n, m;
-    assert_ok(trajectory_encode(&t, 1, "a", &a, &n));
+    assert_ok(trajectory_encode(&t, 1, 1, "a", &a, &n));
     sleep(1);
-    assert_ok(trajectory_encode(&t, 1, "b", &b, &m));
+    assert_ok(trajectory_encode(&t, 1, 1, "b", &b, &m));
     assert_int_equal(n, m);
     assert_memory_equal(a, b, n);
     free(a);
@@ -127,7 +127,7 @@ static void test_small(void **state) {
     assert_ok(plumb_trajectories_alloc(&t, 1, 0, 1)); /* one token, no prompt, no parts, no texts */
     t.token_offset[1] = 1, t.ids[0] = 7, t.logp[0] = -INFINITY, t.ref_logp[0] = NAN, t.score[0] = NAN, t.rewards[0] = INFINITY,
     t.values[0] = 1e300;
-    assert_ok(plumb_trajectories_write(*state, 0, &t));
+    assert_ok(plumb_trajectories_write(*state, 0, 2, &t));
     assert_ok(plumb_trajectories_commit(*state, 1, 1));
     assert_ok(plumb_trajectories_read(*state, 1, &found));
     assert_int_equal(found.ids[0], 7);
@@ -167,14 +167,14 @@ static void test_bad_batches(void **state) {
     plumb_trajectories t;
     fill(&t, 2, 0, 5);
     t.token_offset[2] = t.token_offset[3] + 1;
-    assert_refused(plumb_trajectories_write(*state, 0, &t), PLUMB_E_DATA, "sequence 2: token_offset");
+    assert_refused(plumb_trajectories_write(*state, 0, 2, &t), PLUMB_E_DATA, "sequence 2: token_offset");
     plumb_trajectories_free(&t);
     fill(&t, 2, 0, 5);
     t.finish[3] = 3;
-    assert_refused(plumb_trajectories_write(*state, 0, &t), PLUMB_E_DATA, "sequence 3: finish 3");
+    assert_refused(plumb_trajectories_write(*state, 0, 2, &t), PLUMB_E_DATA, "sequence 3: finish 3");
     t.finish[3] = 0;
     strcpy(t.part_names[1], "model");
-    assert_refused(plumb_trajectories_write(*state, 0, &t), PLUMB_E_DATA, "two parts of the score are called \"model\"");
+    assert_refused(plumb_trajectories_write(*state, 0, 2, &t), PLUMB_E_DATA, "two parts of the score are called \"model\"");
     plumb_trajectories_free(&t);
     assert_string_equal(listing(*state), "");
 }
@@ -260,15 +260,15 @@ static void test_commit(void **state) {
     assert_logged(*state, 2, 2, 4);
     plumb_trajectories t;
     fill(&t, 3, 0, 2);
-    assert_ok(plumb_trajectories_write(*state, 0, &t));
+    assert_ok(plumb_trajectories_write(*state, 0, 2, &t));
     assert_refused(plumb_trajectories_commit(*state, 3, 2), PLUMB_E_IO, "iteration-000003.w001.h5: not there: writer 1 of 2");
     assert_iterations(*state, 1, 2);
     t.policy_version++;
-    assert_ok(plumb_trajectories_write(*state, 1, &t));
+    assert_ok(plumb_trajectories_write(*state, 1, 2, &t));
     assert_refused(plumb_trajectories_commit(*state, 3, 2), PLUMB_E_DATA, "policy version 31, writer 0 has 30");
     t.policy_version--;
     strcpy(t.part_names[1], "other");
-    assert_ok(plumb_trajectories_write(*state, 1, &t));
+    assert_ok(plumb_trajectories_write(*state, 1, 2, &t));
     assert_refused(plumb_trajectories_commit(*state, 3, 2), PLUMB_E_DATA, "other parts of the score than writer 0");
     plumb_trajectories_free(&t);
     assert_ok(plumb_trajectories_verify(*state, NULL, NULL, NULL));
@@ -382,7 +382,7 @@ static void test_rebuild_overlap(void **state) {
     copy(kept, merged);
     plumb_trajectories t;
     fill(&t, 4, 0, 5);
-    assert_ok(plumb_trajectories_write(*state, 0, &t));
+    assert_ok(plumb_trajectories_write(*state, 0, 2, &t));
     plumb_trajectories_free(&t);
     assert_int_equal(unlink(in(*state, "manifest.pb")), 0);
     assert_rebuilt(*state, 3, 30, 1);
@@ -418,6 +418,41 @@ static void test_rebuild_damaged(void **state) {
     assert_refused(plumb_trajectories_rebuild(*state, note, &(plumb_trajectories_rebuilt){0}), PLUMB_E_DATA, "no complete iteration");
     assert_true(plumb_path_exists(in(*state, "iteration-000001.w000.h5")));
     free(bytes), free(part), free(other);
+}
+
+static void test_rebuild_any_byte(void **state) { /* without a manifest: what changed a number is noticed */
+    char *path = strdup(in(*state, "iteration-000001.w000.h5")), *bytes;
+    size_t size;
+    int noticed = 0, tried = 0;
+    log_iteration(*state, 1, 1, 5);
+    assert_ok(plumb_read_file(path, &bytes, &size));
+    for (size_t at = 0; at < size; at += 1 + size / 300, tried++) {
+        plumb_trajectories_rebuilt r;
+        flip(path, (long)at);
+        assert_int_equal(unlink(in(*state, "manifest.pb")), 0);
+        left_out[0] = 0;
+        if (plumb_trajectories_rebuild(*state, note, &r) == PLUMB_OK) assert_logged(*state, 1, 1, 5);
+        else assert_non_null(strstr(left_out, "iteration-000001.w000.h5")), noticed++;
+        assert_ok(plumb_write_file(path, bytes, size));
+        assert_ok(plumb_trajectories_commit(*state, 1, 1));
+    }
+    assert_int_equal(noticed, tried);
+    free(bytes), free(path);
+}
+
+static void test_rebuild_last_writer(void **state) { /* missing in every iteration */
+    for (int64_t i = 1; i <= 2; i++) log_iteration(*state, i, 3, 5);
+    for (int64_t i = 1; i <= 2; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "iteration-%06lld.w002.h5", (long long)i);
+        assert_int_equal(unlink(in(*state, name)), 0);
+    }
+    assert_int_equal(unlink(in(*state, "manifest.pb")), 0);
+    assert_refused(plumb_trajectories_rebuild(*state, note, &(plumb_trajectories_rebuilt){0}), PLUMB_E_DATA, "no complete iteration");
+    log_iteration(*state, 3, 3, 5);
+    log_iteration(*state, 4, 2, 3); /* a run that went on with fewer ranks and another batch */
+    assert_int_equal(unlink(in(*state, "manifest.pb")), 0);
+    assert_rebuilt(*state, 2, 21, 0);
 }
 
 static void test_rebuild_gone(void **state) { /* while the manifest can be read, it is known what was there */
@@ -456,7 +491,7 @@ static void test_memory(void **state) { /* the n-th allocation fails: an error e
     int failures = 0;
     for (long n = 1;; n += 1 + n / 25) {
         plumb_alloc_fail_after(n);
-        plumb_status status = plumb_trajectories_write(*state, 0, &t);
+        plumb_status status = plumb_trajectories_write(*state, 0, 2, &t);
         if (status == PLUMB_OK) status = plumb_trajectories_commit(*state, 3, 1);
         if (status == PLUMB_OK) status = plumb_trajectories_compact(*state);
         if (status == PLUMB_OK) {
@@ -489,7 +524,7 @@ static void test_full_disk(void **state) { /* files may not grow beyond a few Ki
     for (rlim_t limit = 0; limit <= 8192; limit += 4096) {
         small.rlim_cur = limit;
         setrlimit(RLIMIT_FSIZE, &small);
-        plumb_status wrote = plumb_trajectories_write(*state, 0, &t), compacted = plumb_trajectories_compact(*state);
+        plumb_status wrote = plumb_trajectories_write(*state, 0, 2, &t), compacted = plumb_trajectories_compact(*state);
         setrlimit(RLIMIT_FSIZE, &before);
         assert_int_equal(wrote, PLUMB_E_IO);
         assert_int_equal(compacted, PLUMB_E_IO);
@@ -504,10 +539,26 @@ static void test_full_disk(void **state) { /* files may not grow beyond a few Ki
 
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
-    const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_same_bytes), TEST(test_small), TEST(test_slice),
-                                       TEST(test_bad_batches), TEST(test_compact), TEST(test_compact_limit), TEST(test_rewind),
-                                       TEST(test_rewind_without_manifest), TEST(test_commit), TEST(test_leftovers), TEST(test_verify),
-                                       TEST(test_memory), TEST(test_full_disk), TEST(test_rebuild), TEST(test_rebuild_overlap),
-                                       TEST(test_rebuild_damaged), TEST(test_rebuild_gone), TEST(test_rebuild_beside_a_run)};
+    const struct CMUnitTest tests[] = {TEST(test_round_trip),
+                                       TEST(test_same_bytes),
+                                       TEST(test_small),
+                                       TEST(test_slice),
+                                       TEST(test_bad_batches),
+                                       TEST(test_compact),
+                                       TEST(test_compact_limit),
+                                       TEST(test_rewind),
+                                       TEST(test_rewind_without_manifest),
+                                       TEST(test_commit),
+                                       TEST(test_leftovers),
+                                       TEST(test_verify),
+                                       TEST(test_memory),
+                                       TEST(test_full_disk),
+                                       TEST(test_rebuild),
+                                       TEST(test_rebuild_overlap),
+                                       TEST(test_rebuild_damaged),
+                                       TEST(test_rebuild_any_byte),
+                                       TEST(test_rebuild_last_writer),
+                                       TEST(test_rebuild_gone),
+                                       TEST(test_rebuild_beside_a_run)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
