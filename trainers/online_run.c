@@ -160,6 +160,7 @@ static plumb_status open_sources(plumb_online *o, const plumb_session *s) {
     for (int i = 0; i < options->n_reward_funcs; i++) {
         PLUMB_TRY(plumb_reward_source_create(&o->sources[i], options->reward_funcs[i], &limits));
         o->n_sources = i + 1;
+        if (!options->dry_run) PLUMB_TRY(plumb_reward_source_start(o->sources[i]));
         if (!plumb_reward_source_needs_answer(o->sources[i])) continue;
         for (int64_t k = 0; k < s->train.count; k++)
             if (!s->train.samples[k].answer)
@@ -215,6 +216,7 @@ static plumb_status open_local(plumb_online *o) {
     for (int i = 0; i < options->n_reward_funcs; i++)
         if (!strncmp(options->reward_funcs[i], "program:", 8)) /* a slow judge is not a lost rank */
             plumb_comm_set_timeout(fmax(1800, options->reward_timeout * (double)o->n_completions * (double)(options->reward_retries + 1)));
+    for (int i = 0; i < o->n_sources; i++) PLUMB_TRY(plumb_reward_source_start(o->sources[i])); /* a wrong command is known by now */
     for (int i = 0; i < PLUMB_SCORE_PARTS; i++)
         o->weights[i] = i < options->n_reward_weights ? strtod(options->reward_weights[i], NULL) : 1;
     plumb_rollout_options r = {.view = PLUMB_VIEW_POLICY, .values = plumb_online_on_trunk(o), .sampling = plumb_online_sampling(s, o->ends),

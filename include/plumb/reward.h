@@ -12,7 +12,7 @@
  *   program:COMMAND     COMMAND runs under /bin/sh; per completion it reads one JSON line {"prompt","completion","answer","record"}
  *                       (answer: null when there is none) and writes one line, in the same order, flushed: a number, or
  *                       {"reward": number}. Requests run up to 32 lines ahead of the answers, but no answer may wait for a further
- *                       request. One process per rank, started at first use, killed and restarted when it dies, when an answer takes
+ *                       request. One process per rank, killed and restarted when it dies, when an answer takes
  *                       longer than the limit, or when a line makes no sense; after `retries` failures in a row that is the caller's error
  * A reward that is not finite is an error that names the source and the record. */
 #ifndef PLUMB_REWARD_H
@@ -32,6 +32,9 @@ enum { PLUMB_REWARD_SECONDS = 30, PLUMB_REWARD_RETRIES = 2 }; /* where limits is
 /* PLUMB_E_CONFIG for an unknown name (with the nearest), a bad pattern, a missing argument, limits of no sense. A source
  * is used by one thread at a time. */
 plumb_status plumb_reward_source_create(plumb_reward_source **out, const char *spec, const plumb_reward_limits *limits) PLUMB_CHECKED;
+/* Starts its program, which then has time to get ready. Called again later: a command that the shell could not run is PLUMB_E_CONFIG. Both
+ * are no more than a favour: scoring starts what does not run. */
+plumb_status plumb_reward_source_start(plumb_reward_source *s) PLUMB_CHECKED;
 void plumb_reward_source_free(plumb_reward_source *s); /* ends its program */
 const char *plumb_reward_source_name(const plumb_reward_source *s); /* "exact_match", "program", … */
 bool plumb_reward_source_needs_answer(const plumb_reward_source *s);

@@ -10,6 +10,7 @@ typedef struct reward_kind {
     const char *name, *argument; /* argument: what stands after the colon, for messages; NULL when nothing does */
     bool needs_answer, may_fail; /* may_fail: on a completion, which then scores 0 and is counted */
     plumb_status (*open)(plumb_reward_source *s); /* NULL: nothing to prepare */
+    plumb_status (*start)(plumb_reward_source *s); /* NULL: nothing to start */
     /* One of the two. Items have answers where they are needed. */
     plumb_status (*score_one)(plumb_reward_source *s, const plumb_reward_item *item, double *reward);
     plumb_status (*score_all)(plumb_reward_source *s, const plumb_reward_item *items, int64_t n, double *rewards);
@@ -36,6 +37,7 @@ plumb_status reward_json(plumb_reward_source *s, const plumb_reward_item *item, 
 
 /* reward_program.c: the protocol; reward_process.c: the process and its pipes */
 plumb_status reward_program_open(plumb_reward_source *s) PLUMB_CHECKED;
+plumb_status reward_program_start(plumb_reward_source *s) PLUMB_CHECKED;
 plumb_status reward_program_score(plumb_reward_source *s, const plumb_reward_item *items, int64_t n,
                                   double *rewards) PLUMB_CHECKED;
 void reward_program_free(reward_program *p);

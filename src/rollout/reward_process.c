@@ -127,9 +127,14 @@ void process_wait(const process *p, bool writing, double seconds) {
 }
 
 /* Whether it has ended, without giving its number back to the system. */
-static bool has_ended(pid_t pid) {
-    siginfo_t info = {0};
-    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) || info.si_pid == pid;
+static bool has_ended(pid_t pid, siginfo_t *info) {
+    *info = (siginfo_t){0};
+    return waitid(P_PID, (id_t)pid, info, WEXITED | WNOHANG | WNOWAIT) || info->si_pid == pid;
+}
+
+bool process_is_unknown(const process *p) {
+    siginfo_t info;
+    return p->pid && has_ended(p->pid, &info) && info.si_code == CLD_EXITED && (info.si_status == 126 || info.si_status == 127);
 }
 
 void process_stop(process *p, double grace, char *how, size_t size) {
@@ -139,7 +144,8 @@ void process_stop(process *p, double grace, char *how, size_t size) {
     close_end(&p->out);
     double end = plumb_clock() + grace;
     bool ended;
-    while (!(ended = has_ended(p->pid)) && plumb_clock() < end) nanosleep(&(struct timespec){0, 2000000}, NULL);
+    siginfo_t info;
+    while (!(ended = has_ended(p->pid, &info)) && plumb_clock() < end) nanosleep(&(struct timespec){0, 2000000}, NULL);
     kill(-p->pid, SIGKILL); /* before waitpid: until then nobody else can have the group's number */
     pid_t waited;
     while ((waited = waitpid(p->pid, &status, 0)) < 0 && errno == EINTR) continue;

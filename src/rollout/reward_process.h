@@ -10,6 +10,8 @@ typedef struct process { /* pid 0: none runs, and the ends are -1 */
 } process;
 
 plumb_status process_start(process *p, const char *command) PLUMB_CHECKED;
+/* It has ended, since the shell could not run the command (status 126, 127). */
+bool process_is_unknown(const process *p);
 /* Bytes written, 0 when the pipe is full; -1 when nobody reads any more (in is closed then). */
 ssize_t process_write(process *p, const char *bytes, size_t n);
 /* Bytes read, 0 at the end of its output, -1 when there is nothing now. */

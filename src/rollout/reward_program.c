@@ -51,6 +51,14 @@ plumb_status reward_program_open(plumb_reward_source *s) {
     return PLUMB_OK;
 }
 
+plumb_status reward_program_start(plumb_reward_source *s) {
+    process *p = &s->program->process;
+    if (!p->pid) return process_start(p, s->argument);
+    if (!process_is_unknown(p)) return PLUMB_OK;
+    process_stop(p, 0, NULL, 0);
+    return plumb_error(PLUMB_E_CONFIG, "reward program \"%.200s\": the shell cannot run it", s->argument);
+}
+
 void reward_program_free(reward_program *p) {
     if (!p) return;
     process_stop(&p->process, 2, NULL, 0); /* its input ends: time to write its own files */

@@ -10,7 +10,8 @@ static const reward_kind kinds[] = {
     {.name = "regex", .argument = "PATTERN", .may_fail = true, .open = reward_regex_open, .score_one = reward_regex},
     {.name = "length", .argument = "N", .open = reward_length_open, .score_one = reward_length},
     {.name = "json", .score_one = reward_json},
-    {.name = "program", .argument = "COMMAND", .open = reward_program_open, .score_all = reward_program_score},
+    {.name = "program", .argument = "COMMAND", .open = reward_program_open, .start = reward_program_start,
+     .score_all = reward_program_score},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
@@ -70,6 +71,10 @@ plumb_status plumb_reward_source_create(plumb_reward_source **out, const char *s
     else
         plumb_reward_source_free(s);
     return status;
+}
+
+plumb_status plumb_reward_source_start(plumb_reward_source *s) {
+    return s->kind->start ? s->kind->start(s) : PLUMB_OK;
 }
 
 void plumb_reward_source_free(plumb_reward_source *s) {

@@ -186,5 +186,6 @@ refused "the answer .Lily. has no number" num_generations=4 reward_funcs=number
 refused "lenght" num_generations=4 reward_funcs=lenght:20 --dry-run
 [ ! -e "$work/no" ] || fail "what was refused left an output folder"
 refused "reward_adapter is missing" num_generations=4
+refused "no-such-judge" num_generations=4 reward_funcs=program:no-such-judge
 refused "exit 3" num_generations=4 reward_funcs="program:exit 3"
 refused "missing_eos" num_generations=4 reward_funcs=length:20 missing_eos=replace

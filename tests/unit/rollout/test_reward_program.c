@@ -292,6 +292,32 @@ static void test_no_command(void **state) {
     plumb_reward_source_free(s);
 }
 
+static void test_start(void **state) { /* ahead of the first request */
+    (void)state;
+    plumb_reward_source *s;
+    ASSERT_OK(plumb_reward_source_create(&s, "program:plumb_no_such_command 2>/dev/null", &(plumb_reward_limits){5, 0}));
+    ASSERT_OK(plumb_reward_source_start(s));
+    double end = plumb_clock() + 10;
+    plumb_status status = PLUMB_OK;
+    while (status == PLUMB_OK && plumb_clock() < end) status = plumb_reward_source_start(s);
+    assert_int_equal(status, PLUMB_E_CONFIG);
+    assert_non_null(strstr(plumb_error_message(), "plumb_no_such_command 2>/dev/null\": the shell cannot run it"));
+    plumb_reward_source_free(s);
+    s = open_source("exits", 0, 5, 30); /* any other end is for scoring, which starts it again */
+    ASSERT_OK(plumb_reward_source_start(s));
+    for (int i = 0; i < 20; i++) {
+        usleep(10000);
+        ASSERT_OK(plumb_reward_source_start(s));
+    }
+    plumb_reward_source_free(s);
+    assert_int_equal(started_and_gone(), 1);
+    s = open_source("plain", 0, 20, 0);
+    ASSERT_OK(plumb_reward_source_start(s));
+    score_all(s, MANY);
+    plumb_reward_source_free(s);
+    assert_int_equal(started_and_gone(), 1);
+}
+
 /* What a failed call leaves is usable: a source that failed once works when its program does. */
 static void test_again(void **state) {
     (void)state;
@@ -394,6 +420,7 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(test_death_between_calls),
                                        cmocka_unit_test(test_failures),
                                        cmocka_unit_test(test_no_command),
+                                       cmocka_unit_test(test_start),
                                        cmocka_unit_test(test_again),
                                        cmocka_unit_test(test_signals),
                                        cmocka_unit_test(test_two_programs),
