@@ -17,6 +17,7 @@ enum { START_SECONDS = 300, FINALIZE_SECONDS = 20, DEFAULT_TIMEOUT = 1800 };
 comm_state comm = {
     .axes = {ALONE("data"), ALONE("tensor"), ALONE("pipeline"), ALONE("context"), ALONE("world")},
     .node = ALONE("node"),
+    .cores = 1,
     .timeout = DEFAULT_TIMEOUT,
 };
 

@@ -42,6 +42,7 @@ typedef struct comm_call { /* the collective that this rank is in, or was in las
 
 typedef struct comm_state {
     bool ready, threads; /* threads: MPI_THREAD_MULTIPLE was granted */
+    int cores;           /* this rank's part of the node's processors */
     bool crowded;        /* more ranks than processors on this node: give way at once while waiting */
     bool check;          /* compare the arguments of every collective over the ranks first */
     comm_axis axes[PLUMB_AXIS_COUNT], node;
@@ -60,8 +61,7 @@ typedef struct comm_state {
 } comm_state;
 extern comm_state comm;
 
-/* --- ending.c --------------------------------------------------------------------------------------------------------
- */
+/* --- ending.c --------------------------------------------------------------------------------- */
 /* Prints one line, "plumb: rank R (host H, pid P): message", and ends the job. */
 _Noreturn void comm_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Ends the job without a word: tells the peers, MPI_Abort, and _exit after 3 s at the latest. */
@@ -72,8 +72,7 @@ _Noreturn void comm_park(void);
 void comm_guard_start(double seconds, const char *what);
 void comm_guard_stop(void);
 
-/* --- wait.c ----------------------------------------------------------------------------------------------------------
- */
+/* --- wait.c ----------------------------------------------------------------------------------- */
 typedef enum comm_pace {
     COMM_PACE_IDLE,
     COMM_PACE_BULK
@@ -101,16 +100,14 @@ void comm_raw_gather(const comm_axis *axis, const void *mine, size_t bytes, void
 /* One message to and one from every peer, each at most COMM_PIECE bytes; own entry and empty ones are skipped. */
 void comm_raw_exchange(const comm_axis *axis, const comm_part *parts, const comm_room *rooms);
 
-/* --- watchdog.c ------------------------------------------------------------------------------------------------------
- */
+/* --- watchdog.c ------------------------------------------------------------------------------- */
 plumb_status comm_watchdog_start(void) PLUMB_CHECKED;
 void comm_watchdog_stop(void);
 void comm_watchdog_tell_peers(int culprit, int code); /* culprit -1: this rank ends the job itself */
 /* Ranks that were last heard to be elsewhere than in the collective this rank waits in, as text. */
 void comm_watchdog_absent(char *text, size_t size);
 
-/* --- signals.c, mesh.c -----------------------------------------------------------------------------------------------
- */
+/* --- signals.c, mesh.c ------------------------------------------------------------------------ */
 void comm_signals_install(void);
 void comm_mesh_create(void);
 void comm_mesh_free(void);

@@ -58,13 +58,22 @@ static void open_axis(comm_axis *axis, const char *name, MPI_Comm from) {
     MPI_Comm_size(axis->comm, &axis->size);
 }
 
-/* Processors that the ranks of this node may use together; a rank that is bound to one core sees one. */
-static int node_processors(void) {
-    cpu_set_t mine, all;
-    CPU_ZERO(&mine);
-    if (sched_getaffinity(0, sizeof mine, &mine)) return (int)sysconf(_SC_NPROCESSORS_ONLN);
-    comm_check_mpi(MPI_Allreduce(&mine, &all, (int)sizeof mine, MPI_BYTE, MPI_BOR, comm.node.comm), "MPI_Allreduce");
-    return CPU_COUNT(&all);
+/* Processors that the ranks of this node may use together, and this rank's part of them: one that several may use is shared evenly. */
+static void count_processors(int *together, int *mine) {
+    static int32_t users[CPU_SETSIZE];
+    cpu_set_t set;
+    double part = 0;
+    CPU_ZERO(&set);
+    bool known = sched_getaffinity(0, sizeof set, &set) == 0;
+    for (int c = 0; c < CPU_SETSIZE; c++) users[c] = known && CPU_ISSET(c, &set);
+    comm_check_mpi(MPI_Allreduce(MPI_IN_PLACE, users, CPU_SETSIZE, MPI_INT32_T, MPI_SUM, comm.node.comm), "MPI_Allreduce");
+    *together = 0;
+    for (int c = 0; c < CPU_SETSIZE; c++) {
+        *together += users[c] > 0;
+        if (known && CPU_ISSET(c, &set)) part += 1.0 / users[c];
+    }
+    if (!*together) *together = (int)sysconf(_SC_NPROCESSORS_ONLN), part = (double)*together / comm.node.size;
+    *mine = part > 1 ? (int)(part + 1e-6) : 1;
 }
 
 void comm_mesh_create(void) {
@@ -82,7 +91,9 @@ void comm_mesh_create(void) {
     comm_check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm.closing), "MPI_Comm_dup");
     MPI_Comm_set_errhandler(comm.beats, MPI_ERRORS_RETURN);
     MPI_Comm_set_errhandler(comm.closing, MPI_ERRORS_RETURN);
-    comm.crowded = comm.node.size > node_processors();
+    int processors;
+    count_processors(&processors, &comm.cores);
+    comm.crowded = comm.node.size > processors;
 
     comm.processes = calloc((size_t)world->size, sizeof *comm.processes);
     comm.requests = calloc((size_t)world->size * 2, sizeof(MPI_Request));
@@ -118,6 +129,9 @@ int plumb_comm_node_rank(void) {
 }
 int plumb_comm_node_size(void) {
     return comm.node.size;
+}
+int plumb_comm_cores(void) {
+    return comm.cores;
 }
 
 const char *plumb_comm_host(void) {

@@ -16,43 +16,59 @@
 #include <string.h>
 #include <unistd.h>
 
-/* of all chunks so far; alike on every rank */
-typedef struct totals { int64_t bytes, hash, prompts, completions, written, without_spread, errors; double best, mean; } totals;
-static const char *const total_names[] = {"bytes", "hash", "prompts", "completions", "written", "without_spread", "errors", "best", "mean"};
+/* of all chunks so far; alike on every rank. cut: answers among the written ones (of pairs the chosen) that max_completion_length ended */
+typedef struct totals { int64_t bytes, hash, prompts, completions, written, cut, without_spread, errors; double best, mean; } totals;
+static const char *const total_names[] = {"bytes",   "hash", "prompts",        "completions", "written",
+                                          "cut",     "without_spread", "errors", "best",        "mean"};
 enum { TOTALS = sizeof total_names / sizeof *total_names };
 _Static_assert(sizeof(totals) == TOTALS * sizeof(int64_t), "a counter for each number, doubles as their bits");
 
 typedef struct output { totals sum; plumb_str lines, dir, records; char *identity; } output; /* lines: of the chunk under way, rank 0 */
 
 /* --- records ---------------------------------------------------------------------------------- */
+/* "NAME": the answer, as text or, where the prompt is a chat, as its turn; then how it ended and its score. */
+static plumb_status write_answer(const plumb_online *o, int64_t i, const char *name, const char *suffix, plumb_str *s) {
+    static const char *const finish[] = {[PLUMB_FINISH_EOS] = "eos", [PLUMB_FINISH_STOP] = "stop", [PLUMB_FINISH_LENGTH] = "length"};
+    const plumb_trajectories *t = &o->t;
+    bool chat = o->s->train.samples[o->prompt_of[t->group[i]]].messages;
+    char *text;
+    PLUMB_TRY(plumb_online_text_behind_prompt(o, i, &text));
+    plumb_status status = chat ? plumb_str_printf(s, ", \"%s\": [{\"role\": \"assistant\"", name) : PLUMB_OK;
+    if (status == PLUMB_OK) status = plumb_recipe_append_text(s, ", ", chat ? "content" : name, text);
+    if (status == PLUMB_OK && chat) status = plumb_str_printf(s, "}]");
+    free(text);
+    PLUMB_TRY(status);
+    return plumb_str_printf(s, ", \"finish%s\": \"%s\", \"score%s\": %.9g", suffix, finish[t->finish[i]], suffix, t->score[i]);
+}
 /* Of equal scores the first is taken. */
-static plumb_status write_group(const plumb_options *o, const plumb_trajectories *t, int64_t first, int64_t size, output *out) {
+static plumb_status write_group(const plumb_online *o, int64_t first, output *out) {
+    const plumb_trajectories *t = &o->t;
+    const plumb_sample *x = &o->s->train.samples[o->prompt_of[t->group[first]]];
     int64_t best = first, worst = first;
-    for (int64_t i = first; i < first + size; i++) {
+    for (int64_t i = first; i < first + o->group_size; i++) {
         if (t->score[i] > t->score[best]) best = i;
         if (t->score[i] < t->score[worst]) worst = i;
         out->sum.mean += t->score[i], out->sum.completions++;
     }
-    bool pairs = !strcmp(o->output_format, "preference");
+    bool pairs = !strcmp(o->s->o->output_format, "preference");
     out->sum.best += t->score[best], out->sum.prompts++;
     if (t->score[best] == t->score[worst]) {
         out->sum.without_spread++;
         if (pairs) return PLUMB_OK; /* nothing to prefer */
     }
     plumb_str *s = &out->lines;
-    PLUMB_TRY(plumb_recipe_append_text(s, "{", "prompt", t->prompt_text[first]));
-    PLUMB_TRY(plumb_recipe_append_text(s, ", ", pairs ? "chosen" : "completion", t->text[best]));
-    if (pairs) PLUMB_TRY(plumb_recipe_append_text(s, ", ", "rejected", t->text[worst]));
-    if (pairs) PLUMB_TRY(plumb_str_printf(s, ", \"score_chosen\": %.9g, \"score_rejected\": %.9g", t->score[best], t->score[worst]));
-    else PLUMB_TRY(plumb_str_printf(s, ", \"score\": %.9g", t->score[best]));
-    out->sum.written++;
+    if (x->messages) PLUMB_TRY(plumb_str_printf(s, "{\"prompt\": %s", x->messages));
+    else PLUMB_TRY(plumb_recipe_append_text(s, "{", "prompt", t->prompt_text[first]));
+    PLUMB_TRY(write_answer(o, best, pairs ? "chosen" : "completion", pairs ? "_chosen" : "", s));
+    if (pairs) PLUMB_TRY(write_answer(o, worst, "rejected", "_rejected", s));
+    out->sum.written++, out->sum.cut += t->finish[best] == PLUMB_FINISH_LENGTH;
     return plumb_str_printf(s, ", \"record\": %lld}\n", (long long)t->record[first]);
 }
 static plumb_status write_chunk(plumb_online *o, output *out) {
     int64_t before = out->sum.bytes;
     out->lines.length = 0;
     PLUMB_TRY(plumb_online_texts(o, 0, o->t.n_sequences));
-    for (int64_t g = 0; g < o->n_groups; g++) PLUMB_TRY(write_group(o->s->o, &o->t, g * o->group_size, o->group_size, out));
+    for (int64_t g = 0; g < o->n_groups; g++) PLUMB_TRY(write_group(o, g * o->group_size, out));
     for (int k = 0; k < o->n_sources; k++) out->sum.errors += o->failed[k];
     out->sum.bytes += (int64_t)out->lines.length;
     out->sum.hash = (int64_t)plumb_session_mix((uint64_t)out->sum.hash, out->lines.data, out->lines.length);
@@ -87,6 +103,15 @@ static plumb_status verify(const plumb_session *s, const output *out) {
     return good ? PLUMB_OK
                 : plumb_error(PLUMB_E_FORMAT, "%s: damaged: its first %lld bytes are not those of the finished chunks", path,
                               (long long)out->sum.bytes);
+}
+
+/* Is there a result, and nothing that a run which has not ended would go on from? */
+bool plumb_bestofn_is_done(const char *output_file) {
+    plumb_str dir = {0};
+    bool done =
+        plumb_path_exists(output_file) && plumb_str_printf(&dir, "%s.partial", output_file) == PLUMB_OK && !plumb_path_exists(dir.data);
+    plumb_str_free(&dir);
+    return done;
 }
 
 plumb_status plumb_bestofn_forget(const char *output_file) {
@@ -148,6 +173,9 @@ static plumb_status open_output(plumb_online *o, output *out) {
     if (!plumb_is_root()) return PLUMB_OK;
     PLUMB_TRY(plumb_prepare_file(options->output_file));
     if (!strcmp(options->resume, "never")) PLUMB_TRY(plumb_bestofn_forget(options->output_file));
+    else if (plumb_bestofn_is_done(options->output_file))
+        return plumb_error(PLUMB_E_CONFIG, "output_file: %s is there already; expected another name, or resume=never to sample it anew",
+                           options->output_file);
     return plumb_make_dirs(out->dir.data);
 }
 
@@ -173,6 +201,7 @@ static plumb_status finish(const plumb_session *s, const output *out) {
     printf("prompts %lld\ncompletions %lld\nmean_reward %.6g\nmean_best_reward %.6g\ngroups_without_spread %lld\n", (long long)t->prompts,
            (long long)t->completions, t->mean / (double)t->completions, t->best / (double)t->prompts, (long long)t->without_spread);
     if (!t->written) fprintf(stderr, "plumb bestofn: no prompt has completions of different scores, so there is nothing to prefer\n");
+    if (t->cut) printf("records_cut_off %lld\n", (long long)t->cut);
     if (t->errors) printf("reward_errors %lld\n", (long long)t->errors);
     printf("%lld records in %s\n", (long long)t->written, s->o->output_file);
     return PLUMB_OK;

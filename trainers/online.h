@@ -43,6 +43,7 @@ typedef struct plumb_online {
     plumb_adapter reward_adapter, value_adapter;
     const plumb_lora_config *value_config; /* of the value model's adapter; borrowed */
     plumb_source *reward_source; plumb_model *reward_model; /* where the reward model is one of its own that no other holds */
+    plumb_ids turn_end;                    /* of the chat template: its mark, one token, and what follows; empty: no such mark */
     plumb_scorer judge, critic;            /* the reward model (of completions), the value model (of tokens); model NULL: none */
     plumb_trajectories t;                  /* of this iteration, the same on every rank */
     int64_t n_groups, group_size, mine, n_mine; /* sequences [mine, mine+n_mine) are this rank's */
@@ -109,6 +110,10 @@ void plumb_online_note(plumb_online *o, double *stats, int64_t first, int64_t at
 double *plumb_online_entropy_bonus(plumb_session *s, int64_t tokens);
 /* Texts of sequences [first, first+count), where they are not there yet. */
 plumb_status plumb_online_texts(plumb_online *o, int64_t first, int64_t count) PLUMB_CHECKED;
+/* Completion i as it continues its prompt's text: decoders of SentencePiece's kind drop a space at the beginning of what they are given,
+ * which is right for a reader and wrong for a record that is to give the same tokens. Its text is there
+ * already. Local; *out is malloc'ed. */
+plumb_status plumb_online_text_behind_prompt(const plumb_online *o, int64_t i, char **out) PLUMB_CHECKED;
 /* Metrics that all recipes have: scores, lengths, ends, entropy, time per phase. Returns their number. */
 int plumb_online_metrics(const plumb_online *o, plumb_metric *m);
 /* Adds what all recipes end with to the n metrics (updates, progress, speed) and writes the iteration's line, on rank 0, when

@@ -171,11 +171,28 @@ static plumb_status open_sources(plumb_online *o, const plumb_session *s) {
     return PLUMB_OK;
 }
 
+/* Which token ends an assistant's turn, and what a chat template writes behind it: tokenized together, as a template's text is. */
+static plumb_status find_turn_end(plumb_online *o, const plumb_session *s) {
+    char text[64];
+    int32_t id;
+    const char *after, *mark = plumb_prompt_turn_end(s->o->template_name ? s->o->template_name : "chatml", &after);
+    if (!mark) return PLUMB_OK;
+    PLUMB_TRY(plumb_tokenize(s->tokenizer, mark, strlen(mark), false, &o->turn_end));
+    if (o->turn_end.count != 1) o->turn_end.count = 0; /* no token of its own: no policy ends on it */
+    if (!o->turn_end.count) return PLUMB_OK;
+    id = o->turn_end.data[0], o->turn_end.count = 0;
+    snprintf(text, sizeof text, "%s%s", mark, after);
+    PLUMB_TRY(plumb_tokenize(s->tokenizer, text, strlen(text), false, &o->turn_end));
+    PLUMB_CHECK(o->turn_end.count && o->turn_end.data[0] == id);
+    return PLUMB_OK;
+}
+
 /* What the model needs beyond the policy, and what else can be wrong before it is there. Local. */
 static plumb_status more_model(plumb_session *s, plumb_model_options *m, plumb_model_options *value) {
     plumb_online *o = s->user;
     const plumb_options *options = s->o;
     PLUMB_TRY(open_sources(o, s));
+    PLUMB_TRY(find_turn_end(o, s));
     PLUMB_TRY(plumb_stops_create(&o->stops, s->tokenizer, options->stop_strings, options->n_stop_strings));
     m->reference = s->command != PLUMB_FOR_BESTOFN && (s->command == PLUMB_FOR_PPO || options->beta > 0);
     if (options->reward_adapter || options->reward_model) PLUMB_TRY(open_judge(o, s, m));
@@ -249,6 +266,7 @@ static void close_online(plumb_online *o) {
     plumb_trajectories_free(&o->t);
     for (size_t i = 0; o->completions && i < o->n_completions; i++) plumb_completion_free(&o->completions[i]);
     plumb_plan_free(&o->plan);
+    plumb_ids_free(&o->turn_end);
     free(o->completions), free(o->prompt_of), free(o->trees), free(o->data.samples), free(o->data.storage), free(o->passed),
         free(o->trajectories);
     *o = (plumb_online){0};

@@ -129,6 +129,7 @@ static plumb_status begin(run *r, int k, double left) {
     memcpy(state->settings, s->settings, sizeof state->settings);
     plumb_status local = limit_time(r, &s->options, left);
     if (plumb_is_root() && local == PLUMB_OK) local = plumb_make_dirs(s->dir);
+    if (plumb_is_root() && local == PLUMB_OK && again) local = plumb_stage_make_room(s);
     if (plumb_is_root() && local == PLUMB_OK) local = plumb_stages_note(r->p, r->states);
     return plumb_comm_agree(PLUMB_AXIS_WORLD, local);
 }

@@ -112,12 +112,20 @@ static plumb_status set_aside(const char *dir) {
     return status;
 }
 
+plumb_status plumb_stage_make_room(const plumb_stage *s) {
+    bool done = s->command == PLUMB_FOR_BESTOFN && plumb_bestofn_is_done(s->options.output_file);
+    return done ? set_aside(s->options.output_file) : PLUMB_OK;
+}
+
 plumb_status plumb_stages_reset(const plumb_stages *p, plumb_stage_state *states, int first) {
     for (int k = p->count - 1; k >= first; k--) {
         const plumb_stage *s = &p->stages[k];
         bool began = states[k].progress != PLUMB_STAGE_PENDING;
         states[k] = (plumb_stage_state){.written = states[k].written};
-        if (s->command == PLUMB_FOR_BESTOFN) PLUMB_TRY(plumb_bestofn_forget(s->options.output_file));
+        if (s->command == PLUMB_FOR_BESTOFN) {
+            PLUMB_TRY(plumb_bestofn_forget(s->options.output_file));
+            if (began) PLUMB_TRY(plumb_stage_make_room(s));
+        }
         if (!(s->command & PLUMB_FOR_TRAINING)) continue; /* results of the others are replaced as a whole */
         if (began && plumb_path_exists(s->dir)) PLUMB_TRY(set_aside(s->dir));
     }

@@ -2,6 +2,7 @@
  *
  * Local work is grouped between agreement points, so that a bad record or a full disk on one rank ends the run on all with one message. */
 #include "plan.h"
+#include <limits.h>
 #include <math.h>
 #include <omp.h>
 #include <sched.h>
@@ -11,12 +12,14 @@
 #include <string.h>
 #include "plumb/report.h"
 
-/* Cores that this rank may use: what it is bound to, and no more than its share of the node. */
+/* threads, else OMP_NUM_THREADS, else a thread for each of this rank's cores; more than it is bound to would share them. */
 static int threads_of(const plumb_options *o) {
-    if (o->threads > 0) return (int)o->threads;
+    const char *variable = getenv("OMP_NUM_THREADS");
     cpu_set_t set;
-    int bound = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1, share = omp_get_num_procs() / plumb_comm_node_size();
-    return (int)plumb_max64(1, plumb_min64(bound, plumb_max64(1, share)));
+    if (o->threads > 0) return (int)o->threads;
+    if (!variable || !*variable) return plumb_comm_cores();
+    int bound = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : INT_MAX;
+    return (int)plumb_max64(1, plumb_min64(omp_get_max_threads(), bound));
 }
 
 static void say(const plumb_session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -89,17 +92,25 @@ static plumb_status data_options(const plumb_options *o, plumb_data_kind kind, p
                                               : PLUMB_LOSS_AUTO;
     return d->template_name ? plumb_prompt_check(d->template_name) : PLUMB_OK;
 }
-static void say_counts(const plumb_session *s, const char *what, const plumb_dataset *d) {
+static void say_counts(const plumb_session *s, const char *what, const plumb_dataset *d, const plumb_data_options *o) {
     const plumb_data_counts *c = &d->counts;
     char twice[64] = "";
     int64_t tokens = 0;
-    for (int64_t i = 0; i < d->count; i++) tokens += plumb_sample_tokens(&d->samples[i]);
-    if (tokens && tokens != c->tokens) snprintf(twice, sizeof twice, " (%lld with the prompt of a pair twice)", (long long)tokens);
-    say(s,
-        "%s: %lld samples, %lld tokens%s, %lld targets (of %lld records: %lld truncated, %lld dropped as too long, %lld without targets, "
-        "%lld bad, %lld with a token across the prompt's end)",
-        what, (long long)d->count, (long long)c->tokens, twice, (long long)c->targets, (long long)c->records, (long long)c->truncated,
-        (long long)c->dropped_long, (long long)c->dropped_empty, (long long)c->bad, (long long)c->merged_border);
+    if (o->kind == PLUMB_DATA_PROMPTS) {
+        say(s, "%s: %lld prompts, %lld tokens (of %lld records: %lld dropped as too long, %lld empty, %lld bad)", what, (long long)d->count,
+            (long long)c->tokens, (long long)c->records, (long long)c->dropped_long, (long long)c->dropped_empty, (long long)c->bad);
+    } else {
+        for (int64_t i = 0; i < d->count; i++) tokens += plumb_sample_tokens(&d->samples[i]);
+        if (tokens && tokens != c->tokens) snprintf(twice, sizeof twice, " (%lld with the prompt of a pair twice)", (long long)tokens);
+        say(s,
+            "%s: %lld samples, %lld tokens%s, %lld targets (of %lld records: %lld truncated, %lld dropped as too long, %lld without "
+            "targets, %lld bad, %lld with a token across the prompt's end)",
+            what, (long long)d->count, (long long)c->tokens, twice, (long long)c->targets, (long long)c->records, (long long)c->truncated,
+            (long long)c->dropped_long, (long long)c->dropped_empty, (long long)c->bad, (long long)c->merged_border);
+    }
+    if (c->common_prompt)
+        say(s, "%s: %lld pairs have no field \"%s\": what both answers begin with is taken for the prompt (field_prompt names another)",
+            what, (long long)c->common_prompt, o->field_prompt ? o->field_prompt : "prompt");
     if (c->bad) say(s, "first bad record: %s", d->first_bad);
 }
 static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
@@ -113,7 +124,7 @@ static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
         d.path = s->o->input_file;
         PLUMB_TRY(plumb_dataset_load(to, s->tokenizer, &d));
         PLUMB_TRY(check_lengths(s, d.path, to));
-        say_counts(s, "records", to);
+        say_counts(s, "records", to, &d);
         if (kind == PLUMB_DATA_PROMPTS) say_cut(s);
         return PLUMB_OK;
     }
@@ -122,7 +133,7 @@ static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
         d.skip_last = s->o->eval_last;
         PLUMB_TRY(plumb_dataset_load(&s->train, s->tokenizer, &d));
         PLUMB_TRY(check_lengths(s, d.path, &s->train));
-        say_counts(s, "training", &s->train);
+        say_counts(s, "training", &s->train, &d);
         if (kind == PLUMB_DATA_PROMPTS) say_cut(s);
         if ((!s->o->eval_file && !s->o->eval_last) || (s->command & PLUMB_FOR_ONLINE)) return PLUMB_OK;
     }
@@ -132,7 +143,7 @@ static plumb_status load_data(plumb_session *s, plumb_data_kind kind) {
     d.take_last = s->o->eval_last;
     PLUMB_TRY(plumb_dataset_load(&s->eval, s->tokenizer, &d));
     PLUMB_TRY(check_lengths(s, d.path, &s->eval));
-    say_counts(s, "held-out", &s->eval);
+    say_counts(s, "held-out", &s->eval, &d);
     return PLUMB_OK;
 }
 
@@ -322,11 +333,13 @@ static plumb_status open_folder(plumb_session *s) {
     s->dir = strdup(o->output_dir);
     if (!s->dir) return plumb_error(PLUMB_E_MEMORY, "out of memory");
     PLUMB_TRY(plumb_path_join(&s->checkpoints, s->dir, "checkpoints"));
-    if (!plumb_is_root()) return PLUMB_OK;
-    PLUMB_TRY(plumb_make_dirs(s->checkpoints));
+    return plumb_is_root() ? plumb_make_dirs(s->checkpoints) : PLUMB_OK;
+}
+/* The settings of a run are written once it is known that the folder is its own: a run that is refused there must leave them. */
+static plumb_status write_settings(const plumb_session *s) {
     plumb_str text = {0};
     char *path = NULL;
-    plumb_status status = plumb_options_write(o, s->command, &text);
+    plumb_status status = plumb_options_write(s->o, s->command, &text);
     if (status == PLUMB_OK) status = plumb_path_join(&path, s->dir, "config.yaml");
     if (status == PLUMB_OK) status = plumb_write_file(path, text.data, text.length);
     free(path);
@@ -391,8 +404,10 @@ static plumb_status resume(plumb_session *s) {
     int64_t step = 0;
     s->saved_step = -1;
     if (!strcmp(from, "never")) return PLUMB_OK;
-    if (strcmp(from, "auto") != 0) path = strdup(from);
+    bool given = strcmp(from, "auto") != 0;
+    if (given) path = strdup(from);
     else PLUMB_TRY(plumb_checkpoint_latest(s->checkpoints, &path, &step));
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, given && !path ? plumb_error(PLUMB_E_MEMORY, "out of memory") : PLUMB_OK));
     if (!path) return PLUMB_OK;
     saved_state state;
     plumb_status status = describe_state(s, &state);
@@ -477,7 +492,8 @@ static plumb_status open_session(plumb_session *s, plumb_data_kind kind, plumb_m
     if (s->o->dry_run) return plumb_session_dry_run(s);
     say_plan(s);
     PLUMB_TRY(resume(s));
-    if (plumb_is_root()) local = plumb_log_open(&s->log, s->dir, s->total_steps, s->step);
+    if (plumb_is_root()) local = write_settings(s);
+    if (plumb_is_root() && local == PLUMB_OK) local = plumb_log_open(&s->log, s->dir, s->total_steps, s->step);
     return plumb_comm_agree(PLUMB_AXIS_WORLD, local);
 }
 

@@ -173,6 +173,7 @@ int plumb_train_ppo(const plumb_options *o);
 int plumb_train_grpo(const plumb_options *o);
 int plumb_train_rloo(const plumb_options *o);
 int plumb_bestofn(const plumb_options *o);
+bool plumb_bestofn_is_done(const char *output_file);
 plumb_status plumb_bestofn_forget(const char *output_file) PLUMB_CHECKED; /* what an unfinished run has left beside it; local */
 int plumb_evaluate(const plumb_options *o);
 int plumb_run_generate(const plumb_options *o);

@@ -26,6 +26,8 @@ int plumb_comm_rank(plumb_axis axis);      /* Local; before init and after final
 int plumb_comm_size(plumb_axis axis);      /* Local */
 int plumb_comm_node_rank(void);            /* Local: rank among the ranks of this node, and their number */
 int plumb_comm_node_size(void);
+/* Local: processors for this rank, at least 1: those that it is bound to; what ranks of a node may use together is shared evenly. */
+int plumb_comm_cores(void);
 const char *plumb_comm_host(void);         /* Local */
 void plumb_comm_set_timeout(double seconds); /* Local; default 1800 for waiting in a collective while heartbeats go on */
 

@@ -26,6 +26,7 @@ typedef struct plumb_sample {
     plumb_branch *branch; int n_branches; /* owned by the data set's storage, as are the texts */
     double margin;             /* pairs: by how much chosen should lead (field_margin); 0 when the record has none */
     double label;              /* rated: field_label, true and false are 1 and 0; NaN when the record has none and for pairs */
+    const char *messages;      /* prompts: of a chat whose template marks the end of a turn, a JSON list of role and content; else NULL */
     const char *prompt_text;   /* prompts, and rated with keep_texts: as it was tokenised, rendered; else NULL */
     const char *answer;        /* prompts and rated: field_answer, numbers as text; NULL when the record has none */
 } plumb_sample;
@@ -57,6 +58,7 @@ typedef struct plumb_data_counts {
     int64_t truncated;     /* samples kept, but cut */
     int64_t dropped_long;  /* the prompt fills max_length, or truncation left no target, or drop_long; prompts: longer than max_length */
     int64_t dropped_empty; /* no target to begin with; prompts: no token */
+    int64_t common_prompt; /* pairs without a field for their prompt, whose texts begin alike: that is taken for it */
     int64_t merged_border; /* records whose prompt's ids are no prefix of the whole: a token merged across prompt|completion */
     int64_t tokens, targets; /* of the samples kept; a shared prompt counts once */
 } plumb_data_counts;

@@ -66,6 +66,9 @@ plumb_status plumb_prompt_check(const char *name) PLUMB_CHECKED;
  * after it): 2 * *n_spans int64, owned by the caller. */
 plumb_status plumb_prompt_render(const char *name, const plumb_message *messages, int count, bool generation, plumb_str *out,
                                  int64_t **mask_spans, int *n_spans) PLUMB_CHECKED;
+/* What the template writes at the end of an assistant's turn: its mark, which is what a policy ends on, and what follows that. NULL
+ * where it marks no end. */
+const char *plumb_prompt_turn_end(const char *name, const char **after);
 /* Alpaca's prompt text of instruction and input (input may be NULL or ""). */
 plumb_status plumb_prompt_alpaca(const char *instruction, const char *input, plumb_str *out) PLUMB_CHECKED;
 #endif

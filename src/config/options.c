@@ -293,7 +293,8 @@ const plumb_option plumb_option_table[] = {
      "auto = go on from the newest complete checkpoint in output_dir if there is one; never; or the path of a "
      "checkpoint"},
     {"resume", "Evaluation, log, checkpoints", STRING, AT(resume), "auto", NULL, PATH, BESTOFN, 0,
-     "auto = go on with what a run that was stopped or killed has left in output_file.partial; never = begin anew"},
+     "auto = go on with what a run that was stopped or killed has left in output_file.partial; never = begin anew, "
+     "also where output_file is there"},
     {"stop_after", "Evaluation, log, checkpoints", STRING, AT(stop_after), "\"\"", NULL, 0, 255, NULL, TRAIN | BESTOFN, 0,
      "save and leave with exit code 75 after this long: 90s, 55m, 3h30m, 1d; empty = no limit"},
 
@@ -330,7 +331,7 @@ const plumb_option plumb_option_table[] = {
     {"isa", "Machine", CHOICE, AT(isa), "auto", NULL, 0, 0, "auto|avx512bf16|avx512|avx2|plain", RUNS, 0,
      "instruction set of the CPU kernels; auto = the best there is"},
     {"threads", "Machine", INT, AT(threads), "0", NULL, 0, 4096, NULL, RUNS, 0,
-     "threads of each rank; 0 = the node's cores divided by its ranks"},
+     "threads of each rank; 0 = OMP_NUM_THREADS, else a rank's cores: those it is bound to, shared where ranks share them"},
     {"logits_budget_mb", "Machine", INT, AT(logits_budget_mb), "16", NULL, 1, 1 << 20, NULL, DATA, 0, "MiB of logits held at a time"},
     {"determinism", "Machine", CHOICE, AT(determinism), "fixed", NULL, 0, 0, "fixed|elastic", TRAIN, 0,
      "fixed = the same bits on the same number of ranks; elastic = on any number"},

@@ -23,7 +23,7 @@ typedef struct loader {
     plumb_branch *branches;
     size_t n_branches, branch_capacity;
     plumb_str texts;      /* of all samples, each with its NUL */
-    int64_t *text_places; /* a sample's prompt, answer and branches in turn: byte in texts, -1 for none */
+    int64_t *text_places; /* a sample's prompt, messages, answer and branches in turn: byte in texts, -1 for none */
     size_t n_text_places, text_place_capacity;
     size_t sample_capacity;
     plumb_dataset *d;
@@ -127,6 +127,7 @@ static plumb_status append_texts(loader *l, int n_branches) {
     const char *prompt = e->prompt.length ? e->prompt.data : "",
                *answer = e->extras.answer.length ? e->extras.answer.data : "";
     PLUMB_TRY(append_text(l, rated || kind == PLUMB_DATA_PROMPTS ? prompt : NULL, e->prompt.length));
+    PLUMB_TRY(append_text(l, e->messages.length ? e->messages.data : NULL, e->messages.length));
     PLUMB_TRY(append_text(l, e->extras.has_answer ? answer : NULL, e->extras.answer.length));
     for (int i = 0; i < n_branches; i++) {
         const char *text = rated ? e->completion[i] : NULL;
@@ -233,6 +234,7 @@ static plumb_status add_prompt(loader *l, int64_t record) {
 
 static plumb_status add_sample(loader *l, int64_t record) {
     l->d->counts.merged_border += l->encoded.merged;
+    l->d->counts.common_prompt += l->example.common_prompt;
     switch (l->options->kind) {
     case PLUMB_DATA_SFT: return add_sft(l, record);
     case PLUMB_DATA_PROMPTS: return add_prompt(l, record);
@@ -300,6 +302,7 @@ static plumb_status settle(loader *l) {
         s->branch = branch;
         branch += s->n_branches;
         s->prompt_text = next_text(&places, texts);
+        s->messages = next_text(&places, texts);
         s->answer = next_text(&places, texts);
         for (int k = 0; k < s->n_branches; k++) {
             s->branch[k].ids = ids;

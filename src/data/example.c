@@ -15,14 +15,15 @@ void example_free(example *e) {
     plumb_str_free(&e->prompt);
     plumb_str_free(&e->whole[0]);
     plumb_str_free(&e->whole[1]);
+    plumb_str_free(&e->messages);
     plumb_str_free(&e->extras.answer);
     free(e->spans);
     *e = (example){0};
 }
 
 static void example_reset(example *e) {
-    plumb_str *all[] = {&e->prompt, &e->whole[0], &e->whole[1]};
-    for (int i = 0; i < 3; i++) {
+    plumb_str *all[] = {&e->prompt, &e->whole[0], &e->whole[1], &e->messages};
+    for (int i = 0; i < 4; i++) {
         all[i]->length = 0;
         if (all[i]->data) all[i]->data[0] = 0;
     }
@@ -30,7 +31,7 @@ static void example_reset(example *e) {
     e->spans = NULL;
     e->n_spans = e->wholes = 0;
     e->completion[0] = e->completion[1] = NULL;
-    e->has_prompt = e->special = e->assistant_only = false;
+    e->has_prompt = e->special = e->common_prompt = e->assistant_only = false;
 }
 
 static plumb_status need_string(const json_t *value, const char *field, const char **out) {
@@ -131,6 +132,20 @@ static plumb_status chat_example(example *e, const example_rules *rules, const j
     return status;
 }
 
+/* Whoever writes a data set of what a policy answers wants the prompt as messages again. */
+static plumb_status note_messages(example *e, const example_rules *rules, const messages *m) {
+    if (rules->kind != PLUMB_DATA_PROMPTS) return PLUMB_OK;
+    json_t *list = json_array();
+    bool whole = list;
+    for (int i = 0; i < m->count && whole; i++)
+        whole = !json_array_append_new(list, json_pack("{s:s, s:s}", "role", m->items[i].role, "content", m->items[i].content));
+    char *text = whole ? json_dumps(list, 0) : NULL;
+    plumb_status status = text ? append(&e->messages, text) : plumb_error(PLUMB_E_MEMORY, "out of memory for messages");
+    free(text);
+    json_decref(list);
+    return status;
+}
+
 /* `m` holds the prompt's messages; each list of answers follows them. Without any, fields[0] is where the prompt
  * stands. */
 static plumb_status chats_after_prompt(example *e, const example_rules *rules, messages *m,
@@ -140,6 +155,7 @@ static plumb_status chats_after_prompt(example *e, const example_rules *rules, m
         return plumb_error(PLUMB_E_DATA, "%s: the last message is the %.100s's, expected the user's", fields[0],
                            m->items[prompt_count - 1].role);
     e->special = is_plain(rules->chat_template);
+    if (!e->special) PLUMB_TRY(note_messages(e, rules, m));
     PLUMB_TRY(plumb_prompt_render(rules->chat_template, m->items, prompt_count, true, &e->prompt, NULL, NULL));
     e->has_prompt = true;
     e->wholes = count;
@@ -198,6 +214,7 @@ static plumb_status common_text_example(example *e, const example_rules *rules, 
     while (n && ((unsigned char)a[n] & 0xC0) == 0x80) n--; /* the beginning of a character */
     if (parted && n && a[n - 1] == ' ') n--;
     PLUMB_TRY(plumb_str_append(&e->prompt, a, n));
+    e->common_prompt = true;
     answers[0] = a + n;
     answers[1] = b + n;
     return texts_after_prompt(e, rules, answers, wanted(rules, 2));
@@ -264,6 +281,7 @@ static plumb_status alpaca_example(example *e, const example_rules *rules, const
     if (status == PLUMB_OK) status = messages_push(&m, "user", turn.data);
     if (status == PLUMB_OK)
         status = plumb_prompt_render(rules->alpaca_template, m.items, m.count, true, &e->prompt, NULL, NULL);
+    if (status == PLUMB_OK) status = note_messages(e, rules, &m);
     e->has_prompt = true;
     e->wholes = count;
     for (int i = 0; status == PLUMB_OK && i < count; i++) {

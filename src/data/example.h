@@ -25,9 +25,11 @@ typedef struct example_extras { /* fields beside the texts; extras.c */
 typedef struct example { /* zero-initialise; buffers are reused from record to record; free with example_free */
     bool has_prompt;     /* else all of whole[0] is the completion */
     bool special;        /* let the tokenizer add BOS and the like: texts yes, rendered chats no */
+    bool common_prompt;  /* the prompt is what chosen and rejected begin with */
     bool assistant_only; /* spans hold the parts of whole[0] that may be targets */
     int wholes;          /* prompt and completion together: 1, 2 for a pair, 0 where only the prompt is wanted */
     plumb_str prompt, whole[2];
+    plumb_str messages; /* prompts: of a chat whose template marks the end of a turn, as a JSON list; else empty */
     const char *completion[2]; /* borrowed from the record: what follows the prompt, of a chat the last message */
     example_extras extras;
     int64_t *spans; /* [begin,end) bytes */

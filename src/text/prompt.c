@@ -11,6 +11,8 @@
 static const char *const names[] = {"chatml", "chatml-smollm2", "chatml-trimmed", "alpaca", "none"};
 enum { CHATML, CHATML_SMOLLM2, CHATML_TRIMMED, ALPACA, NONE, NAMES };
 
+#define TURN_END "<|im_end|>"
+
 typedef struct spans {
     int64_t *list;
     size_t count, capacity;
@@ -66,16 +68,24 @@ static plumb_status render_chatml(const plumb_message *messages, int count, bool
     if (which == CHATML_SMOLLM2 && !is(&messages[0], "system"))
         PLUMB_TRY(put(
             out,
-            "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"));
+            "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face" TURN_END "\n"));
     for (int i = 0; i < count; i++) {
         PLUMB_TRY(plumb_str_printf(out, "<|im_start|>%s\n", messages[i].role));
         size_t begin = out->length;
         PLUMB_TRY(put(out, messages[i].content));
-        PLUMB_TRY(put(out, "<|im_end|>"));
+        PLUMB_TRY(put(out, TURN_END));
         if (is(&messages[i], "assistant")) PLUMB_TRY(add_span(s, begin, out->length));
         if (which != CHATML_TRIMMED) PLUMB_TRY(put(out, "\n"));
     }
     return generation ? put(out, "<|im_start|>assistant\n") : PLUMB_OK;
+}
+
+const char *plumb_prompt_turn_end(const char *name, const char **after) {
+    int which;
+    *after = "";
+    if (find_name(name, &which) != PLUMB_OK || which == ALPACA || which == NONE) return NULL;
+    if (which != CHATML_TRIMMED) *after = "\n";
+    return TURN_END;
 }
 
 plumb_status plumb_prompt_alpaca(const char *instruction, const char *input, plumb_str *out) {

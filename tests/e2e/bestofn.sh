@@ -53,6 +53,10 @@ best 2 "$work/whole.jsonl"
 cp "$work/log" "$work/whole.log"
 [ "$(wc -l <"$work/whole.jsonl")" -gt 20 ] || fail "few records"
 settled "$work/whole.jsonl"
+# This tokenizer's decoder drops a space at the beginning: records keep it, so that they give the ids that were sampled. Cut completions are said.
+has "$work/whole.jsonl" '"chosen": " [a-z]'
+has "$work/whole.jsonl" '"finish_chosen": "length", "score_chosen": '
+has "$work/whole.log" "^records_cut_off [1-9]"
 
 # TERM while the third chunk is judged, which is kept; while a later one is sampled, which is given up; each time on another number of ranks.
 disturb TERM 700
@@ -113,9 +117,12 @@ same <(echo mine) "$work/kill.jsonl.partial/notes.txt" # nothing but what it has
 rm -r "$work/kill.jsonl.partial"
 settled "$work/kill.jsonl"
 
-# resume=never begins anew; a result is replaced as a whole.
-disturb TERM 300
+# A result is not written over, but resume=never begins anew; it is replaced as a whole.
 best 2 "$work/usr1.jsonl"
+[ "$code" -eq 1 ] || fail "a result that is there: exit code $code"
+has "$work/log" "output_file: .*usr1.jsonl is there already; expected another name, or resume=never"
+disturb TERM 300
+best 2 "$work/usr1.jsonl" resume=never
 [ "$code" -eq 75 ] || fail "TERM over a result: exit code $code"
 same "$work/whole.jsonl" "$work/usr1.jsonl"
 best 1 "$work/usr1.jsonl" --resume never

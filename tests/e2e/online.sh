@@ -140,6 +140,38 @@ for n in 1 2; do
 done
 same "$work/rated1.jsonl" "$work/rated2.jsonl"
 
+# In a chat a reward model reads an answer as the template writes it, whether a policy has sampled it or a file has it.
+chat=$root/tests/golden/curves/model
+cat >"$work/chat.jsonl" <<-'END'
+	{"messages": [{"role": "user", "content": "What is red?"}, {"role": "assistant", "content": "A red apple."}]}
+	{"messages": [{"role": "user", "content": "What is blue?"}, {"role": "assistant", "content": "The blue sky."}]}
+END
+cat >"$work/chat_pairs.jsonl" <<-'END'
+	{"prompt": [{"role": "user", "content": "What is red?"}], "chosen": [{"role": "assistant", "content": "A red apple."}], "rejected": [{"role": "assistant", "content": "no"}]}
+	{"prompt": [{"role": "user", "content": "What is blue?"}], "chosen": [{"role": "assistant", "content": "The blue sky."}], "rejected": [{"role": "assistant", "content": "so"}]}
+END
+must 1 sft model="$chat" train_file="$work/chat.jsonl" lora=false max_steps=60 learning_rate=5e-3 batch_size=2 precision=fp32 report=false output_dir="$work/chat"
+must 1 reward model="$work/chat/model" train_file="$work/chat_pairs.jsonl" max_steps=10 learning_rate=1e-2 batch_size=2 precision=fp32 report=false output_dir="$work/chat_reward"
+must 2 grpo model="$work/chat/model" train_file="$work/chat.jsonl" reward_adapter="$work/chat_reward/adapter" batch_size=8 num_generations=4 max_completion_length=40 top_k=1 max_steps=1 \
+    beta=0 precision=fp32 report=false output_dir="$work/chat_grpo"
+must 1 score model="$work/chat/model" adapter="$work/chat_reward/adapter" input_file="$work/chat.jsonl" precision=fp32 output_file="$work/chat_scores.jsonl"
+read -r sampled <<<"$(metric "$work/chat_grpo/metrics.jsonl" reward)"
+read -r written <<<"$(printed "$work/log" mean_reward)"
+holds "($sampled - $written)^2 < 1e-8" "sampled answers are read elsewhere than written ones"
+# What best of n keeps of a chat is a chat, which its reader turns into the ids that were sampled.
+must 2 bestofn model="$work/chat/model" input_file="$work/chat.jsonl" num_generations=4 max_completion_length=40 temperature=0.5 reward_funcs=length:3 precision=fp32 output_format=sft \
+    output_file="$work/chat_best.jsonl"
+has "$work/chat_best.jsonl" '^."prompt": .."role": "user", "content": "What is red.".., "completion": .."role": "assistant", "content": "A red apple.".., "finish": "eos"'
+must 1 eval model="$work/chat/model" train_file="$work/chat_best.jsonl" precision=fp32
+read -r written <<<"$(printed "$work/log" loss)"
+must 1 eval model="$work/chat/model" train_file="$work/chat.jsonl" loss_on=assistant precision=fp32
+holds "$written < 2 * $(printed "$work/log" loss) + 0.1" "other ids than those that were learned"
+# A run that is refused in a folder leaves its settings.
+cp "$work/chat_grpo/config.yaml" "$work/config.before"
+online 1 grpo "$work/chat_grpo" num_generations=4 reward_funcs=length:3
+[ "$code" -eq 1 ] || fail "another run's folder: exit code $code"
+same "$work/config.before" "$work/chat_grpo/config.yaml"
+
 # A program as judge, on two ranks; one that dies now and then is started again.
 cat >"$work/judge.sh" <<-'END'
 	n=0
