@@ -162,9 +162,9 @@ holds "($sampled - $written)^2 < 1e-8" "sampled answers are read elsewhere than 
 must 2 bestofn model="$work/chat/model" input_file="$work/chat.jsonl" num_generations=4 max_completion_length=40 temperature=0.5 reward_funcs=length:3 precision=fp32 output_format=sft \
     output_file="$work/chat_best.jsonl"
 has "$work/chat_best.jsonl" '^."prompt": .."role": "user", "content": "What is red.".., "completion": .."role": "assistant", "content": "A red apple.".., "finish": "eos"'
-must 1 eval model="$work/chat/model" train_file="$work/chat_best.jsonl" precision=fp32
+must 1 eval model="$work/chat/model" eval_file="$work/chat_best.jsonl" precision=fp32
 read -r written <<<"$(printed "$work/log" loss)"
-must 1 eval model="$work/chat/model" train_file="$work/chat.jsonl" loss_on=assistant precision=fp32
+must 1 eval model="$work/chat/model" eval_file="$work/chat.jsonl" loss_on=assistant precision=fp32
 holds "$written < 2 * $(printed "$work/log" loss) + 0.1" "other ids than those that were learned"
 # A run that is refused in a folder leaves its settings.
 cp "$work/chat_grpo/config.yaml" "$work/config.before"
