@@ -10,7 +10,7 @@
 #include <string.h>
 #include "internal.h"
 
-enum { START_SECONDS = 300, FINALIZE_SECONDS = 20, DEFAULT_TIMEOUT = 1800 };
+enum { START_SECONDS = 300, FINALIZE_SECONDS = 20 };
 
 #define ALONE(title)                                                                                                   \
     { .name = title, .comm = MPI_COMM_NULL, .rank = 0, .size = 1 }
@@ -18,7 +18,7 @@ comm_state comm = {
     .axes = {ALONE("data"), ALONE("tensor"), ALONE("pipeline"), ALONE("context"), ALONE("world")},
     .node = ALONE("node"),
     .cores = 1,
-    .timeout = DEFAULT_TIMEOUT,
+    .timeout = PLUMB_COMM_TIMEOUT,
 };
 
 static void abort_on_bug(void) {
@@ -91,7 +91,7 @@ void plumb_comm_finalize(void) {
 }
 
 void plumb_comm_set_timeout(double seconds) {
-    comm.timeout = seconds > 0 ? seconds : DEFAULT_TIMEOUT;
+    comm.timeout = seconds > 0 ? seconds : PLUMB_COMM_TIMEOUT;
 }
 
 void plumb_comm_doing(const char *what, int64_t step) {

@@ -23,7 +23,12 @@ static const char *const total_names[] = {"bytes",   "hash", "prompts",        "
 enum { TOTALS = sizeof total_names / sizeof *total_names };
 _Static_assert(sizeof(totals) == TOTALS * sizeof(int64_t), "a counter for each number, doubles as their bits");
 
-typedef struct output { totals sum; plumb_str lines, dir, records; char *identity; } output; /* lines: of the chunk under way, rank 0 */
+typedef struct output {
+    totals sum;
+    plumb_str lines, dir, records;
+    char *identity;
+    plumb_claim *claim;
+} output; /* lines: of the chunk under way, rank 0 */
 
 /* --- records ---------------------------------------------------------------------------------- */
 /* "NAME": the answer, as text or, where the prompt is a chat, as its turn; then how it ended and its score. */
@@ -172,11 +177,13 @@ static plumb_status open_output(plumb_online *o, output *out) {
     PLUMB_TRY(identify(o, out));
     if (!plumb_is_root()) return PLUMB_OK;
     PLUMB_TRY(plumb_prepare_file(options->output_file));
-    if (!strcmp(options->resume, "never")) PLUMB_TRY(plumb_bestofn_forget(options->output_file));
-    else if (plumb_bestofn_is_done(options->output_file))
+    bool anew = !strcmp(options->resume, "never");
+    if (!anew && plumb_bestofn_is_done(options->output_file))
         return plumb_error(PLUMB_E_CONFIG, "output_file: %s is there already; expected another name, or resume=never to sample it anew",
                            options->output_file);
-    return plumb_make_dirs(out->dir.data);
+    PLUMB_TRY(plumb_make_dirs(out->dir.data));
+    PLUMB_TRY(plumb_claim_take(&out->claim, out->dir.data));
+    return anew ? plumb_bestofn_forget(options->output_file) : PLUMB_OK;
 }
 
 /* One chunk: sample, score, keep. A chunk that TERM interrupts is given up. */
@@ -193,9 +200,10 @@ static plumb_status advance(plumb_online *o, output *out) {
     return PLUMB_OK;
 }
 
-static plumb_status finish(const plumb_session *s, const output *out) {
+static plumb_status finish(const plumb_session *s, output *out) {
     const totals *t = &out->sum;
     if (plumb_path_exists(out->records.data)) PLUMB_TRY(plumb_rename_file(out->records.data, s->o->output_file));
+    plumb_claim_free(out->claim), out->claim = NULL;
     if (plumb_bestofn_forget(s->o->output_file) != PLUMB_OK)
         fprintf(stderr, "plumb bestofn: the result is written, but something is left: %s\n", plumb_error_message());
     printf("prompts %lld\ncompletions %lld\nmean_reward %.6g\nmean_best_reward %.6g\ngroups_without_spread %lld\n", (long long)t->prompts,
@@ -231,6 +239,7 @@ static plumb_status run(plumb_online *o) {
     if (status == PLUMB_OK) status = resume(o->s, &out);
     if (status == PLUMB_OK) status = run_chunks(o, &out);
     plumb_str_free(&out.lines), plumb_str_free(&out.dir), plumb_str_free(&out.records);
+    plumb_claim_free(out.claim);
     free(out.identity);
     return status;
 }

@@ -153,6 +153,8 @@ static plumb_status try_answers(plumb_reward_source *source, const plumb_dataset
     return PLUMB_OK;
 }
 
+static bool is_leaving(void) { return plumb_comm_signal() == PLUMB_SIGNAL_TERM; }
+
 /* The reward functions, and whether the data has what they compare with: before the model is loaded. */
 static plumb_status open_sources(plumb_online *o, const plumb_session *s) {
     const plumb_options *options = s->o;
@@ -160,6 +162,7 @@ static plumb_status open_sources(plumb_online *o, const plumb_session *s) {
     for (int i = 0; i < options->n_reward_funcs; i++) {
         PLUMB_TRY(plumb_reward_source_create(&o->sources[i], options->reward_funcs[i], &limits));
         o->n_sources = i + 1;
+        plumb_reward_source_leave_when(o->sources[i], is_leaving);
         if (!options->dry_run) PLUMB_TRY(plumb_reward_source_start(o->sources[i]));
         if (!plumb_reward_source_needs_answer(o->sources[i])) continue;
         for (int64_t k = 0; k < s->train.count; k++)
@@ -230,9 +233,10 @@ static plumb_status open_local(plumb_online *o) {
     o->n_completions = (size_t)(most / plumb_comm_size(PLUMB_AXIS_DATA) + 1);
     PLUMB_TRY(plumb_alloc(&o->prompt_of, (size_t)groups, sizeof *o->prompt_of, "prompts"));
     PLUMB_TRY(plumb_alloc(&o->completions, o->n_completions, sizeof *o->completions, "completions"));
-    for (int i = 0; i < options->n_reward_funcs; i++)
-        if (!strncmp(options->reward_funcs[i], "program:", 8)) /* a slow judge is not a lost rank */
-            plumb_comm_set_timeout(fmax(1800, options->reward_timeout * (double)o->n_completions * (double)(options->reward_retries + 1)));
+    int programs = 0;
+    for (int i = 0; i < options->n_reward_funcs; i++) programs += !strncmp(options->reward_funcs[i], "program:", 8);
+    double judging = programs * options->reward_timeout * (double)o->n_completions * (double)(options->reward_retries + 1);
+    plumb_comm_set_timeout(fmax(PLUMB_COMM_TIMEOUT, judging)); /* a slow judge is not a lost rank */
     for (int i = 0; i < o->n_sources; i++) PLUMB_TRY(plumb_reward_source_start(o->sources[i])); /* a wrong command is known by now */
     for (int i = 0; i < PLUMB_SCORE_PARTS; i++)
         o->weights[i] = i < options->n_reward_weights ? strtod(options->reward_weights[i], NULL) : 1;
@@ -258,6 +262,7 @@ static plumb_status open_online(plumb_online *o, plumb_session *s) {
 static void close_online(plumb_online *o) {
     plumb_rollout_free(o->engine);
     plumb_stops_free(o->stops);
+    plumb_comm_set_timeout(0);
     for (int i = 0; i < o->n_sources; i++) plumb_reward_source_free(o->sources[i]);
     if (o->reward_model) plumb_model_free(o->reward_model);
     plumb_source_close(o->reward_source);

@@ -61,8 +61,8 @@ plumb_status plumb_online_text_behind_prompt(const plumb_online *o, int64_t i, c
     return status;
 }
 
-/* This rank's completions by every function. */
-static plumb_status score_functions(plumb_online *o, int first_part) {
+/* This rank's completions by every function. *left: not all of them, since it is time to leave. */
+static plumb_status score_functions(plumb_online *o, int first_part, int64_t *left) {
     plumb_trajectories *t = &o->t;
     plumb_reward_item *items = NULL;
     double *rewards = NULL;
@@ -73,9 +73,10 @@ static plumb_status score_functions(plumb_online *o, int first_part) {
         items[i] = (plumb_reward_item){t->prompt_text[q], t->text[q], o->s->train.samples[o->prompt_of[t->group[q]]].answer, t->record[q],
                                        t->token_offset[q + 1] - t->token_offset[q]};
     }
-    for (int k = 0; k < o->n_sources && status == PLUMB_OK; k++) {
+    for (int k = 0; k < o->n_sources && status == PLUMB_OK && !*left; k++) {
         int64_t before = plumb_reward_source_failures(o->sources[k]);
         status = plumb_reward_source_score(o->sources[k], items, o->n_mine, rewards);
+        *left = plumb_reward_source_left(o->sources[k]);
         o->failed[k] = plumb_reward_source_failures(o->sources[k]) - before;
         for (int64_t i = 0; i < o->n_mine && status == PLUMB_OK; i++) t->parts[(o->mine + i) * t->n_parts + first_part + k] = rewards[i];
     }
@@ -176,6 +177,7 @@ plumb_status plumb_online_score(plumb_online *o) {
     plumb_trajectories *t = &o->t;
     double since = plumb_clock();
     int model = o->judge.model != NULL;
+    int64_t left = 0;
     plumb_comm_doing("rewards of iteration", s->step + 1);
     t->n_parts = model + o->n_sources;
     if (model) strcpy(t->part_names[0], "model");
@@ -183,8 +185,11 @@ plumb_status plumb_online_score(plumb_online *o) {
     free(t->parts);
     plumb_status local = plumb_alloc(&t->parts, (size_t)(t->n_sequences * t->n_parts), sizeof *t->parts, "rewards");
     if (local == PLUMB_OK) local = plumb_online_texts(o, o->mine, o->n_mine);
-    if (local == PLUMB_OK && o->n_sources) local = score_functions(o, model);
+    if (local == PLUMB_OK && o->n_sources) local = score_functions(o, model, &left);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
+    plumb_comm_max_i64(PLUMB_AXIS_DATA, &left, 1);
+    s->interrupted = left;
+    if (left) return PLUMB_OK;
     count_failures(o);
     if (model) PLUMB_TRY(plumb_session_pass(s, &o->plan, model_micro_batch));
     if (s->interrupted) return PLUMB_OK; /* the parts are not complete */

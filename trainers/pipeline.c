@@ -34,6 +34,7 @@ typedef struct run {
     const plumb_run_choice *choice;
     plumb_stage_state *states;
     bool *was_done; /* before this start */
+    plumb_claim *claim; /* of output_dir; rank 0 */
     double began, stop_after;
 } run;
 
@@ -84,6 +85,10 @@ static plumb_status check_there(const run *r) {
     for (int k = 0; k < r->p->count; k++) begun |= (uint64_t)(r->states[k].written || counts(r, k)) << k;
     return plumb_stages_check_there(r->p, begun);
 }
+static plumb_status claim_folder(run *r) {
+    PLUMB_TRY(plumb_make_dirs(r->p->output_dir));
+    return plumb_claim_take(&r->claim, r->p->output_dir);
+}
 /* The same file on every rank, and rank 0's word on what is done. */
 static plumb_status agree_on_states(run *r) {
     int from = r->choice->from, n = r->p->count;
@@ -97,6 +102,7 @@ static plumb_status agree_on_states(run *r) {
     PLUMB_TRY(check_settings(r));
     plumb_status local = plumb_is_root() ? check_products(r) : PLUMB_OK;
     if (plumb_is_root() && local == PLUMB_OK) local = check_there(r);
+    if (plumb_is_root() && local == PLUMB_OK && !r->choice->dry_run) local = claim_folder(r);
     if (plumb_is_root() && local == PLUMB_OK && from >= 0 && !r->choice->dry_run) local = plumb_stages_reset(r->p, r->states, from);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
     for (int k = from; k >= 0 && k < n; k++) r->states[k] = (plumb_stage_state){.written = r->states[k].written};
@@ -288,6 +294,7 @@ int plumb_stages_run(plumb_stages *p, const plumb_run_choice *choice) {
         say("plumb run: %s", plumb_error_message());
         code = 1;
     }
+    plumb_claim_free(r.claim);
     free(r.states);
     free(r.was_done);
     return code;

@@ -10,7 +10,7 @@
 #include "plumb/io.h"
 #include "session.h"
 
-enum { VERSION = 1, ASIDE_MAX = 10000 };
+enum { VERSION = 1 };
 static const char *const words[] = {"pending", "running", "done"};
 
 static plumb_status state_path(const plumb_stages *p, char **path) { return plumb_path_join(path, p->output_dir, "pipeline.json"); }
@@ -97,24 +97,9 @@ plumb_status plumb_stages_note(const plumb_stages *p, const plumb_stage_state *s
 }
 
 /* --- beginning anew --------------------------------------------------------------------------- */
-static plumb_status set_aside(const char *dir) {
-    plumb_str aside = {0};
-    plumb_status status = PLUMB_OK;
-    for (int n = 1; n < ASIDE_MAX; n++) {
-        aside.length = 0;
-        status = plumb_str_printf(&aside, "%s.before-%d", dir, n);
-        if (status != PLUMB_OK || !plumb_path_exists(aside.data)) break;
-    }
-    if (status == PLUMB_OK && rename(dir, aside.data))
-        status = plumb_error(PLUMB_E_IO, "%s: cannot rename it to %s: %s", dir, aside.data, strerror(errno));
-    if (status == PLUMB_OK) fprintf(stderr, "%s is now %s\n", dir, aside.data);
-    plumb_str_free(&aside);
-    return status;
-}
-
 plumb_status plumb_stage_make_room(const plumb_stage *s) {
     bool done = s->command == PLUMB_FOR_BESTOFN && plumb_bestofn_is_done(s->options.output_file);
-    return done ? set_aside(s->options.output_file) : PLUMB_OK;
+    return done ? plumb_set_aside(s->options.output_file) : PLUMB_OK;
 }
 
 plumb_status plumb_stages_reset(const plumb_stages *p, plumb_stage_state *states, int first) {
@@ -127,7 +112,7 @@ plumb_status plumb_stages_reset(const plumb_stages *p, plumb_stage_state *states
             if (began) PLUMB_TRY(plumb_stage_make_room(s));
         }
         if (!(s->command & PLUMB_FOR_TRAINING)) continue; /* results of the others are replaced as a whole */
-        if (began && plumb_path_exists(s->dir)) PLUMB_TRY(set_aside(s->dir));
+        if (began && plumb_path_exists(s->dir)) PLUMB_TRY(plumb_set_aside(s->dir));
     }
     return plumb_stages_note(p, states);
 }

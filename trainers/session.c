@@ -328,12 +328,28 @@ static plumb_status set_schedule(plumb_session *s) {
 }
 
 /* --- the folder of the run -------------------------------------------------------------------- */
+/* A run that begins anew leaves nothing in its folder that a later one would go on from, or take for its result. */
+static plumb_status set_run_aside(const plumb_session *s) {
+    static const char *const names[] = {"checkpoints", "trajectories", "adapter", "model", "value", "value_model"};
+    plumb_status status = PLUMB_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == PLUMB_OK; i++) {
+        char *path;
+        PLUMB_TRY(plumb_path_join(&path, s->dir, names[i]));
+        if (plumb_path_exists(path)) status = plumb_set_aside(path);
+        free(path);
+    }
+    return status;
+}
 static plumb_status open_folder(plumb_session *s) {
     const plumb_options *o = s->o;
     s->dir = strdup(o->output_dir);
     if (!s->dir) return plumb_error(PLUMB_E_MEMORY, "out of memory");
     PLUMB_TRY(plumb_path_join(&s->checkpoints, s->dir, "checkpoints"));
-    return plumb_is_root() ? plumb_make_dirs(s->checkpoints) : PLUMB_OK;
+    if (!plumb_is_root()) return PLUMB_OK;
+    PLUMB_TRY(plumb_make_dirs(s->dir));
+    PLUMB_TRY(plumb_claim_take(&s->claim, s->dir));
+    if (!strcmp(o->resume, "never")) PLUMB_TRY(set_run_aside(s));
+    return plumb_make_dirs(s->checkpoints);
 }
 /* The settings of a run are written once it is known that the folder is its own: a run that is refused there must leave them. */
 static plumb_status write_settings(const plumb_session *s) {
@@ -438,9 +454,12 @@ plumb_status plumb_session_after_step(plumb_session *s) {
     s->step_began = plumb_clock();
     if (leave && s->step < s->total_steps) {
         s->stopping = true;
-        if (plumb_is_root() && s->log)
-            plumb_log_line(s->log, "stopped after step %lld; saved in %s; the same command goes on from there", (long long)s->step,
-                           s->checkpoints);
+        bool never = !strcmp(o->resume, "never");
+        if (!plumb_is_root() || !s->log) return PLUMB_OK;
+        if (s->step == 0) plumb_log_line(s->log, "stopped before the first step was done; the same command begins anew");
+        else
+            plumb_log_line(s->log, "stopped after step %lld; saved in %s; %s", (long long)s->step, s->checkpoints,
+                           never ? "resume=auto goes on from there" : "the same command goes on from there");
     }
     return PLUMB_OK;
 }
@@ -509,6 +528,7 @@ plumb_status plumb_session_open_with(plumb_session *s, const plumb_options *o, i
 }
 
 void plumb_session_close(plumb_session *s) {
+    plumb_claim_free(s->claim);
     plumb_log_close(s->log);
     plumb_zero_free(s->zero);
     plumb_model_free(s->value_model);

@@ -49,6 +49,7 @@ typedef struct plumb_session {
     plumb_zero *zero;
     plumb_schedule schedule;
     plumb_log *log;                         /* rank 0 */
+    plumb_claim *claim;                     /* of the folder; rank 0 */
     char *dir, *checkpoints, *identity;
     bool elastic;
     /* step: of the log; in reinforcement learning an iteration of several optimizer updates */

@@ -29,7 +29,9 @@ int plumb_comm_node_size(void);
 /* Local: processors for this rank, at least 1: those that it is bound to; what ranks of a node may use together is shared evenly. */
 int plumb_comm_cores(void);
 const char *plumb_comm_host(void);         /* Local */
-void plumb_comm_set_timeout(double seconds); /* Local; default 1800 for waiting in a collective while heartbeats go on */
+/* Local; for waiting in a collective while heartbeats go on. */
+enum { PLUMB_COMM_TIMEOUT = 1800 }; /* seconds, unless set */
+void plumb_comm_set_timeout(double seconds); /* 0: as at first */
 
 void plumb_comm_barrier(plumb_axis axis);
 void plumb_comm_bcast(plumb_axis axis, void *data, size_t bytes, int root);

@@ -25,10 +25,18 @@ bool plumb_path_exists(const char *path);
 bool plumb_same_path(const char *a, const char *b); /* both are there, and are one file or folder, however they are written */
 bool plumb_path_is_dir(const char *path);
 plumb_status plumb_make_dirs(const char *path) PLUMB_CHECKED; /* mkdir -p */
+/* Renames a file or folder to PATH.before-1 (-2, …, the first that is free) and says so on stderr. */
+plumb_status plumb_set_aside(const char *path) PLUMB_CHECKED;
+/* A folder that one run alone may write to, until `free` or the end of the process: PLUMB_E_CONFIG after five seconds, with host and pid of
+ * the other, when another process has it. Within a process a second claim of a folder is granted, and the first freed ends both. */
+typedef struct plumb_claim plumb_claim;
+plumb_status plumb_claim_take(plumb_claim **out, const char *dir) PLUMB_CHECKED;
+void plumb_claim_free(plumb_claim *c); /* NULL is fine */
 /* "<dir>/<name>" into *out, owned by the caller. */
 plumb_status plumb_path_join(char **out, const char *dir, const char *name) PLUMB_CHECKED;
 
-/* --- atomic writing: beside the final name, fsync, rename, fsync of the folder ---------------- */
+/* --- atomic writing: beside the final name, fsync, rename, fsync of the folder ----------------
+ * A link is followed: its target is replaced. What is no regular file (a device, a pipe) is written to as it is. */
 typedef struct plumb_atomic plumb_atomic;
 plumb_status plumb_atomic_open(plumb_atomic **f, const char *path) PLUMB_CHECKED;
 plumb_status plumb_atomic_write(plumb_atomic *f, const void *bytes, size_t n) PLUMB_CHECKED; /* disk full -> PLUMB_E_IO */

@@ -28,7 +28,7 @@ typedef struct plumb_reward_item { /* borrowed */
 typedef struct plumb_reward_source plumb_reward_source;
 /* of a program: per completion, from the answer before; restarts in a row */
 typedef struct plumb_reward_limits { double seconds; int retries; } plumb_reward_limits;
-enum { PLUMB_REWARD_SECONDS = 30, PLUMB_REWARD_RETRIES = 2 }; /* where limits is NULL */
+enum { PLUMB_REWARD_SECONDS = 30, PLUMB_REWARD_RETRIES = 3 }; /* where limits is NULL */
 /* PLUMB_E_CONFIG for an unknown name (with the nearest), a bad pattern, a missing argument, limits of no sense. A source
  * is used by one thread at a time. */
 plumb_status plumb_reward_source_create(plumb_reward_source **out, const char *spec, const plumb_reward_limits *limits) PLUMB_CHECKED;
@@ -41,6 +41,10 @@ bool plumb_reward_source_needs_answer(const plumb_reward_source *s);
 /* Whether it can fail on a completion, which then gets a reward of 0, and how often it has done so since it was made. */
 bool plumb_reward_source_may_fail(const plumb_reward_source *s);
 int64_t plumb_reward_source_failures(const plumb_reward_source *s);
+/* `leaving` is asked while a program works: does the caller want to leave? It waits two seconds more at most. Did the last scoring end
+ * early for it? Its rewards are then of no use. */
+void plumb_reward_source_leave_when(plumb_reward_source *s, bool (*leaving)(void));
+bool plumb_reward_source_left(const plumb_reward_source *s);
 /* rewards [n]. An item without an answer where one is needed, or (number) without a number in it: PLUMB_E_DATA with its record (counted
  * from 1, as in messages about data). A program that fails too often: PLUMB_E_IO (died, silent), PLUMB_E_DATA (nonsense); the message
  * has the command, the record, what came. After an error the source can be used again. */

@@ -2,14 +2,15 @@
  *
  *     path.<pid>-<n>.part  --write, fsync-->  rename  -->  path  --fsync of the folder-->  on disk
  *
- * A reader sees the old file or the new one, after a crash too; without the first fsync a file system may keep the
- * rename and lose the contents, without the second it may lose the rename.  The unfinished file is beside the final one
- * because rename cannot cross file systems.  Its name is taken with O_EXCL, so that ranks on other nodes, which may
- * have the same process id, cannot share it.  A write that failed is remembered: commit then removes the file and
- * fails. */
+ * A reader sees the old file or the new one, after a crash too; without the first fsync a file system may keep the rename and lose the
+ * contents, without the second it may lose the rename.  The unfinished file is beside the final one because rename cannot cross file
+ * systems.  Its name is taken with O_EXCL, so that ranks on other nodes, which may have the same process id, cannot share it.  A link is
+ * followed first; what is no regular file, /dev/stdout or a pipe, is written to as it is, since a rename would put a file in its place.
+ * A write that failed is remembered: commit then removes the file and fails. */
 #include "io_internal.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -19,8 +20,8 @@ enum { BUFFER = 1 << 16, TRIES = 1000 };
 
 struct plumb_atomic {
     int fd;
-    bool failed;
-    char *path, *part; /* final and unfinished name; owned */
+    bool failed, direct; /* direct: into what is there, a device or a pipe */
+    char *path, *part;   /* final and unfinished name; owned */
     size_t used;
     uint8_t buffer[BUFFER];
 };
@@ -34,7 +35,7 @@ static void release(plumb_atomic *f) {
 
 void plumb_atomic_abort(plumb_atomic *f) {
     if (!f) return;
-    if (f->fd >= 0) unlink(f->part);
+    if (f->fd >= 0 && !f->direct) unlink(f->part);
     release(f);
 }
 
@@ -44,12 +45,21 @@ plumb_status plumb_atomic_open(plumb_atomic **out, const char *path) {
     plumb_atomic *f;
     PLUMB_TRY(plumb_alloc(&f, 1, sizeof *f, "a file buffer"));
     f->fd = -1;
+    char target[PATH_MAX];
+    struct stat info;
+    bool there = stat(path, &info) == 0;
+    if (there && realpath(path, target)) path = target;
     size_t room = strlen(path) + 64;
     plumb_status status = plumb_io_copy_text(&f->path, path, strlen(path));
     if (status == PLUMB_OK) status = plumb_alloc(&f->part, room, 1, "a path");
     if (status != PLUMB_OK) goto done;
-    if (plumb_path_is_dir(path)) {
+    if (there && S_ISDIR(info.st_mode)) {
         status = plumb_error(PLUMB_E_IO, "%s: cannot write the file: a directory has this name", path);
+        goto done;
+    }
+    f->direct = there && !S_ISREG(info.st_mode);
+    if (f->direct && (f->fd = open(path, O_WRONLY | O_CLOEXEC)) < 0) {
+        status = plumb_error(PLUMB_E_IO, "%s: cannot open: %m", path);
         goto done;
     }
     for (int i = 0; i < TRIES && f->fd < 0; i++) {
@@ -125,6 +135,10 @@ static plumb_status flush_folder(const char *path) {
 plumb_status plumb_atomic_commit(plumb_atomic *f) {
     plumb_status status =
         f->failed ? plumb_error(PLUMB_E_IO, "%s: not written: an earlier write failed", f->path) : flush(f);
+    if (f->direct) {
+        release(f);
+        return status;
+    }
     if (status == PLUMB_OK && fsync(f->fd) != 0)
         status = plumb_error(PLUMB_E_IO, "%s: cannot flush to disk: %m", f->path);
     if (status == PLUMB_OK) {
@@ -152,6 +166,16 @@ plumb_status plumb_write_file(const char *path, const void *bytes, size_t n) {
     if (status == PLUMB_OK) return plumb_atomic_commit(f);
     plumb_atomic_abort(f);
     return status;
+}
+
+plumb_status plumb_set_aside(const char *path) {
+    char aside[PATH_MAX];
+    int n = 0;
+    do snprintf(aside, sizeof aside, "%s.before-%d", path, ++n);
+    while (n < TRIES && plumb_path_exists(aside));
+    if (rename(path, aside)) return plumb_error(PLUMB_E_IO, "%s: cannot rename it to %s: %m", path, aside);
+    fprintf(stderr, "%s is now %s\n", path, aside);
+    return PLUMB_OK;
 }
 
 plumb_status plumb_rename_file(const char *from, const char *to) {

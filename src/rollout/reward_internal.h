@@ -21,6 +21,8 @@ struct plumb_reward_source {
     char *argument; /* owns; "" without one */
     plumb_reward_limits limits;
     int64_t failures;
+    bool (*leaving)(void); /* NULL: never */
+    bool left;
     int64_t target;          /* length */
     plumb_pattern *pattern;  /* regex */
     reward_program *program; /* program */

@@ -22,7 +22,7 @@
 #include <string.h>
 
 enum { WINDOW = 32, LINE_MOST = 1 << 20, READ_AT_ONCE = 1 << 16, SHOWN = 80 };
-static const double first_silence = 0.05, last_silence = 0.02; /* seconds */
+static const double first_silence = 0.05, last_silence = 0.02, patience = 2, glance = 0.25; /* seconds */
 
 struct reward_program {
     process process;
@@ -39,6 +39,7 @@ typedef struct call { /* of plumb_reward_source_score */
     double *rewards;
     int64_t n, first; /* first: asked first of this process */
     int64_t answered, sent, made, furthest;
+    double leaving_since; /* 0: the caller does not want to leave */
     int failures; /* in a row */
     bool ended;   /* the last failure: by itself; else it is to be killed */
     plumb_status code;
@@ -250,7 +251,13 @@ static plumb_status listen_on(call *c, double seconds) {
     return take_lines(c);
 }
 
-/* Serves the process until all is answered or it failed; failures of our own are the status. */
+/* A judge that is nearly through may finish; nobody waits long for one that is not. */
+static bool must_leave(call *c) {
+    if (!c->leaving_since && c->s->leaving && c->s->leaving()) c->leaving_since = plumb_clock();
+    return c->s->left = c->leaving_since > 0 && plumb_clock() - c->leaving_since > patience;
+}
+
+/* Serves the process until all is answered, it failed, or the caller must leave; failures of our own are the status. */
 static plumb_status serve(call *c) {
     const double limit = c->s->limits.seconds;
     double since = plumb_clock();
@@ -277,7 +284,8 @@ static plumb_status serve(call *c) {
             fail(c, PLUMB_E_IO, "gave no answer for %g s (answers must be flushed, line by line)", limit);
             return PLUMB_OK;
         }
-        process_wait(&c->p->process, c->p->out_at < c->p->out.length, left);
+        if (must_leave(c)) return PLUMB_OK;
+        process_wait(&c->p->process, c->p->out_at < c->p->out.length, fmin(left, glance));
         PLUMB_TRY(receive(c, &got));
         if (got != 0) continue;
         fail(c, PLUMB_E_IO, "ended its output");
@@ -306,6 +314,7 @@ plumb_status reward_program_score(plumb_reward_source *s, const plumb_reward_ite
         c.p->out.length = c.p->out_at = 0;
         *c.reason = 0;
         status = serve(&c);
+        if (status == PLUMB_OK && s->left) break;
         if (status == PLUMB_OK && !*c.reason) return PLUMB_OK;
         if (status == PLUMB_OK) status = give_up_or_restart(&c);
     }

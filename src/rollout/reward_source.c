@@ -97,12 +97,21 @@ bool plumb_reward_source_may_fail(const plumb_reward_source *s) {
     return s->kind->may_fail;
 }
 
+void plumb_reward_source_leave_when(plumb_reward_source *s, bool (*leaving)(void)) {
+    s->leaving = leaving;
+}
+
+bool plumb_reward_source_left(const plumb_reward_source *s) {
+    return s->left;
+}
+
 int64_t plumb_reward_source_failures(const plumb_reward_source *s) {
     return s->failures;
 }
 
 plumb_status plumb_reward_source_score(plumb_reward_source *s, const plumb_reward_item *items, int64_t n,
                                        double *rewards) {
+    s->left = false;
     for (int64_t i = 0; s->kind->needs_answer && i < n; i++)
         if (!items[i].answer)
             return plumb_error(PLUMB_E_DATA,

@@ -172,6 +172,19 @@ online 1 grpo "$work/chat_grpo" num_generations=4 reward_funcs=length:3
 [ "$code" -eq 1 ] || fail "another run's folder: exit code $code"
 same "$work/config.before" "$work/chat_grpo/config.yaml"
 
+# TERM does not wait for a judge that takes its time.
+cat >"$work/slow.sh" <<-'END'
+	while read -r line; do touch "$(dirname "$0")/asked"; sleep 20; echo 0; done
+END
+(online 2 grpo "$work/leaving" num_generations=4 reward_funcs="program:exec bash $work/slow.sh"; echo "exit code $code" >>"$work/log") &
+run=$!
+for ((i = 0; i < 6000; i++)); do [ -e "$work/asked" ] && break; sleep 0.01; done
+began=$SECONDS
+kill -TERM $(ps -o pid= --ppid "$(first_child $run)") # the ranks, as srun does
+wait $run || true
+has "$work/log" "exit code 75"
+[ $((SECONDS - began)) -lt 12 ] || fail "TERM waited $((SECONDS - began)) s for a judge"
+
 # A program as judge, on two ranks; one that dies now and then is started again.
 cat >"$work/judge.sh" <<-'END'
 	n=0

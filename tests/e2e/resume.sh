@@ -38,3 +38,20 @@ same "$work/whole/adapter/adapter_model.safetensors" "$work/signal/adapter/adapt
 run "$work/signal" learning_rate=3e-4
 [ "$code" -eq 1 ] || fail "another learning rate: exit code $code"
 has "$work/log" "learning_rate"
+
+# resume=never leaves nothing behind that would be taken for its own: what was there gets another name.
+run "$work/signal" resume=never max_steps=4 save_steps=2 learning_rate=3e-4
+[ "$code" -eq 0 ] || fail "resume=never: exit code $code"
+has "$work/log" "checkpoints is now .*checkpoints.before-1"
+has "$work/log" "adapter is now .*adapter.before-1"
+same "$work/whole/adapter/adapter_model.safetensors" "$work/signal/adapter.before-1/adapter_model.safetensors"
+[ "$(echo "$work"/signal/checkpoints/*)" = "$work/signal/checkpoints/step-000002 $work/signal/checkpoints/step-000004" ] || fail "old checkpoints: $(ls "$work/signal/checkpoints")"
+
+# Two runs do not write to one folder.
+run "$work/twice" max_steps=400 &
+shell=$!
+appears "$work/twice/metrics.jsonl" '"step": 1,'
+"$plumb" sft configs/quickstart/sft.yaml model="$model" output_dir="$work/twice" max_steps=1 warmup_steps=0 >"$work/second" 2>&1 && fail "two runs in one folder"
+has "$work/second" "twice: another run writes here \(.*, pid [0-9]+\); expected another output folder"
+send USR1 "$shell"
+[ ! -e "$work/twice/.lock" ] || fail "the lock is left"

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -240,6 +241,62 @@ static void prepares_and_renames(void **state) {
     free(path), free(to);
 }
 
+static void devices_and_links_stay(void **state) {
+    struct stat before, after;
+    char text[8] = "";
+    assert_int_equal(stat("/dev/null", &before), 0);
+    assert_ok(plumb_write_file("/dev/null", "12", 2));
+    assert_int_equal(stat("/dev/null", &after), 0);
+    assert_true(S_ISCHR(after.st_mode) && before.st_ino == after.st_ino);
+    char *link = strdup(in(*state, "link")), *file = strdup(put_file(*state, "file", "old", 3)), *pipe = strdup(in(*state, "pipe"));
+    assert_int_equal(symlink("file", link), 0);
+    assert_ok(plumb_write_file(link, "new", 3));
+    assert_int_equal(lstat(link, &after), 0);
+    assert_true(S_ISLNK(after.st_mode));
+    assert_file(file, "new", 3);
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    int fd = open(pipe, O_RDONLY | O_NONBLOCK);
+    assert_ok(plumb_write_file(pipe, "12", 2));
+    assert_int_equal(read(fd, text, sizeof text), 2);
+    assert_int_equal(lstat(pipe, &after), 0);
+    assert_true(S_ISFIFO(after.st_mode));
+    close(fd);
+    free(link), free(file), free(pipe);
+}
+
+static void one_process_writes_to_a_folder(void **state) {
+    plumb_claim *mine, *other;
+    int ready[2];
+    char byte;
+    assert_int_equal(pipe(ready), 0);
+    pid_t child = fork();
+    if (child == 0) { /* takes it and is killed */
+        if (plumb_claim_take(&other, *state) != PLUMB_OK || write(ready[1], "x", 1) != 1) _exit(1);
+        for (;;) pause();
+    }
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    char expected[64];
+    snprintf(expected, sizeof expected, ", pid %ld)", (long)child);
+    assert_refused(plumb_claim_take(&mine, *state), PLUMB_E_CONFIG, expected);
+    kill(child, SIGKILL);
+    assert_ok(plumb_claim_take(&mine, *state)); /* waits for the end */
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    plumb_claim_free(mine);
+    assert_false(plumb_path_exists(in(*state, ".lock")));
+    close(ready[0]), close(ready[1]);
+}
+
+static void sets_aside(void **state) {
+    char *path = strdup(put_file(*state, "a", "1", 1));
+    assert_ok(plumb_set_aside(path));
+    put_file(*state, "a", "2", 1);
+    assert_ok(plumb_set_aside(path));
+    assert_file(in(*state, "a.before-1"), "1", 1);
+    assert_file(in(*state, "a.before-2"), "2", 1);
+    assert_refused(plumb_set_aside(path), PLUMB_E_IO, "cannot rename");
+    free(path);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {T(reads_plain_files),
@@ -252,6 +309,9 @@ int main(void) {
                                        T(a_full_disk_leaves_nothing),
                                        T(failed_allocations_are_reported),
                                        T(appends_behind_what_is_kept),
-                                       T(prepares_and_renames)};
+                                       T(prepares_and_renames),
+                                       T(devices_and_links_stay),
+                                       T(one_process_writes_to_a_folder),
+                                       T(sets_aside)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -318,6 +318,25 @@ static void test_start(void **state) { /* ahead of the first request */
     assert_int_equal(started_and_gone(), 1);
 }
 
+static bool leave(void) { return true; }
+static void test_leaving(void **state) { /* nobody waits long for a judge that is not nearly through */
+    (void)state;
+    plumb_reward_source *s = open_source("deaf", 0, 60, 0);
+    plumb_reward_source_leave_when(s, leave);
+    double began = plumb_clock();
+    ASSERT_OK(plumb_reward_source_score(s, items, MANY, rewards));
+    assert_true(plumb_reward_source_left(s));
+    assert_true(plumb_clock() - began < 10);
+    plumb_reward_source_free(s);
+    assert_true(started_and_gone() >= 1);
+    s = open_source("plain", 0, 20, 0); /* one that is may finish */
+    plumb_reward_source_leave_when(s, leave);
+    score_all(s, MANY);
+    assert_false(plumb_reward_source_left(s));
+    plumb_reward_source_free(s);
+    assert_int_equal(started_and_gone(), 1);
+}
+
 /* What a failed call leaves is usable: a source that failed once works when its program does. */
 static void test_again(void **state) {
     (void)state;
@@ -421,6 +440,7 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(test_failures),
                                        cmocka_unit_test(test_no_command),
                                        cmocka_unit_test(test_start),
+                                       cmocka_unit_test(test_leaving),
                                        cmocka_unit_test(test_again),
                                        cmocka_unit_test(test_signals),
                                        cmocka_unit_test(test_two_programs),
