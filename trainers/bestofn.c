@@ -91,7 +91,7 @@ static plumb_status identify(const plumb_online *o, output *out) {
                          (unsigned long long)plumb_online_adapter_hash(PLUMB_MIX_START, &s->adapter, plumb_source_params(s->source)),
                          (unsigned long long)s->judge, (unsigned long long)plumb_session_data_hash(&s->train),
                          s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32");
-    if (status == PLUMB_OK) status = plumb_options_identity(s->o, s->command, &text);
+    if (status == PLUMB_OK) status = plumb_options_identity(s->o, s->command, true, &text);
     out->identity = text.data;
     return status;
 }

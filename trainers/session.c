@@ -171,28 +171,38 @@ static uint64_t values_hash(plumb_session *s) {
     uint64_t h = PLUMB_MIX_START;
     return plumb_session_mix(h, s->gradient, (size_t)plumb_trained_count(s) * sizeof *s->gradient);
 }
+/* Lines in the order in which their differences explain each other: a seed before the values that it gives. A schedule without an end
+ * lets a run go on for as long as it is told to. */
 static plumb_status identify(plumb_session *s) {
     const plumb_options *o = s->o;
     plumb_str text = {0};
-    char value[32] = "";
-    if (s->value_source) snprintf(value, sizeof value, "value=%016llx\n", (unsigned long long)plumb_source_identity(s->value_source));
+    bool endless = s->schedule.kind == PLUMB_LR_CONSTANT || s->schedule.kind == PLUMB_LR_CONSTANT_WARMUP;
     plumb_status status = plumb_str_printf(
         &text,
-        "trainer=%s\nnumerics=%d\nmodel=%016llx\n%sstart=%016llx\ntrainable=%lld\ndata=%016llx\nseed=%lld\nshuffle=%d\n"
-        "batch_size=%lld\nmicro_batch_tokens=%lld\ntotal_steps=%lld\n"
+        "trainer=%s\nnumerics=%d\nseed=%lld\nshuffle=%d\nbatch_size=%lld\nmicro_batch_tokens=%lld\n"
         "learning_rate=%.17g\nlr_scheduler_type=%s\nwarmup_steps=%lld\nweight_decay=%.17g\nadam=%.17g,%.17g,%.17g\n"
         "max_grad_norm=%.17g\nprecision=%s,%s\ndeterminism=%s\n"
         "loss=%s,%.17g,%.17g,%.17g\ndropout=%.17g\nlogits_budget_mb=%lld\n",
-        s->name, PLUMB_NUMERICS, (unsigned long long)plumb_source_identity(s->source), value, (unsigned long long)values_hash(s),
-        (long long)plumb_trained_count(s), (unsigned long long)plumb_session_data_hash(&s->train), (long long)o->seed, o->shuffle,
-        (long long)o->batch_size, (long long)o->micro_batch_tokens, (long long)s->total_steps, s->schedule.lr, o->lr_scheduler_type,
-        (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2, o->adam_eps, o->max_grad_norm,
-        s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", o->base_weights, s->elastic ? "elastic" : "fixed",
-        o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient, o->lora ? o->lora_dropout : 0.0,
-        (long long)o->logits_budget_mb);
-    if (status == PLUMB_OK && s->judge) status = plumb_str_printf(&text, "reward=%016llx\n", (unsigned long long)s->judge);
+        s->name, PLUMB_NUMERICS, (long long)o->seed, o->shuffle, (long long)o->batch_size, (long long)o->micro_batch_tokens,
+        s->schedule.lr, o->lr_scheduler_type, (long long)s->schedule.warmup_steps, o->weight_decay, o->adam_beta1, o->adam_beta2,
+        o->adam_eps, o->max_grad_norm, s->be->compute == PLUMB_COMPUTE_BF16 ? "bf16" : "fp32", o->base_weights,
+        s->elastic ? "elastic" : "fixed", o->loss_type ? o->loss_type : "", o->beta, o->label_smoothing, o->center_rewards_coefficient,
+        o->lora ? o->lora_dropout : 0.0, (long long)o->logits_budget_mb);
+    if (status == PLUMB_OK && !endless) status = plumb_str_printf(&text, "steps (max_steps, epochs)=%lld\n", (long long)s->total_steps);
+    if (status == PLUMB_OK && o->lora)
+        status = plumb_str_printf(&text, "lora_r=%lld lora_alpha=%.17g\n", (long long)o->lora_r, o->lora_alpha);
+    if (status == PLUMB_OK)
+        status = plumb_str_printf(&text, "model=%016llx\ndata (train_file, eval_last, max_length, template_name, field_...)=%016llx\n"
+                                  "trainable=%lld\nstart (adapter, lora_target_modules, value_adapter)=%016llx\n",
+                                  (unsigned long long)plumb_source_identity(s->source),
+                                  (unsigned long long)plumb_session_data_hash(&s->train), (long long)plumb_trained_count(s),
+                                  (unsigned long long)values_hash(s));
+    if (status == PLUMB_OK && s->value_source)
+        status = plumb_str_printf(&text, "value_model=%016llx\n", (unsigned long long)plumb_source_identity(s->value_source));
+    if (status == PLUMB_OK && s->judge)
+        status = plumb_str_printf(&text, "reward_model, reward_adapter=%016llx\n", (unsigned long long)s->judge);
     /* recipes with many settings */
-    if (status == PLUMB_OK && (s->command & PLUMB_FOR_ONLINE)) status = plumb_options_identity(o, s->command, &text);
+    if (status == PLUMB_OK && (s->command & PLUMB_FOR_ONLINE)) status = plumb_options_identity(o, s->command, false, &text);
     s->identity = text.data;
     return status;
 }

@@ -167,8 +167,8 @@ void plumb_options_free(plumb_options *o); /* leaves *o empty */
  * Loading it gives the same options. */
 plumb_status plumb_options_write(const plumb_options *o, int command, plumb_str *out) PLUMB_CHECKED;
 /* Appends the settings that decide a result, a line each: what output_dir, save_steps, threads and the like say is left
- * out. */
-plumb_status plumb_options_identity(const plumb_options *o, int command, plumb_str *out) PLUMB_CHECKED;
+ * out, and unless `all` what a run compares in other ways: its length, and by content what it reads. */
+plumb_status plumb_options_identity(const plumb_options *o, int command, bool all, plumb_str *out) PLUMB_CHECKED;
 void plumb_options_help(int command, FILE *out); /* `plumb sft --help`: groups, keys, defaults, ranges, one line each */
 plumb_status plumb_options_reference(plumb_str *out) PLUMB_CHECKED; /* docs/options.md */
 /* "sft" for PLUMB_FOR_SFT and so on. */

@@ -6,23 +6,28 @@
 #include <string.h>
 #include <xxhash.h>
 
-static bool is_harmless(const char *key, size_t length) {
-    static const char *const harmless[] = {"output_dir",     "output_file",      "run_name",      "resume",       "stop_after",
-                                           "save_steps",     "save_total_limit", "logging_steps", "threads",      "dry_run",
-                                           "rollout_batch",  "backend",          "isa",           "kv_budget_mb", "reward_timeout",
-                                           "reward_retries", "log_trajectories", "report"};
-    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
-        if (strlen(harmless[i]) == length && !strncmp(key, harmless[i], length)) return true;
+typedef const char *const name_list[];
+static const name_list harmless = {"output_dir",   "output_file",  "run_name",      "resume",        "stop_after",     "save_steps",
+                                   "save_total_limit", "logging_steps", "threads",   "dry_run",       "rollout_batch",  "backend",
+                                   "isa",          "kv_budget_mb", "reward_timeout", "reward_retries", "log_trajectories", "report", NULL};
+/* A run knows its length, and what it reads by content. */
+static const name_list known = {"max_steps", "epochs",         "model",        "adapter",       "train_file",
+                                "eval_file", "reward_adapter", "reward_model", "value_adapter", NULL};
+
+static bool is_in(const char *const *list, const char *key, size_t length) {
+    for (; *list; list++)
+        if (strlen(*list) == length && !strncmp(key, *list, length)) return true;
     return false;
 }
 
-plumb_status plumb_options_identity(const plumb_options *o, int command, plumb_str *out) {
+plumb_status plumb_options_identity(const plumb_options *o, int command, bool all, plumb_str *out) {
     plumb_str yaml = {0};
     plumb_status status = plumb_options_write(o, command, &yaml);
     for (char *line = yaml.data; status == PLUMB_OK && line && *line;) {
         char *end = strchr(line, '\n'), *next = end ? end + 1 : line + strlen(line);
         size_t key = strcspn(line, ":#\n ");
-        if (key && !is_harmless(line, key)) status = plumb_str_append(out, line, (size_t)(next - line));
+        if (key && !is_in(harmless, line, key) && (all || !is_in(known, line, key)))
+            status = plumb_str_append(out, line, (size_t)(next - line));
         line = next;
     }
     plumb_str_free(&yaml);

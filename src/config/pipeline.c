@@ -324,7 +324,7 @@ static plumb_status set_fingerprints(plumb_stages *p, int k) {
     plumb_stage *stage = &p->stages[k];
     plumb_str text = {0}, all = {0};
     plumb_status status = plumb_str_printf(&text, "command=%s\n", plumb_options_command_name(stage->command));
-    if (status == PLUMB_OK) status = plumb_options_identity(&stage->options, stage->command, &text);
+    if (status == PLUMB_OK) status = plumb_options_identity(&stage->options, stage->command, true, &text);
     for (int j = 0; j < k && status == PLUMB_OK; j++)
         if (stage->needs >> j & 1) status = plumb_str_printf(&text, "after=%s %s\n", p->stages[j].name, p->stages[j].settings);
     if (status == PLUMB_OK)

@@ -55,3 +55,18 @@ appears "$work/twice/metrics.jsonl" '"step": 1,'
 has "$work/second" "twice: another run writes here \(.*, pid [0-9]+\); expected another output folder"
 send USR1 "$shell"
 [ ! -e "$work/twice/.lock" ] || fail "the lock is left"
+
+# A schedule without an end lets a run go on for longer: the bits of one that was so long from the beginning.
+longer() { # ranks, steps, folder, further settings
+    must "$1" sft configs/quickstart/sft.yaml model="$model" batch_size=8 warmup_steps=2 lr_scheduler_type=constant_with_warmup determinism=elastic report=false \
+        max_steps="$2" output_dir="$work/$3" "${@:4}"
+}
+longer 2 4 short
+cp configs/quickstart/data/instruction-pairs.json "$work/moved.json" # what is read is known by content, not by name
+longer 1 8 short train_file="$work/moved.json"
+has "$work/log" "resumed from .* \(step 4\)"
+longer 2 8 long
+same "$work/short/adapter/adapter_model.safetensors" "$work/long/adapter/adapter_model.safetensors"
+run "$work/signal" max_steps=5 save_steps=2 learning_rate=3e-4
+[ "$code" -eq 1 ] || fail "another length: exit code $code"
+has "$work/log" 'it has "steps .max_steps, epochs.=4", this run has "steps .max_steps, epochs.=5"'
