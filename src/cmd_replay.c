@@ -10,7 +10,8 @@ static const char usage[] =
     "Usage: plumb replay RUN_DIR [--iteration N | N-M] [key=value ...]\n\n"
     "Computes rewards per token, advantages, returns and losses of logged iterations again from the trajectories in RUN_DIR\n"
     "(a run of plumb ppo, grpo or rloo), compares them with the log, and prints the losses of the first pass. key=value changes a\n"
-    "setting of the run: what would kl_coef=0.1, lam=0.9 or loss_type=dr_grpo have made of the same completions?\n";
+    "setting of the run from which losses follow: what would kl_coef=0.1, lam=0.9, reward_weights=[1,0.5] or loss_type=dr_grpo\n"
+    "have made of the same completions? Settings that need sampling are refused.\n";
 
 static bool read_range(const char *text, int64_t *first, int64_t *last) {
     char *end;

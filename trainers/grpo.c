@@ -122,7 +122,7 @@ static void log_metrics(plumb_online *o, const grpo *x) {
                                 {"clip_ratio/high_mean", o->sums[HIGH] / ratios},
                                 {"clip_ratio/region_mean", (o->sums[LOW] + o->sums[HIGH]) / ratios},
                                 {"ratio", o->sums[RATIO] / ratios},
-                                {"policy/approxkl_avg", o->sums[APPROX_KL] / tokens}};
+                                {"policy/approxkl_avg", o->sums[APPROX_KL] / (x->rloo ? o->sums[RATIOS] : tokens)}};
     memcpy(m + n, own, sizeof own);
     plumb_online_write_metrics(o, m, n + (int)(sizeof own / sizeof *own));
 }

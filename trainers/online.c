@@ -69,17 +69,20 @@ static plumb_status complete_share(plumb_online *o) {
 static plumb_status gather(plumb_online *o) {
     plumb_session *s = o->s;
     plumb_trajectories *t = &o->t;
-    int64_t n = o->n_groups * o->group_size, prompt_tokens = 0, tokens = 0, *sizes;
+    int64_t n = o->n_groups * o->group_size, prompt_tokens = 0, tokens = 0, *sizes = NULL;
+    size_t *counts = NULL, *offsets;
     int ranks = plumb_comm_size(PLUMB_AXIS_DATA);
     bool trunk = plumb_online_on_trunk(o);
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, plumb_alloc(&sizes, (size_t)(2 * n), sizeof *sizes, "lengths")));
+    plumb_status status = plumb_comm_agree(PLUMB_AXIS_DATA, plumb_alloc(&sizes, (size_t)(2 * n), sizeof *sizes, "lengths"));
+    if (status != PLUMB_OK) goto done;
     for (int64_t i = 0; i < o->n_mine; i++) sizes[o->mine + i] = o->completions[i].count, sizes[n + o->mine + i] = o->completions[i].finish;
     plumb_comm_sum_i64(PLUMB_AXIS_DATA, sizes, 2 * n);
     for (int64_t i = 0; i < n; i++) prompt_tokens += s->train.samples[o->prompt_of[i / o->group_size]].prompt_count, tokens += sizes[i];
     plumb_trajectories_free(t);
-    plumb_status status = plumb_comm_agree(PLUMB_AXIS_DATA, plumb_trajectories_alloc(t, n, prompt_tokens, tokens));
+    status = plumb_comm_agree(PLUMB_AXIS_DATA, plumb_trajectories_alloc(t, n, prompt_tokens, tokens));
     if (status != PLUMB_OK) goto done;
     t->iteration = s->step + 1, t->policy_version = s->updates;
+    s->tokens_seen += prompt_tokens + tokens;
     for (int64_t i = 0; i < n; i++) {
         const plumb_sample *x = &s->train.samples[o->prompt_of[i / o->group_size]];
         t->record[i] = x->record, t->group[i] = i / o->group_size, t->branch[i] = (int32_t)(i % o->group_size);
@@ -87,7 +90,6 @@ static plumb_status gather(plumb_online *o) {
         t->prompt_offset[i + 1] = t->prompt_offset[i] + x->prompt_count, t->token_offset[i + 1] = t->token_offset[i] + sizes[i];
         memcpy(t->prompt_ids + t->prompt_offset[i], x->prompt, (size_t)x->prompt_count * sizeof *x->prompt);
     }
-    size_t *counts, *offsets;
     status = plumb_comm_agree(PLUMB_AXIS_DATA, plumb_alloc(&counts, 2 * (size_t)ranks, sizeof *counts, "lengths"));
     if (status != PLUMB_OK) goto done;
     offsets = counts + ranks;
@@ -113,8 +115,8 @@ static plumb_status gather(plumb_online *o) {
     }
     memset(t->mask, 1, (size_t)t->n_tokens);
     for (int64_t k = 0; k < t->n_tokens; k++) t->ref_logp[k] = NAN; /* until a reference says something */
-    free(counts);
 done:
+    free(counts);
     free(sizes);
     return status;
 }

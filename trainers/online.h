@@ -37,7 +37,6 @@ typedef struct plumb_online {
     int32_t ends[PLUMB_MAX_ENDS];
     plumb_rollout *engine;
     plumb_reward_source *sources[PLUMB_SCORE_PARTS]; int n_sources;
-    double weights[PLUMB_SCORE_PARTS];     /* of the parts of a score: the model's first */
     /* completions of this iteration on which a source failed, over all ranks; that it was said */
     int64_t failed[PLUMB_SCORE_PARTS]; bool warned[PLUMB_SCORE_PARTS];
     plumb_adapter reward_adapter, value_adapter;
@@ -126,6 +125,9 @@ uint64_t plumb_online_adapter_hash(uint64_t h, const plumb_adapter *a, const plu
 bool plumb_online_progress(void *user, const plumb_rollout_stats *so_far, int64_t requests);
 
 /* Pure functions of a recipe and a batch, shared with replay. */
+/* Scores from their parts: the weighted sum, the model's weight first, and the penalty of a completion that did not end.
+ * PLUMB_E_NUMERIC: a part is not finite. */
+plumb_status plumb_online_combine(const plumb_options *o, plumb_trajectories *t) PLUMB_CHECKED;
 /* sums over all tokens: KL by k1 and k3, and what it took from the rewards */
 typedef struct plumb_ppo_estimates { double kl, kl3, non_score; } plumb_ppo_estimates;
 /* rewards, advantages (whitened) and returns from log-probabilities, values and scores. */

@@ -238,8 +238,6 @@ static plumb_status open_local(plumb_online *o) {
     double judging = programs * options->reward_timeout * (double)o->n_completions * (double)(options->reward_retries + 1);
     plumb_comm_set_timeout(fmax(PLUMB_COMM_TIMEOUT, judging)); /* a slow judge is not a lost rank */
     for (int i = 0; i < o->n_sources; i++) PLUMB_TRY(plumb_reward_source_start(o->sources[i])); /* a wrong command is known by now */
-    for (int i = 0; i < PLUMB_SCORE_PARTS; i++)
-        o->weights[i] = i < options->n_reward_weights ? strtod(options->reward_weights[i], NULL) : 1;
     plumb_rollout_options r = {.view = PLUMB_VIEW_POLICY, .values = plumb_online_on_trunk(o), .sampling = plumb_online_sampling(s, o->ends),
                                .stops = o->stops, .seed = (uint64_t)options->seed, .batch = options->rollout_batch,
                                .kv_bytes = (size_t)options->kv_budget_mb << 20, .threads = s->be->threads,
@@ -351,6 +349,13 @@ int plumb_online_metrics(const plumb_online *o, plumb_metric *m) {
     return n;
 }
 
+/* Completions up to the end of this iteration; an epoch's last iteration takes the prompts that are left. */
+static int64_t completions_so_far(const plumb_online *o) {
+    const plumb_session *s = o->s;
+    int64_t groups = s->o->batch_size / o->group_size, epochs = s->step / s->steps_per_epoch, in_epoch = s->step % s->steps_per_epoch + 1;
+    return (epochs * s->train.count + plumb_min64(in_epoch * groups, s->train.count)) * o->group_size;
+}
+
 void plumb_online_write_metrics(plumb_online *o, plumb_metric *m, int n) {
     plumb_session *s = o->s;
     if (!plumb_is_root() || !s->log || !plumb_session_logs(s, s->step + 1)) return;
@@ -359,7 +364,7 @@ void plumb_online_write_metrics(plumb_online *o, plumb_metric *m, int n) {
                                  {"policy/first_log_ratio", o->first_log_ratio},
                                  {"grad_norm", o->last.grad_norm},
                                  {"learning_rate", o->last.learning_rate},
-                                 {"episode", (double)((s->step + 1) * s->o->batch_size)},
+                                 {"episode", (double)completions_so_far(o)},
                                  {"epoch", (double)(s->step + 1) / (double)s->steps_per_epoch},
                                  {"num_tokens", (double)s->tokens_seen},
                                  {"tokens_per_second", (double)o->t.n_tokens / seconds},

@@ -143,20 +143,20 @@ static plumb_status model_micro_batch(plumb_session *s, const plumb_plan *p, con
     return PLUMB_OK;
 }
 
-static plumb_status combine(plumb_online *o) {
-    plumb_trajectories *t = &o->t;
-    const plumb_options *options = o->s->o;
-    bool replace = !strcmp(options->missing_eos, "replace");
+plumb_status plumb_online_combine(const plumb_options *o, plumb_trajectories *t) {
+    bool replace = !strcmp(o->missing_eos, "replace");
+    double weights[PLUMB_SCORE_PARTS];
+    for (int k = 0; k < t->n_parts; k++) weights[k] = k < o->n_reward_weights ? strtod(o->reward_weights[k], NULL) : 1;
     for (int64_t i = 0; i < t->n_sequences; i++) {
         double score = 0;
         for (int k = 0; k < t->n_parts; k++) {
             if (!isfinite(t->parts[i * t->n_parts + k]))
                 return plumb_error(PLUMB_E_NUMERIC, "the reward %s of a completion of record %lld is not finite", t->part_names[k],
                                    (long long)t->record[i] + 1);
-            score += o->weights[k] * t->parts[i * t->n_parts + k];
+            score += weights[k] * t->parts[i * t->n_parts + k];
         }
-        if (t->finish[i] == PLUMB_FINISH_LENGTH && options->missing_eos_penalty > 0)
-            score = replace ? -options->missing_eos_penalty : score - options->missing_eos_penalty;
+        if (t->finish[i] == PLUMB_FINISH_LENGTH && o->missing_eos_penalty > 0)
+            score = replace ? -o->missing_eos_penalty : score - o->missing_eos_penalty;
         t->score[i] = score;
     }
     return PLUMB_OK;
@@ -183,7 +183,7 @@ plumb_status plumb_online_score(plumb_online *o) {
     if (model) strcpy(t->part_names[0], "model");
     for (int k = 0; k < o->n_sources; k++) name_part(o, k, t->part_names[model + k]);
     free(t->parts);
-    plumb_status local = plumb_alloc(&t->parts, (size_t)(t->n_sequences * t->n_parts), sizeof *t->parts, "rewards");
+    plumb_status local = plumb_alloc(&t->parts, (size_t)(t->n_sequences * PLUMB_SCORE_PARTS), sizeof *t->parts, "rewards");
     if (local == PLUMB_OK) local = plumb_online_texts(o, o->mine, o->n_mine);
     if (local == PLUMB_OK && o->n_sources) local = score_functions(o, model, &left);
     PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_DATA, local));
@@ -194,7 +194,7 @@ plumb_status plumb_online_score(plumb_online *o) {
     if (model) PLUMB_TRY(plumb_session_pass(s, &o->plan, model_micro_batch));
     if (s->interrupted) return PLUMB_OK; /* the parts are not complete */
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, t->parts, t->n_sequences * t->n_parts); /* each part from one rank, zeros from the others */
-    PLUMB_TRY(combine(o));
+    PLUMB_TRY(plumb_online_combine(s->o, t));
     plumb_online_phase(o, PHASE_SCORE, since);
     return PLUMB_OK;
 }

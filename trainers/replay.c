@@ -75,6 +75,47 @@ static plumb_status grpo_losses(replay *r, plumb_trajectories *t) {
     return status;
 }
 
+/* A setting that changes nothing here would be taken for one that makes no difference. */
+static plumb_status check_overrides(const replay *r, char **overrides, int n) {
+    static const char *const ppo[] = {"kl_coef",        "kl_estimator", "adap_kl_ctrl",    "kl_target", "kl_horizon", "gamma", "lam",
+                                      "whiten_rewards", "cliprange",    "cliprange_value", "dual_clip", "vf_coef",    NULL};
+    static const char *const grpo[] =
+        {"beta", "epsilon", "epsilon_high", "delta", "loss_type", "importance_sampling_level", "scale_rewards", "max_completion_length",
+         NULL};
+    static const char *const rloo[] = {"beta", "epsilon", NULL}, *const scores[] = {"reward_weights", "missing_eos", "missing_eos_penalty",
+                                                                                    NULL};
+    const char *const *own = r->command == PLUMB_FOR_PPO    ? ppo
+                             : r->command == PLUMB_FOR_GRPO ? grpo
+                                                            : rloo,
+                      *const * lists[] = {own, scores};
+    plumb_str expected = {0};
+    plumb_status status = PLUMB_OK;
+    for (int i = 0; i < n && status == PLUMB_OK; i++) {
+        size_t length = strcspn(overrides[i], "=");
+        bool known = false;
+        expected.length = 0;
+        for (int k = 0; k < 2; k++)
+            for (const char *const *name = lists[k]; *name && status == PLUMB_OK; name++) {
+                known |= strlen(*name) == length && !strncmp(*name, overrides[i], length);
+                status = plumb_str_printf(&expected, "%s%s", expected.length ? ", " : "", *name);
+            }
+        if (status == PLUMB_OK && !known)
+            status = plumb_error(PLUMB_E_CONFIG, "%.*s: no loss is computed from it without sampling; expected %s", (int)length,
+                                 overrides[i], expected.data);
+    }
+    plumb_str_free(&expected);
+    return status;
+}
+static plumb_status check_reference(const replay *r, const plumb_trajectories *t, int64_t iteration) {
+    double weight = r->command == PLUMB_FOR_PPO ? r->kl_coef : r->o.beta;
+    if (weight <= 0) return PLUMB_OK;
+    for (int64_t k = 0; k < t->n_tokens; k++)
+        if (isnan(t->ref_logp[k]))
+            return plumb_error(PLUMB_E_CONFIG, "%s: found %g, but iteration %lld has no log-probabilities of a reference; expected 0",
+                               r->command == PLUMB_FOR_PPO ? "kl_coef" : "beta", weight, (long long)iteration);
+    return PLUMB_OK;
+}
+
 static plumb_status replay_one(replay *r, int64_t iteration) {
     plumb_trajectories t = {0}, logged = {0};
     PLUMB_TRY(plumb_trajectories_read(r->dir, iteration, &t));
@@ -82,6 +123,8 @@ static plumb_status replay_one(replay *r, int64_t iteration) {
     if (status == PLUMB_OK && t.n_sequences % r->o.num_generations)
         status = plumb_error(PLUMB_E_DATA, "iteration %lld has %lld completions, which are not whole groups of %lld", (long long)iteration,
                              (long long)t.n_sequences, (long long)r->o.num_generations);
+    if (status == PLUMB_OK) status = check_reference(r, &t, iteration);
+    if (status == PLUMB_OK && t.n_parts) status = plumb_online_combine(&r->o, &t);
     if (status == PLUMB_OK) {
         if (r->show)
             printf("iteration %lld: %lld completions, %lld tokens\n", (long long)iteration, (long long)t.n_sequences,
@@ -90,9 +133,10 @@ static plumb_status replay_one(replay *r, int64_t iteration) {
     }
     if (status == PLUMB_OK && r->show)
         printf("  largest difference from the log: rewards %.3g, advantages %.3g, returns %.3g; behaviour against policy log-probabilities "
-               "%.3g\n",
+               "%.3g%s\n",
                largest_difference(t.rewards, logged.rewards, t.n_tokens), largest_difference(t.advantages, logged.advantages, t.n_tokens),
-               largest_difference(t.returns, logged.returns, t.n_tokens), largest_difference(t.policy_logp, t.logp, t.n_tokens));
+               largest_difference(t.returns, logged.returns, t.n_tokens), largest_difference(t.policy_logp, t.logp, t.n_tokens),
+               r->o.num_mini_batches > 1 ? " (those of later mini-batches are after an update)" : "");
     plumb_trajectories_free(&t);
     plumb_trajectories_free(&logged);
     return status;
@@ -102,6 +146,7 @@ plumb_status plumb_replay(const char *dir, int64_t first, int64_t last, char **o
     replay r = {0};
     int64_t *list = NULL, count = 0, done = 0;
     plumb_status status = read_config(&r, dir, overrides, n);
+    if (status == PLUMB_OK) status = check_overrides(&r, overrides, n);
     if (status == PLUMB_OK) status = plumb_trajectories_list(r.dir, &list, &count);
     for (int64_t i = 0; i < count && status == PLUMB_OK; i++)
         if (list[i] <= last) {

@@ -85,7 +85,7 @@ plumb_status plumb_update_run(plumb_session *s, plumb_micro_batch_work work, plu
     plumb_comm_sum_f64(PLUMB_AXIS_DATA, s->plan.stats, s->plan.count * PLUMB_STATS); /* one rank's numbers plus zeros: exact */
     r->updated = true;
     s->updates++;
-    s->tokens_seen += s->plan.tokens;
+    if (!(s->command & PLUMB_FOR_ONLINE)) s->tokens_seen += s->plan.tokens; /* a recipe that samples counts what it sampled, once */
     return PLUMB_OK;
 }
 plumb_status plumb_step_run(plumb_session *s, plumb_micro_batch_work work, plumb_step_result *r) {

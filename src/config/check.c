@@ -82,7 +82,7 @@ static plumb_status check_rewards(const plumb_binding *b) {
         double w = strtod(o->reward_weights[i], &end);
         if (end == o->reward_weights[i] || *end || !(w > -1e15 && w < 1e15))
             return plumb_config_fault(b, plumb_config_place(b, "reward_weights"), "reward_weights",
-                                      "found '%s'; expected numbers", o->reward_weights[i]);
+                                      "found '%s'; expected numbers within 1e15", o->reward_weights[i]);
     }
     return PLUMB_OK;
 }
@@ -100,6 +100,16 @@ static plumb_status check_online(const plumb_binding *b) {
     if (o->dual_clip != 0 && o->dual_clip <= 1)
         return plumb_config_fault(b, plumb_config_place(b, "dual_clip"), "dual_clip",
                                   "found %g; expected more than 1, or 0 for none", o->dual_clip);
+    if (o->adap_kl_ctrl && o->kl_horizon <= 0.2 * (double)o->batch_size)
+        return plumb_config_fault(b, place_of_either(b, "kl_horizon", "adap_kl_ctrl"), "kl_horizon",
+                                  "found %g with batch_size: %lld; expected more than a fifth of it: else one step takes kl_coef to 0",
+                                  o->kl_horizon, (long long)o->batch_size);
+    if (b->command == PLUMB_FOR_GRPO && o->delta > 0 && !strcmp(o->loss_type, "cispo"))
+        return plumb_config_fault(b, place_of_either(b, "delta", "loss_type"), "delta",
+                                  "found %g with loss_type: cispo, which caps weights by epsilon_high alone; expected 0", o->delta);
+    if (b->command == PLUMB_FOR_GRPO && o->delta > 0 && o->delta <= 1 + o->epsilon)
+        return plumb_config_fault(b, plumb_config_place(b, "delta"), "delta",
+                                  "found %g; expected more than 1 + epsilon (%g), or 0 for none", o->delta, 1 + o->epsilon);
     return PLUMB_OK;
 }
 

@@ -172,6 +172,16 @@ online 1 grpo "$work/chat_grpo" num_generations=4 reward_funcs=length:3
 [ "$code" -eq 1 ] || fail "another run's folder: exit code $code"
 same "$work/config.before" "$work/chat_grpo/config.yaml"
 
+# What replay computes nothing from is refused; parts of a score can be weighed anew.
+refuses() {
+    "$plumb" replay "$work/chat_grpo" "$2" >"$work/log" 2>&1 && fail "replay $2"
+    has "$work/log" "$1"
+}
+refuses "^plumb replay: temperature: no loss is computed from it without sampling; expected beta, epsilon" temperature=0.5
+refuses "^plumb replay: beta: found 0.5, but iteration 1 has no log-probabilities of a reference; expected 0" beta=0.5
+"$plumb" replay "$work/chat_grpo" "reward_weights=[2]" >"$work/log" 2>&1 || fail "replay reward_weights"
+has "$work/log" "largest difference from the log: rewards [1-9]"
+
 # TERM does not wait for a judge that takes its time.
 cat >"$work/slow.sh" <<-'END'
 	while read -r line; do touch "$(dirname "$0")/asked"; sleep 20; echo 0; done

@@ -146,7 +146,7 @@ cp "$work/merged/model.safetensors" "$work/moving/model.safetensors"
 rm -r "$work/parts/checkpoints/step-000003"
 ranks 2 ppo "$work/parts/config.yaml"
 [ "$code" -eq 1 ] || fail "a checkpoint with another value model: exit code $code"
-has "$work/log" "value=[0-9a-f]{16}"
+has "$work/log" "value_model=[0-9a-f]{16}"
 
 # TERM in the middle of an iteration of many updates gives it up in both models; the run goes on, on other ranks, to the bits of one that nobody stopped.
 long() { try "$1" ppo "$2" value_model="$judge" reward_funcs=length:20 num_ppo_epochs=60 max_steps=4; }
