@@ -192,15 +192,16 @@ static plumb_status identify(plumb_session *s) {
     if (status == PLUMB_OK && o->lora)
         status = plumb_str_printf(&text, "lora_r=%lld lora_alpha=%.17g\n", (long long)o->lora_r, o->lora_alpha);
     if (status == PLUMB_OK)
-        status = plumb_str_printf(&text, "model=%016llx\ndata (train_file, eval_last, max_length, template_name, field_...)=%016llx\n"
-                                  "trainable=%lld\nstart (adapter, lora_target_modules, value_adapter)=%016llx\n",
+        status = plumb_str_printf(&text, "model=%016llx\ndata (train_file, eval_last, max_length, template_name, field_...)=%016llx\n",
                                   (unsigned long long)plumb_source_identity(s->source),
-                                  (unsigned long long)plumb_session_data_hash(&s->train), (long long)plumb_trained_count(s),
-                                  (unsigned long long)values_hash(s));
+                                  (unsigned long long)plumb_session_data_hash(&s->train));
     if (status == PLUMB_OK && s->value_source)
         status = plumb_str_printf(&text, "value_model=%016llx\n", (unsigned long long)plumb_source_identity(s->value_source));
     if (status == PLUMB_OK && s->judge)
         status = plumb_str_printf(&text, "reward_model, reward_adapter=%016llx\n", (unsigned long long)s->judge);
+    if (status == PLUMB_OK)
+        status = plumb_str_printf(&text, "trainable=%lld\nstart (adapter, lora_target_modules, value_adapter)=%016llx\n",
+                                  (long long)plumb_trained_count(s), (unsigned long long)values_hash(s));
     /* recipes with many settings */
     if (status == PLUMB_OK && (s->command & PLUMB_FOR_ONLINE)) status = plumb_options_identity(o, s->command, false, &text);
     s->identity = text.data;

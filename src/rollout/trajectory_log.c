@@ -146,6 +146,12 @@ static plumb_status forget(trajectory_manifest *m, const char *dir, int64_t last
     return PLUMB_OK;
 }
 
+static bool same_parts(const trajectory_entry *a, const trajectory_entry *b) {
+    bool same = a->n_parts == b->n_parts;
+    for (int i = 0; same && i < a->n_parts; i++) same = !strcmp(a->part_names[i], b->part_names[i]);
+    return same;
+}
+
 /* --- commit and rewind ------------------------------------------------------------------------ */
 static plumb_status add_writer(trajectory_manifest *m, const char *dir, int64_t iteration, int writer, int n_writers, int64_t *version) {
     char name[TRAJECTORY_NAME], *path;
@@ -163,15 +169,13 @@ static plumb_status add_writer(trajectory_manifest *m, const char *dir, int64_t 
     plumb_status status = plumb_hdf5_get_integer(f, "policy_version", &found);
     plumb_hdf5_close(f);
     const trajectory_entry *first = writer ? &m->entries[m->count - 1] : &e; /* the one before */
-    bool alike = first->n_parts == e.n_parts;
-    for (int i = 0; alike && i < e.n_parts; i++) alike = !strcmp(first->part_names[i], e.part_names[i]);
     if (writer == 0) *version = found;
     if (status == PLUMB_OK && (e.n_iterations != 1 || e.iterations[0] != iteration))
         status = plumb_error(PLUMB_E_FORMAT, "%s/%s: expected iteration %lld in it", dir, name, (long long)iteration);
     else if (status == PLUMB_OK && found != *version)
         status =
             plumb_error(PLUMB_E_DATA, "%s/%s: policy version %lld, writer 0 has %lld", dir, name, (long long)found, (long long)*version);
-    else if (status == PLUMB_OK && !alike)
+    else if (status == PLUMB_OK && !same_parts(first, &e))
         status = plumb_error(PLUMB_E_DATA, "%s/%s: other parts of the score than writer %d has", dir, name, writer - 1);
     if (status == PLUMB_OK) return trajectory_manifest_add(m, &e);
     trajectory_entry_free(&e);
@@ -223,12 +227,6 @@ plumb_status plumb_trajectories_rewind(const char *dir, int64_t last) {
 
 /* --- compact ---------------------------------------------------------------------------------- */
 static bool is_single(const trajectory_entry *e) { return begins(e->name, "iteration-"); }
-
-static bool same_parts(const trajectory_entry *a, const trajectory_entry *b) {
-    bool same = a->n_parts == b->n_parts;
-    for (int i = 0; same && i < a->n_parts; i++) same = !strcmp(a->part_names[i], b->part_names[i]);
-    return same;
-}
 
 /* How many entries from `first` on go into one file: neighbours of the same parts and, of more than one iteration, at most `limit`
  * tokens. Writers of an iteration stay together. */

@@ -26,9 +26,18 @@ plumb_status trajectory_manifest_add(trajectory_manifest *m, trajectory_entry *e
     return status;
 }
 
+/* A name has the first iteration of its file in it, and entries are in that order: a long run has many. */
 const trajectory_entry *trajectory_manifest_find(const trajectory_manifest *m, const char *name) {
-    for (size_t i = 0; i < m->count; i++)
-        if (!strcmp(m->entries[i].name, name)) return &m->entries[i];
+    long long first;
+    size_t low = 0, high = m->count;
+    if (sscanf(name, "iteration-%lld", &first) != 1 && sscanf(name, "iterations-%lld", &first) != 1) return NULL;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (m->entries[middle].iterations[0] < first) low = middle + 1;
+        else high = middle;
+    }
+    for (; low < m->count && m->entries[low].iterations[0] == first; low++)
+        if (!strcmp(m->entries[low].name, name)) return &m->entries[low];
     return NULL;
 }
 
