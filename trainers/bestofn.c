@@ -74,7 +74,10 @@ static plumb_status write_chunk(plumb_online *o, output *out) {
     out->lines.length = 0;
     PLUMB_TRY(plumb_online_texts(o, 0, o->t.n_sequences));
     for (int64_t g = 0; g < o->n_groups; g++) PLUMB_TRY(write_group(o, g * o->group_size, out));
-    for (int k = 0; k < o->n_sources; k++) out->sum.errors += o->failed[k];
+    for (int k = 0; k < o->n_sources; k++) {
+        const char *counts = plumb_reward_source_counts(o->sources[k]);
+        if (counts && !strcmp(counts, "errors")) out->sum.errors += o->failed[k];
+    }
     out->sum.bytes += (int64_t)out->lines.length;
     out->sum.hash = (int64_t)plumb_session_mix((uint64_t)out->sum.hash, out->lines.data, out->lines.length);
     return plumb_append_file(out->records.data, (size_t)before, out->lines.data, out->lines.length);

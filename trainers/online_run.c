@@ -331,11 +331,11 @@ int plumb_online_metrics(const plumb_online *o, plumb_metric *m) {
         int source = k - (t->n_parts - o->n_sources); /* the model's part comes first, where there is one */
         snprintf(names[3 * k], sizeof names[0], "rewards/%s/mean", t->part_names[k]);
         snprintf(names[3 * k + 1], sizeof names[0], "rewards/%s/std", t->part_names[k]);
-        snprintf(names[3 * k + 2], sizeof names[0], "rewards/%s/errors", t->part_names[k]);
+        const char *counts = source >= 0 ? plumb_reward_source_counts(o->sources[source]) : NULL;
+        if (counts) snprintf(names[3 * k + 2], sizeof names[0], "rewards/%s/%s", t->part_names[k], counts);
         m[n++] = (plumb_metric){names[3 * k], mean_of(t->parts + k, t->n_sequences, t->n_parts, &std)};
         m[n++] = (plumb_metric){names[3 * k + 1], std};
-        if (source >= 0 && plumb_reward_source_may_fail(o->sources[source]))
-            m[n++] = (plumb_metric){names[3 * k + 2], (double)o->failed[source]};
+        if (counts) m[n++] = (plumb_metric){names[3 * k + 2], (double)o->failed[source]};
     }
     m[n++] = (plumb_metric){"entropy", entropy / tokens};
     m[n++] = (plumb_metric){"completions/mean_length", length / count};

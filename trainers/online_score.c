@@ -74,10 +74,10 @@ static plumb_status score_functions(plumb_online *o, int first_part, int64_t *le
                                        t->token_offset[q + 1] - t->token_offset[q]};
     }
     for (int k = 0; k < o->n_sources && status == PLUMB_OK && !*left; k++) {
-        int64_t before = plumb_reward_source_failures(o->sources[k]);
+        int64_t before = plumb_reward_source_count(o->sources[k]);
         status = plumb_reward_source_score(o->sources[k], items, o->n_mine, rewards);
         *left = plumb_reward_source_left(o->sources[k]);
-        o->failed[k] = plumb_reward_source_failures(o->sources[k]) - before;
+        o->failed[k] = plumb_reward_source_count(o->sources[k]) - before;
         for (int64_t i = 0; i < o->n_mine && status == PLUMB_OK; i++) t->parts[(o->mine + i) * t->n_parts + first_part + k] = rewards[i];
     }
     free(items), free(rewards);
@@ -91,10 +91,16 @@ static void count_failures(plumb_online *o) {
     for (int k = 0; k < o->n_sources && plumb_is_root(); k++) {
         if (!o->failed[k] || o->warned[k]) continue;
         char line[600];
-        snprintf(line, sizeof line,
-                 "reward_funcs: %.300s backtracks without end on %lld of %lld completions, which get 0 from it; later ones are only "
-                 "counted (docs/rewards.md)",
-                 s->o->reward_funcs[k], (long long)o->failed[k], (long long)o->t.n_sequences);
+        if (!strcmp(plumb_reward_source_counts(o->sources[k]), "restarts"))
+            snprintf(line, sizeof line,
+                     "reward_funcs: %.300s was started again (%lld times): it had ended, was silent or wrote something else; later "
+                     "ones are only counted",
+                     s->o->reward_funcs[k], (long long)o->failed[k]);
+        else
+            snprintf(line, sizeof line,
+                     "reward_funcs: %.300s backtracks without end on %lld of %lld completions, which get 0 from it; later ones are only "
+                     "counted (docs/rewards.md)",
+                     s->o->reward_funcs[k], (long long)o->failed[k], (long long)o->t.n_sequences);
         if (s->log) plumb_log_line(s->log, "%s", line);
         else fprintf(stderr, "%s\n", line);
         o->warned[k] = true;

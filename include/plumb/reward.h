@@ -38,9 +38,10 @@ plumb_status plumb_reward_source_start(plumb_reward_source *s) PLUMB_CHECKED;
 void plumb_reward_source_free(plumb_reward_source *s); /* ends its program */
 const char *plumb_reward_source_name(const plumb_reward_source *s); /* "exact_match", "program", … */
 bool plumb_reward_source_needs_answer(const plumb_reward_source *s);
-/* Whether it can fail on a completion, which then gets a reward of 0, and how often it has done so since it was made. */
-bool plumb_reward_source_may_fail(const plumb_reward_source *s);
-int64_t plumb_reward_source_failures(const plumb_reward_source *s);
+/* What is counted of it, and how often since it was made: "errors" on completions, which then get 0 (regex), "restarts" of its program;
+ * NULL: nothing. */
+const char *plumb_reward_source_counts(const plumb_reward_source *s);
+int64_t plumb_reward_source_count(const plumb_reward_source *s);
 /* `leaving` is asked while a program works: does the caller want to leave? It waits two seconds more at most. Did the last scoring end
  * early for it? Its rewards are then of no use. */
 void plumb_reward_source_leave_when(plumb_reward_source *s, bool (*leaving)(void));

@@ -65,7 +65,9 @@ static plumb_status foreign_key(const plumb_binding *b, plumb_place at, const ch
         size_t n = strlen(list);
         snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", plumb_options_command_name(bit));
     }
-    return plumb_config_fault(b, at, key, "found a key of plumb %s; expected one that %s knows", list, knower(b, who));
+    const char *hint = plumb_config_hint(key);
+    return plumb_config_fault(b, at, key, "found a key of plumb %s; expected one that %s knows%s%s", list, knower(b, who), hint ? "; " : "",
+                              hint ? hint : "");
 }
 
 plumb_status plumb_config_unknown(const plumb_binding *b, plumb_place at, const char *key) {

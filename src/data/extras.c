@@ -20,12 +20,16 @@ static plumb_status read_number(const json_t *value, const char *field, bool tru
     return PLUMB_OK;
 }
 
-static plumb_status append_number(plumb_str *out, const json_t *value) {
+/* Whole numbers as such, 7.0 too. One beyond 2^53 would be compared with other digits than it was written with. */
+static plumb_status append_number(plumb_str *out, const json_t *value, const char *field) {
     if (json_is_integer(value)) return plumb_str_printf(out, "%lld", (long long)json_integer_value(value));
+    double number = json_real_value(value);
+    if (number == floor(number) && fabs(number) > 0x1p53)
+        return plumb_error(PLUMB_E_DATA, "%s: found a number of more digits than are kept (%.17g), expected it as a string", field, number);
     char text[40];
     for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, json_real_value(value));
-        if (strtod(text, NULL) == json_real_value(value)) break;
+        snprintf(text, sizeof text, "%.*g", digits, number);
+        if (strtod(text, NULL) == number) break;
     }
     return plumb_str_append(out, text, strlen(text));
 }
@@ -33,7 +37,7 @@ static plumb_status append_number(plumb_str *out, const json_t *value) {
 static plumb_status read_answer(example_extras *x, const json_t *value, const char *field) {
     x->has_answer = true;
     if (json_is_string(value)) return plumb_str_append(&x->answer, json_string_value(value), json_string_length(value));
-    if (json_is_number(value)) return append_number(&x->answer, value);
+    if (json_is_number(value)) return append_number(&x->answer, value, field);
     return plumb_error(PLUMB_E_DATA, "%s: found %s, expected a string or a number (or field_answer for another field)",
                        field, json_kind_name(value));
 }

@@ -92,6 +92,14 @@ static const char *dtype_name(plumb_file_type type) {
     return type == PLUMB_FT_BF16 ? "bfloat16" : type == PLUMB_FT_F16 ? "float16" : "float32";
 }
 
+/* A reward model reads an answer on its last token, an end token; transformers on the last that is no padding. Where both are one token,
+ * none is named: texts are then scored one at a time, and right. */
+static json_t *pad_json(const plumb_arch *a) {
+    for (int i = 0; a->classifier && i < a->n_eos; i++)
+        if (a->eos[i] == a->pad) return json_null();
+    return token_json(a->pad);
+}
+
 static json_t *config_json(const plumb_arch *a, plumb_file_type type) {
     const plumb_family *family = plumb_family_by_name(a->family);
     json_t *root =
@@ -104,7 +112,7 @@ static json_t *config_json(const plumb_arch *a, plumb_file_type type) {
                   (json_int_t)a->max_positions, "hidden_act", "silu", "rms_norm_eps", number_json(a->norm_eps), "attention_bias",
                   (int)a->attention_bias, "mlp_bias", (int)a->mlp_bias, "attention_dropout", 0.0, "tie_word_embeddings", (int)a->tied,
                   "rope_theta", number_json(a->rope_theta), "rope_scaling", rope_json(a), "bos_token_id", token_json(a->bos),
-                  "eos_token_id", eos_json(a), "pad_token_id", token_json(a->pad), "torch_dtype", dtype_name(type), "use_cache", 1);
+                  "eos_token_id", eos_json(a), "pad_token_id", pad_json(a), "torch_dtype", dtype_name(type), "use_cache", 1);
     if (root && a->classifier) /* one label, as transformers says it: readers take two where nothing is said */
         json_object_update_new(root, json_pack("{s:{s:s}, s:{s:i}}", "id2label", "0", "LABEL_0", "label2id", "LABEL_0", 0));
     return root;

@@ -184,7 +184,7 @@ plumb_status reward_regex_open(plumb_reward_source *s) {
 plumb_status reward_regex(plumb_reward_source *s, const plumb_reward_item *item, double *reward) {
     bool found;
     plumb_status status = plumb_pattern_found(s->pattern, item->completion, strlen(item->completion), &found);
-    if (status == PLUMB_E_DATA) s->failures++, status = PLUMB_OK; /* too much backtracking: a model's text must not end a run */
+    if (status == PLUMB_E_DATA) s->count++, status = PLUMB_OK; /* too much backtracking: a model's text must not end a run */
     *reward = found;
     return status;
 }

@@ -8,7 +8,8 @@ typedef struct reward_program reward_program;
 
 typedef struct reward_kind {
     const char *name, *argument; /* argument: what stands after the colon, for messages; NULL when nothing does */
-    bool needs_answer, may_fail; /* may_fail: on a completion, which then scores 0 and is counted */
+    bool needs_answer;
+    const char *counts; /* what is counted of it: "errors" on completions, which then score 0; "restarts" of its program; NULL */
     plumb_status (*open)(plumb_reward_source *s); /* NULL: nothing to prepare */
     plumb_status (*start)(plumb_reward_source *s); /* NULL: nothing to start */
     /* One of the two. Items have answers where they are needed. */
@@ -20,7 +21,7 @@ struct plumb_reward_source {
     const reward_kind *kind;
     char *argument; /* owns; "" without one */
     plumb_reward_limits limits;
-    int64_t failures;
+    int64_t count;
     bool (*leaving)(void); /* NULL: never */
     bool left;
     int64_t target;          /* length */

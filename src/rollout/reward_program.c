@@ -239,6 +239,7 @@ static plumb_status revive(call *c) {
         PLUMB_TRY(receive(c, &got));
         if (got != 0) return PLUMB_OK;
         process_stop(&c->p->process, 0, NULL, 0);
+        c->s->count++;
     }
     return start(c);
 }
@@ -303,6 +304,7 @@ static plumb_status give_up_or_restart(call *c) {
         return plumb_error(c->code, "reward program \"%.200s\": record %lld: it %s%s%s; tried %d times", c->s->argument,
                            (long long)c->items[at].record + 1, c->reason, c->ended ? " and " : "", c->ended ? how : "",
                            c->failures);
+    c->s->count++;
     return start(c);
 }
 

@@ -7,10 +7,10 @@
 static const reward_kind kinds[] = {
     {.name = "exact_match", .needs_answer = true, .score_one = reward_exact_match},
     {.name = "number", .needs_answer = true, .score_one = reward_number},
-    {.name = "regex", .argument = "PATTERN", .may_fail = true, .open = reward_regex_open, .score_one = reward_regex},
+    {.name = "regex", .argument = "PATTERN", .counts = "errors", .open = reward_regex_open, .score_one = reward_regex},
     {.name = "length", .argument = "N", .open = reward_length_open, .score_one = reward_length},
     {.name = "json", .score_one = reward_json},
-    {.name = "program", .argument = "COMMAND", .open = reward_program_open, .start = reward_program_start,
+    {.name = "program", .argument = "COMMAND", .counts = "restarts", .open = reward_program_open, .start = reward_program_start,
      .score_all = reward_program_score},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
@@ -93,8 +93,8 @@ bool plumb_reward_source_needs_answer(const plumb_reward_source *s) {
     return s->kind->needs_answer;
 }
 
-bool plumb_reward_source_may_fail(const plumb_reward_source *s) {
-    return s->kind->may_fail;
+const char *plumb_reward_source_counts(const plumb_reward_source *s) {
+    return s->kind->counts;
 }
 
 void plumb_reward_source_leave_when(plumb_reward_source *s, bool (*leaving)(void)) {
@@ -105,8 +105,8 @@ bool plumb_reward_source_left(const plumb_reward_source *s) {
     return s->left;
 }
 
-int64_t plumb_reward_source_failures(const plumb_reward_source *s) {
-    return s->failures;
+int64_t plumb_reward_source_count(const plumb_reward_source *s) {
+    return s->count;
 }
 
 plumb_status plumb_reward_source_score(plumb_reward_source *s, const plumb_reward_item *items, int64_t n,
