@@ -4,7 +4,11 @@
  * transformers 5 makes two changes when it loads a directory, and ids only agree when they are made here too: tokens of
  * added_tokens_decoder replace or join the added tokens; bos, eos, unk, pad and the extra special tokens become added
  * tokens when they are not yet.  add_bos_token and add_eos_token change nothing there while a tokenizer.json is present
- * (its post_processor says what is added), and so they change nothing here. */
+ * (its post_processor says what is added), and so they change nothing here.
+ *
+ * Of the class LlamaTokenizer transformers 5 takes vocabulary, merges and post-processor from tokenizer.json and nothing
+ * else: spaces are marked by its own pre-tokenizer, before the first piece only, before every one (legacy) or never
+ * (add_prefix_space: false). A byte-level tokenizer that says it is of that class is taken as it is. */
 #include "tokenizer.h"
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +81,38 @@ static plumb_status read_special(plumb_tokenizer *t, const char *path, const cha
     return PLUMB_OK;
 }
 
+static bool is_byte_level(const plumb_tokenizer *t) {
+    for (size_t i = 0; i < t->pre.count; i++)
+        if (t->pre.list[i].kind == PLUMB_PRE_BYTES) return true;
+    for (size_t i = 0; i < t->decoder.count; i++)
+        if (t->decoder.list[i].kind == PLUMB_DEC_BYTE_LEVEL) return true;
+    return false;
+}
+
+static plumb_status read_class(plumb_tokenizer *t, const json_t *root) {
+    const char *class = json_string_value(json_object_get(root, "tokenizer_class"));
+    if (!class || (strcmp(class, "LlamaTokenizer") && strcmp(class, "LlamaTokenizerFast")) || is_byte_level(t)) return PLUMB_OK;
+    bool legacy = json_is_true(json_object_get(root, "legacy")), prefix = !json_is_false(json_object_get(root, "add_prefix_space"));
+    plumb_str text = {0};
+    json_t *pipeline = NULL;
+    PLUMB_TRY(plumb_str_printf(&text,
+                               "{\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\u2581\", \"prepend_scheme\": \"%s\", "
+                               "\"split\": false}, \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", "
+                               "\"pattern\": {\"String\": \"\u2581\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": "
+                               "\"Fuse\"}%s]}}",
+                               !prefix ? "never" : legacy ? "always" : "first",
+                               prefix ? ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}" : ""));
+    plumb_status status = plumb_json_parse(&pipeline, text.data, text.length, class, 1);
+    if (status == PLUMB_OK) {
+        plumb_steps_free(&t->normalizer), plumb_steps_free(&t->pre), plumb_steps_free(&t->decoder);
+        status = plumb_pipeline_load(t, pipeline);
+    }
+    t->fuse_unk = t->byte_fallback = true;
+    json_decref(pipeline);
+    plumb_str_free(&text);
+    return status;
+}
+
 plumb_status plumb_tokenizer_load_config(plumb_tokenizer *t, const char *path) {
     static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
     json_t *root = NULL;
@@ -93,6 +129,7 @@ plumb_status plumb_tokenizer_load_config(plumb_tokenizer *t, const char *path) {
         for (size_t i = 0; i < json_array_size(list) && status == PLUMB_OK; i++)
             status = read_special(t, path, lists[k], json_array_get(list, i), NULL);
     }
+    if (status == PLUMB_OK) status = read_class(t, root);
     json_decref(root);
     return status;
 }

@@ -59,6 +59,52 @@ static void config_changes(void **state) {
     remove_directory(dir);
 }
 
+/* The class LlamaTokenizer marks spaces in its own way, whatever tokenizer.json says: ids and texts of transformers 5.23. */
+static void llama_class(void **state) {
+    (void)state;
+    static const struct {
+        const char *more, *text, *back; /* back: without special tokens */
+        int32_t ids[16];
+        size_t n;
+    } cases[] = {
+        {"", "Once upon a time", "Once upon a time", {1, 403, 407, 261, 378}, 5},
+        {"", " Once upon", "Once upon", {1, 403, 407}, 3},
+        {"", "</s>x <s> y", "x  y", {1, 2, 444, 410, 1, 348}, 6},
+        {"", "<s>user: Hi</s>\n<s>a", "user: Hi\na", {1, 1, 425, 419, 285, 467, 320, 417, 2, 13, 1, 412}, 12},
+        {"", "\xe2\x96\x81", "", {1, 410}, 2},
+        {", \"legacy\": true", "</s>x <s> y", "x  y", {1, 2, 410, 444, 410, 1, 348}, 7},
+        {", \"legacy\": true", "<s>user: Hi</s>\n<s>a", "user: Hi \n a", {1, 1, 318, 419, 285, 467, 320, 417, 2, 410, 13, 1, 261}, 13},
+        {", \"add_prefix_space\": false", "Once upon a time", "Once upon a time", {1, 441, 416, 331, 407, 261, 378}, 7},
+        {", \"add_prefix_space\": false", " Once upon", " Once upon", {1, 403, 407}, 3},
+        {", \"add_prefix_space\": false", "two  \xc3\xa9", "two  \xc3\xa9", {1, 413, 424, 414, 410, 410, 485}, 7},
+    };
+    char *text;
+    size_t size;
+    assert_ok(plumb_read_file(DATA "../models/stories260K/tokenizer.json", &text, &size));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *dir = scratch_directory(), path[600], config[300];
+        int n = snprintf(config, sizeof config,
+                         "{\"tokenizer_class\": \"LlamaTokenizer%s\", \"bos_token\": \"<s>\", \"eos_token\": \"</s>\", \"unk_token\": "
+                         "\"<unk>\"%s}",
+                         i % 2 ? "Fast" : "", cases[i].more);
+        snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+        assert_ok(plumb_write_file(path, text, size));
+        snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+        assert_ok(plumb_write_file(path, config, (size_t)n));
+        plumb_tokenizer *t = load(dir);
+        plumb_ids ids = encode(t, cases[i].text, true);
+        assert_ids(&ids, cases[i].ids, cases[i].n, cases[i].text);
+        plumb_str out = {0};
+        assert_ok(plumb_detokenize(t, ids.data, ids.count, true, &out));
+        assert_string_equal(out.length ? out.data : "", cases[i].back);
+        plumb_str_free(&out);
+        plumb_ids_free(&ids);
+        plumb_tokenizer_free(t);
+        remove_directory(dir);
+    }
+    free(text);
+}
+
 static void damaged_text(void **state) {
     (void)state;
     static const struct {
@@ -343,7 +389,7 @@ static void smollm2(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_ids), cmocka_unit_test(config_changes),  cmocka_unit_test(damaged_text),
+        cmocka_unit_test(named_ids), cmocka_unit_test(config_changes), cmocka_unit_test(llama_class), cmocka_unit_test(damaged_text),
         cmocka_unit_test(bad_ids),   cmocka_unit_test(long_runs),       cmocka_unit_test(shared_by_threads),
         cmocka_unit_test(saving),    cmocka_unit_test(comparing), cmocka_unit_test(memory_runs_out), cmocka_unit_test(smollm2),
     };
