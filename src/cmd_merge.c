@@ -25,6 +25,7 @@ static const char help[] =
     "  --no-tokenizer   write the weights and configuration alone\n"
     "  --help           print this\n"
     "\n"
+    "model=MODEL, adapter=DIR, output_dir=DIR and dtype=TYPE, as other commands have them, are the same.\n"
     "Sums are made in double and rounded once. Exit status: 0 written, 1 failed, 2 wrong usage.\n";
 
 typedef struct options {
@@ -144,32 +145,44 @@ static int usage(const char *why, const char *what) {
     return 2;
 }
 
+typedef struct flag {
+    const char *name, *key; /* --name VALUE, key=VALUE */
+    const char **value;     /* NULL: a switch */
+    bool *on;
+} flag;
+
+/* The value of argument *i, which may be the next one; NULL: the argument is not this flag. */
+static const char *value_of(const flag *f, int argc, char **argv, int *i) {
+    const char *argument = argv[*i];
+    size_t n = strlen(f->key);
+    if (!strncmp(argument, f->key, n) && argument[n] == '=') return argument + n + 1;
+    n = strlen(f->name);
+    if (!strncmp(argument, f->name, n) && argument[n] == '=') return argument + n + 1;
+    if (strcmp(argument, f->name)) return NULL;
+    return ++*i < argc ? argv[*i] : "";
+}
+
 int cmd_merge(int argc, char **argv) {
     options o = {0};
     const plumb_file_type *type = NULL;
-    const struct {
-        const char *name;
-        const char **value;
-        bool *flag;
-    } known[] = {{"--model", &o.model, NULL},
-                 {"--adapter", &o.adapter, NULL},
-                 {"--output", &o.output, NULL},
-                 {"--dtype", &o.dtype, NULL},
-                 {"--no-tokenizer", NULL, &o.no_tokenizer}};
+    const flag known[] = {{"--model", "model", &o.model, NULL},
+                          {"--adapter", "adapter", &o.adapter, NULL},
+                          {"--output", "output_dir", &o.output, NULL},
+                          {"--dtype", "dtype", &o.dtype, NULL},
+                          {"--no-tokenizer", "", NULL, &o.no_tokenizer}};
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+        const char *argument = argv[i], *value = NULL;
+        size_t k = 0, count = sizeof known / sizeof *known;
+        if (!strcmp(argument, "--help") || !strcmp(argument, "-h")) {
             fputs(help, stdout);
             return 0;
         }
-        size_t k = 0, count = sizeof known / sizeof *known;
-        while (k < count && strcmp(argv[i], known[k].name)) k++;
-        if (k == count) return usage("unknown argument ", argv[i]);
-        if (known[k].flag)
-            *known[k].flag = true;
-        else if (++i == argc)
-            return usage("a value is missing after ", argv[i - 1]);
-        else
-            *known[k].value = argv[i];
+        for (; k < count; k++)
+            if (known[k].on ? !strcmp(argument, known[k].name) : (value = value_of(&known[k], argc, argv, &i)) != NULL) break;
+        if (k == count) return usage("unknown argument ", argument);
+        if (known[k].on) *known[k].on = true;
+        else if (!*value) return usage("a value is missing after ", argument);
+        else *known[k].value = value;
     }
     if (!o.model) return usage("--model is missing", "");
     if (!o.output) return usage("--output is missing", "");

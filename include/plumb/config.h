@@ -104,7 +104,6 @@ typedef struct plumb_options {
     char **stop_strings;
     int n_stop_strings;
     /* merging */
-    char *dtype; /* float32 | bfloat16 | float16 */
     bool dry_run;
 } plumb_options;
 
@@ -121,13 +120,12 @@ enum {
     PLUMB_FOR_DPO = 2,
     PLUMB_FOR_EVAL = 4,
     PLUMB_FOR_GENERATE = 8,
-    PLUMB_FOR_MERGE = 16,
-    PLUMB_FOR_REWARD = 32,
-    PLUMB_FOR_SCORE = 64,
-    PLUMB_FOR_PPO = 128,
-    PLUMB_FOR_GRPO = 256,
-    PLUMB_FOR_RLOO = 512,
-    PLUMB_FOR_BESTOFN = 1024,
+    PLUMB_FOR_REWARD = 16,
+    PLUMB_FOR_SCORE = 32,
+    PLUMB_FOR_PPO = 64,
+    PLUMB_FOR_GRPO = 128,
+    PLUMB_FOR_RLOO = 256,
+    PLUMB_FOR_BESTOFN = 512,
     PLUMB_FOR_ONLINE = PLUMB_FOR_PPO | PLUMB_FOR_GRPO | PLUMB_FOR_RLOO,
     PLUMB_FOR_FILE = PLUMB_FOR_SCORE | PLUMB_FOR_BESTOFN, /* their result is output_file, not a folder */
     PLUMB_FOR_TRAINING = PLUMB_FOR_SFT | PLUMB_FOR_DPO | PLUMB_FOR_REWARD | PLUMB_FOR_ONLINE

@@ -11,7 +11,7 @@
 #define PLUMB_CONFIG_INTERNAL_H
 #include "plumb/config.h"
 
-enum { KEY_MAX = 96, ALL_COMMANDS = 2047, PLUMB_PATH_BYTES = 4095 /* of a path, at most: no other row has this range */ };
+enum { KEY_MAX = 96, ALL_COMMANDS = 1023, PLUMB_PATH_BYTES = 4095 /* of a path, at most: no other row has this range */ };
 
 typedef struct plumb_place { /* where a value was written; all zero: nowhere, a default */
     int line, column;        /* in the file, from 1 */

@@ -29,7 +29,6 @@ enum {
     DPO = PLUMB_FOR_DPO,
     EVAL = PLUMB_FOR_EVAL,
     GENERATE = PLUMB_FOR_GENERATE,
-    MERGE = PLUMB_FOR_MERGE,
     REWARD = PLUMB_FOR_REWARD,
     SCORE = PLUMB_FOR_SCORE,
     PPO = PLUMB_FOR_PPO,
@@ -43,7 +42,7 @@ enum {
     PAIRS = DPO | REWARD,
     DATA = RECORDS | EVAL | SCORE | ROLLS,
     RUNS = DATA | GENERATE,
-    ANY = RUNS | MERGE
+    ANY = RUNS
 };
 
 const plumb_option plumb_option_table[] = {
@@ -55,16 +54,14 @@ const plumb_option plumb_option_table[] = {
     {"adapter", "Model", STRING, AT(adapter), "null", NULL, PATH, SCORE, 0,
      "reward model: a PEFT adapter with a score head, as plumb reward writes it; null = model is a sequence classifier with a head of its "
      "own"},
-    {"adapter", "Model", STRING, AT(adapter), "null", NULL, PATH, MERGE, MERGE, "PEFT adapter to merge into the model"},
     {"tokenizer", "Model", STRING, AT(tokenizer), "null", NULL, PATH, ANY, 0,
      "directory, tokenizer.json or GGUF file of the tokenizer; null = the model's own"},
-    {"output_dir", "Model", STRING, AT(output_dir), "null", NULL, PATH, TRAIN | MERGE, TRAIN | MERGE,
+    {"output_dir", "Model", STRING, AT(output_dir), "null", NULL, PATH, TRAIN, TRAIN,
      "folder that receives everything the command writes; created when missing"},
     {"output_dir", "Model", STRING, AT(output_dir), "null", NULL, PATH, EVAL, 0,
      "folder that receives the results; null = they are only printed"},
     {"run_name", "Model", STRING, AT(run_name), "null", NULL, 1, 255, NULL, TRAIN, 0,
      "name of the run in messages; null = the last part of output_dir"},
-    {"dtype", "Model", CHOICE, AT(dtype), "bfloat16", NULL, 0, 0, "float32|bfloat16|float16", MERGE, 0, "type of the merged weights"},
 
     {"train_file", "Data", STRING, AT(train_file), "null", NULL, PATH, ONLINE, ONLINE,
      "records with prompts (and answers, for verifiable rewards): .jsonl or .json (an array), either as .gz"},
@@ -346,7 +343,6 @@ const char *plumb_options_command_name(int command) {
     case DPO: return "dpo";
     case EVAL: return "eval";
     case GENERATE: return "generate";
-    case MERGE: return "merge";
     case REWARD: return "reward";
     case SCORE: return "score";
     case PPO: return "ppo";

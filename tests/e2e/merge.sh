@@ -16,5 +16,7 @@ holds "$base - $merged > 1e-3 || $merged - $base > 1e-3" "the adapter changes th
 has "$work/log" "model.layers.4.mlp.down_proj.weight"
 "$plumb" inspect --json "$work/run/adapter" >"$work/log" || fail "inspect: exit code $?"
 has "$work/log" "lora_A.weight"
+"$plumb" merge model="$model" adapter="$work/run/adapter" output_dir="$work/again" dtype=float32 >"$work/log" 2>&1 || fail "merge with keys: exit code $?"
+same "$work/merged/model.safetensors" "$work/again/model.safetensors"
 if "$plumb" merge --model "$model" --output "$work/merged" >"$work/log" 2>&1; then fail "merge overwrites a model"; fi
 has "$work/log" "merged: holds "

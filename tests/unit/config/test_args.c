@@ -118,7 +118,6 @@ static void asks_for_what_is_required(void **state) {
     REFUSED(PLUMB_FOR_SFT, "train_file is missing", "model=a", "output_dir=b");
     REFUSED(PLUMB_FOR_DPO, "output_dir is missing", "model=a", "train_file=b");
     REFUSED(PLUMB_FOR_GENERATE, "prompt is missing", "model=a");
-    REFUSED(PLUMB_FOR_MERGE, "adapter is missing", "model=a", "output_dir=b");
     REFUSED(PLUMB_FOR_EVAL, "eval_file is missing", "model=a", "train_file=b");
     REFUSED(PLUMB_FOR_SFT, "/config/full.yaml: model is missing", PLUMB_TEST_DATA "/config/full.yaml", "model=null");
     assert_ok(parse(&o, PLUMB_FOR_EVAL, &help, "model=a", "train_file=b", "eval_last=3", NULL));
