@@ -83,7 +83,10 @@ static plumb_status check_products(const run *r) {
 static plumb_status check_there(const run *r) {
     uint64_t begun = 0;
     for (int k = 0; k < r->p->count; k++) begun |= (uint64_t)(r->states[k].written || counts(r, k)) << k;
-    return plumb_stages_check_there(r->p, begun);
+    PLUMB_TRY(plumb_stages_check_there(r->p, begun));
+    uint64_t to_run = 0;
+    for (int k = 0; k < r->p->count; k++) to_run |= (uint64_t)(is_chosen(r, k) && !counts(r, k)) << k;
+    return plumb_stages_check_inputs(r->p, to_run);
 }
 static plumb_status claim_folder(run *r) {
     PLUMB_TRY(plumb_make_dirs(r->p->output_dir));

@@ -55,6 +55,8 @@ bool plumb_stage_made(const plumb_stage *s, const char *path);
 /* PLUMB_E_CONFIG when a stage that has never begun (bit k of `begun`: stage k has) would write over what is there already and what a
  * later stage reads by that path, not by a reference: a file of the user's. Looks at the disk: one rank asks. */
 plumb_status plumb_stages_check_there(const plumb_stages *p, uint64_t begun) PLUMB_CHECKED;
+/* PLUMB_E_CONFIG when a stage that is to run (bit k of `chosen`) reads what is not there and no earlier stage makes. Looks at the disk. */
+plumb_status plumb_stages_check_inputs(const plumb_stages *p, uint64_t chosen) PLUMB_CHECKED;
 /* Index of a stage; PLUMB_E_CONFIG with the nearest name when there is none. */
 plumb_status plumb_stages_find(const plumb_stages *p, const char *name, int *index) PLUMB_CHECKED;
 

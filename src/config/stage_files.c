@@ -103,6 +103,20 @@ static plumb_status check_readers(const plumb_binding *b, const plumb_stages *p,
     }
     return PLUMB_OK;
 }
+plumb_status plumb_stages_check_inputs(const plumb_stages *p, uint64_t chosen) {
+    for (int k = 0; k < p->count; k++)
+        for (int i = 0; (chosen >> k & 1) && i < plumb_option_count; i++) {
+            const plumb_stage *s = &p->stages[k];
+            const char *path = plumb_config_input(s, &plumb_option_table[i]);
+            if (!path || !*path || plumb_path_exists(path)) continue;
+            bool made = false;
+            for (int j = 0; j < k; j++) made |= plumb_stage_made(&p->stages[j], path);
+            if (!made)
+                return plumb_error(PLUMB_E_CONFIG, "%s:%d: stage %s: %s: %s: no such file or folder, and no stage before it makes it",
+                                   p->path, s->line, s->name, plumb_option_table[i].key, path);
+        }
+    return PLUMB_OK;
+}
 plumb_status plumb_stages_check_there(const plumb_stages *p, uint64_t begun) {
     for (int k = 0; k < p->count; k++) {
         const plumb_stage *s = &p->stages[k];

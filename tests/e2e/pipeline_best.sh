@@ -68,6 +68,9 @@ run 1 best.output_format=sft --dry-run
 [ "$code" -eq 1 ] || fail "pairs wanted, answers written: exit code $code"
 has "$work/log" "train_file: stage dpo \(plumb dpo\) cannot read what stage best .*expected pairs"
 same "$work/prompts.jsonl" "$work/mine.jsonl"
+run 2 eval.train_file="$work/nowhere.jsonl"
+[ "$code" -eq 1 ] || fail "an input that is not there: exit code $code"
+has "$work/log" "^plumb run: .*pipeline.yaml:[0-9]+: stage eval: train_file: $work/nowhere.jsonl: no such file or folder, and no stage before it makes it"
 run 2 --dry-run
 [ "$code" -eq 0 ] || fail "--dry-run: exit code $code"
 has "$work/log" "^tokens to generate +98304  at most" # also without the adapters that earlier stages have yet to make
