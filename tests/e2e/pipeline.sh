@@ -117,8 +117,9 @@ ended 0 "in pieces of a second"
 same_products "$work/pieces"
 
 # A stage that fails ends the pipeline with its name; put right, it goes on.
+echo '{"broken' >"$work/none.jsonl"
 run output_dir="$work/broken" judge.train_file="$work/none.jsonl"
-ended 1 "a missing file"
+ended 1 "a broken file"
 has "$work/log" "^plumb reward: .*none.jsonl"
 has "$work/log" "^plumb run: stage 2/5 judge failed"
 has "$work/log" "^ *2\. judge +reward +failed"
