@@ -172,6 +172,15 @@ static plumb_status save(plumb_session *s, output *out) {
 }
 
 /* --- the run ---------------------------------------------------------------------------------- */
+static plumb_status there_already(const plumb_options *o) {
+    return plumb_error(PLUMB_E_CONFIG, "output_file: %s is there already; expected another name, or resume=never to sample it anew",
+                       o->output_file);
+}
+/* Another run may have finished the result while this one waited for the folder, and left nothing to go on from. */
+static plumb_status check_result(const plumb_session *s) {
+    bool anew = !strcmp(s->o->resume, "never");
+    return !anew && s->step == 0 && plumb_path_exists(s->o->output_file) ? there_already(s->o) : PLUMB_OK;
+}
 static plumb_status open_output(plumb_online *o, output *out) {
     const plumb_options *options = o->s->o;
     *out = (output){.sum.hash = (int64_t)PLUMB_MIX_START};
@@ -181,10 +190,7 @@ static plumb_status open_output(plumb_online *o, output *out) {
     if (!plumb_is_root()) return PLUMB_OK;
     PLUMB_TRY(plumb_prepare_file(options->output_file));
     bool anew = !strcmp(options->resume, "never");
-    if (!anew && plumb_bestofn_is_done(options->output_file))
-        return plumb_error(PLUMB_E_CONFIG, "output_file: %s is there already; expected another name, or resume=never to sample it anew",
-                           options->output_file);
-    PLUMB_TRY(plumb_make_dirs(out->dir.data));
+    if (!anew && plumb_bestofn_is_done(options->output_file)) return there_already(options);
     PLUMB_TRY(plumb_claim_take(&out->claim, out->dir.data));
     return anew ? plumb_bestofn_forget(options->output_file) : PLUMB_OK;
 }
@@ -206,7 +212,6 @@ static plumb_status advance(plumb_online *o, output *out) {
 static plumb_status finish(const plumb_session *s, output *out) {
     const totals *t = &out->sum;
     if (plumb_path_exists(out->records.data)) PLUMB_TRY(plumb_rename_file(out->records.data, s->o->output_file));
-    plumb_claim_free(out->claim), out->claim = NULL;
     if (plumb_bestofn_forget(s->o->output_file) != PLUMB_OK)
         fprintf(stderr, "plumb bestofn: the result is written, but something is left: %s\n", plumb_error_message());
     printf("prompts %lld\ncompletions %lld\nmean_reward %.6g\nmean_best_reward %.6g\ngroups_without_spread %lld\n", (long long)t->prompts,
@@ -240,9 +245,11 @@ static plumb_status run(plumb_online *o) {
     output out;
     plumb_status status = plumb_comm_agree(PLUMB_AXIS_WORLD, open_output(o, &out));
     if (status == PLUMB_OK) status = resume(o->s, &out);
+    if (status == PLUMB_OK) status = plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? check_result(o->s) : PLUMB_OK);
     if (status == PLUMB_OK) status = run_chunks(o, &out);
-    plumb_str_free(&out.lines), plumb_str_free(&out.dir), plumb_str_free(&out.records);
     plumb_claim_free(out.claim);
+    if (plumb_is_root() && out.dir.data) rmdir(out.dir.data); /* empty, that is: what is not through has its records there */
+    plumb_str_free(&out.lines), plumb_str_free(&out.dir), plumb_str_free(&out.records);
     free(out.identity);
     return status;
 }

@@ -88,10 +88,6 @@ static plumb_status check_there(const run *r) {
     for (int k = 0; k < r->p->count; k++) to_run |= (uint64_t)(is_chosen(r, k) && !counts(r, k)) << k;
     return plumb_stages_check_inputs(r->p, to_run);
 }
-static plumb_status claim_folder(run *r) {
-    PLUMB_TRY(plumb_make_dirs(r->p->output_dir));
-    return plumb_claim_take(&r->claim, r->p->output_dir);
-}
 /* The same file on every rank, and rank 0's word on what is done. */
 static plumb_status agree_on_states(run *r) {
     int from = r->choice->from, n = r->p->count;
@@ -100,14 +96,24 @@ static plumb_status agree_on_states(run *r) {
     if (prints[0] != -prints[1])
         return plumb_error(PLUMB_E_CONFIG, "%s: the ranks read different files or arguments; expected the same one on every node",
                            r->p->path);
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, plumb_is_root() ? plumb_stages_recall(r->p, r->states) : PLUMB_OK));
-    plumb_comm_bcast(PLUMB_AXIS_WORLD, r->states, (size_t)n * sizeof *r->states, 0);
-    PLUMB_TRY(check_settings(r));
-    plumb_status local = plumb_is_root() ? check_products(r) : PLUMB_OK;
-    if (plumb_is_root() && local == PLUMB_OK) local = check_there(r);
-    if (plumb_is_root() && local == PLUMB_OK && !r->choice->dry_run) local = claim_folder(r);
-    if (plumb_is_root() && local == PLUMB_OK && from >= 0 && !r->choice->dry_run) local = plumb_stages_reset(r->p, r->states, from);
-    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
+    for (bool mine = false;
+         !mine;) { /* a folder that is there is claimed before it is read; one that is not, only by a run that is let in */
+        plumb_status local = PLUMB_OK;
+        if (plumb_is_root() && !r->claim && !r->choice->dry_run && plumb_path_is_dir(r->p->output_dir))
+            local = plumb_claim_take(&r->claim, r->p->output_dir);
+        mine = r->choice->dry_run || (plumb_is_root() && r->claim);
+        plumb_comm_bcast(PLUMB_AXIS_WORLD, &mine, sizeof mine, 0);
+        if (plumb_is_root() && local == PLUMB_OK) local = plumb_stages_recall(r->p, r->states);
+        PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
+        plumb_comm_bcast(PLUMB_AXIS_WORLD, r->states, (size_t)n * sizeof *r->states, 0);
+        PLUMB_TRY(check_settings(r));
+        if (plumb_is_root()) local = check_products(r);
+        if (plumb_is_root() && local == PLUMB_OK) local = check_there(r);
+        if (plumb_is_root() && local == PLUMB_OK && !mine) local = plumb_make_dirs(r->p->output_dir);
+        PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, local));
+    }
+    bool resets = plumb_is_root() && from >= 0 && !r->choice->dry_run;
+    PLUMB_TRY(plumb_comm_agree(PLUMB_AXIS_WORLD, resets ? plumb_stages_reset(r->p, r->states, from) : PLUMB_OK));
     for (int k = from; k >= 0 && k < n; k++) r->states[k] = (plumb_stage_state){.written = r->states[k].written};
     for (int k = 0; k < n; k++) r->was_done[k] = r->states[k].progress == PLUMB_STAGE_DONE;
     return PLUMB_OK;
@@ -131,23 +137,26 @@ static plumb_status limit_time(const run *r, plumb_options *o, double left) {
 static plumb_status begin(run *r, int k, double left) {
     plumb_stage *s = &r->p->stages[k];
     plumb_stage_state *state = &r->states[k];
-    bool again = state->progress == PLUMB_STAGE_RUNNING;
+    bool again = state->progress == PLUMB_STAGE_RUNNING, same = !strcmp(state->settings, s->settings);
     say("stage %d/%d %s: plumb %s, output %s%s", k + 1, r->p->count, s->name, plumb_options_command_name(s->command), s->dir,
         again ? "; goes on" : "");
     state->progress = PLUMB_STAGE_RUNNING, state->exit_code = 0, state->written = 1;
     memcpy(state->settings, s->settings, sizeof state->settings);
     plumb_status local = limit_time(r, &s->options, left);
     if (plumb_is_root() && local == PLUMB_OK) local = plumb_make_dirs(s->dir);
-    if (plumb_is_root() && local == PLUMB_OK && again) local = plumb_stage_make_room(s);
+    if (plumb_is_root() && local == PLUMB_OK && again && !same) local = plumb_stage_make_room(s);
     if (plumb_is_root() && local == PLUMB_OK) local = plumb_stages_note(r->p, r->states);
     return plumb_comm_agree(PLUMB_AXIS_WORLD, local);
 }
 static plumb_status run_stage(run *r, int k, double left, int *exit_code) {
     plumb_stage *s = &r->p->stages[k];
     plumb_stage_state *state = &r->states[k];
+    bool again = state->progress == PLUMB_STAGE_RUNNING;
     PLUMB_TRY(begin(r, k, left));
     double began = plumb_clock();
-    int64_t outcome = run_recipe(s);
+    int64_t done = again && plumb_is_root() && s->command == PLUMB_FOR_BESTOFN && plumb_bestofn_is_done(s->options.output_file);
+    plumb_comm_bcast(PLUMB_AXIS_WORLD, &done, sizeof done, 0); /* the job ended before it was noted */
+    int64_t outcome = done ? 0 : run_recipe(s);
     plumb_comm_max_i64(PLUMB_AXIS_WORLD, &outcome, 1);
     malloc_trim(0); /* the next stage's blocks are of other sizes */
     fflush(stdout); /* what an evaluation prints stands before the next stage's lines */

@@ -21,7 +21,7 @@ typedef struct plumb_stage_state { /* plain bytes: it is broadcast */
 plumb_status plumb_stages_recall(const plumb_stages *p, plumb_stage_state *states) PLUMB_CHECKED;
 /* Writes it, complete or not at all. Local, rank 0. */
 plumb_status plumb_stages_note(const plumb_stages *p, const plumb_stage_state *states) PLUMB_CHECKED;
-/* A stage that samples a file, and had done so when the job ended before that was noted, samples it again: the file gets another name. */
+/* The file that a stage has sampled with other settings gets another name. */
 plumb_status plumb_stage_make_room(const plumb_stage *s) PLUMB_CHECKED;
 /* Makes the stages from `first` on pending; what they left is kept under another name. Local, rank 0. */
 plumb_status plumb_stages_reset(const plumb_stages *p, plumb_stage_state *states, int first) PLUMB_CHECKED;

@@ -60,7 +60,7 @@ static plumb_status print_rated(const double *scores, const uint8_t *labels, int
 static plumb_status report(const plumb_session *s) {
     const plumb_plan *p = &s->eval_plan;
     int64_t n_pairs = 0, n_rated = 0, n_scores = 0;
-    double *margins = NULL, *rated = NULL, sum = 0, squares = 0;
+    double *margins = NULL, *rated = NULL, mean = 0, squares = 0; /* of distances from the mean so far (Welford 1962) */
     uint8_t *labels = NULL;
     plumb_str lines = {0};
     plumb_status status = plumb_alloc(&margins, (size_t)p->count, sizeof *margins, "scores");
@@ -69,16 +69,18 @@ static plumb_status report(const plumb_session *s) {
     for (int32_t i = 0; i < p->count && status == PLUMB_OK; i++) {
         const plumb_sample *x = plumb_plan_sample(p, &s->eval, i);
         const double *scores = plumb_plan_stats(p, i);
-        for (int k = 0; k < x->n_branches; k++, n_scores++) sum += scores[k], squares += scores[k] * scores[k];
+        for (int k = 0; k < x->n_branches; k++) {
+            double before = scores[k] - mean;
+            mean += before / (double)++n_scores;
+            squares += before * (scores[k] - mean);
+        }
         if (x->n_branches == 2) margins[n_pairs++] = scores[0] - scores[1];
         else if (!isnan(x->label)) rated[n_rated] = scores[0], labels[n_rated++] = x->label > 0;
         status = append_line(&lines, x, scores);
     }
     if (status == PLUMB_OK) status = plumb_write_file(s->o->output_file, lines.data ? lines.data : "", lines.length);
     if (status == PLUMB_OK) {
-        double mean = sum / (double)n_scores;
-        printf("records %lld\nmean_reward %.6g\nstd_reward %.6g\n", (long long)p->count, mean,
-               sqrt(fmax(0, squares / (double)n_scores - mean * mean)));
+        printf("records %lld\nmean_reward %.6g\nstd_reward %.6g\n", (long long)p->count, mean, sqrt(squares / (double)n_scores));
         if (n_pairs) print_pairs(margins, n_pairs);
         if (n_rated) status = print_rated(rated, labels, n_rated);
         printf("scores in %s\n", s->o->output_file);

@@ -12,14 +12,16 @@
 #include <string.h>
 #include "plumb/report.h"
 
-/* threads, else OMP_NUM_THREADS, else a thread for each of this rank's cores; more than it is bound to would share them. */
+/* threads, else OMP_NUM_THREADS (the first number, where it is a list), else a thread for each of this rank's cores; more than it is
+ * bound to would share them. */
 static int threads_of(const plumb_options *o) {
     const char *variable = getenv("OMP_NUM_THREADS");
+    long wanted = variable ? strtol(variable, NULL, 10) : 0;
     cpu_set_t set;
     if (o->threads > 0) return (int)o->threads;
-    if (!variable || !*variable) return plumb_comm_cores();
-    int bound = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : INT_MAX;
-    return (int)plumb_max64(1, plumb_min64(omp_get_max_threads(), bound));
+    if (wanted < 1) return plumb_comm_cores();
+    long bound = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : INT_MAX;
+    return (int)(wanted < bound ? wanted : bound);
 }
 
 static void say(const plumb_session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -453,6 +455,11 @@ static plumb_status resume(plumb_session *s) {
         free_state(&state);
     }
     free(path);
+    if (status == PLUMB_OK && s->step > s->total_steps)
+        status = plumb_error(PLUMB_E_CONFIG,
+                             "max_steps: found a run of %lld steps; %s has %lld already; expected as many at least, another "
+                             "folder, or resume=never",
+                             (long long)s->total_steps, s->dir, (long long)s->step);
     return status;
 }
 

@@ -20,8 +20,8 @@ typedef struct plumb_ckpt_counter { const char *name; int64_t value; } plumb_ckp
  * reported on all and leaves nothing but the older checkpoints. keep > 0: older ones beyond the newest `keep` are removed after success. */
 plumb_status plumb_checkpoint_save(const char *dir, int64_t step, const char *identity, const plumb_ckpt_array *arrays, int n_arrays,
                                    const plumb_ckpt_counter *counters, int n_counters, int keep) PLUMB_CHECKED;
-/* Newest complete checkpoint under dir: its path in *path (owned by the caller), NULL when there is none. A folder that is damaged
- * (checksum, missing shard) is reported to stderr by rank 0 and passed over. */
+/* Collective. Newest complete checkpoint under dir: its path in *path (owned by the caller), NULL when there is none. A folder that is
+ * damaged (checksum, missing shard) is reported to stderr by rank 0 and passed over. */
 plumb_status plumb_checkpoint_latest(const char *dir, char **path, int64_t *step) PLUMB_CHECKED;
 /* Fills arrays (names, total, first, count, element_size must match) and counters (by name). identity must be equal
  * or the error says what differs. */

@@ -27,8 +27,8 @@ bool plumb_path_is_dir(const char *path);
 plumb_status plumb_make_dirs(const char *path) PLUMB_CHECKED; /* mkdir -p */
 /* Renames a file or folder to PATH.before-1 (-2, …, the first that is free) and says so on stderr. */
 plumb_status plumb_set_aside(const char *path) PLUMB_CHECKED;
-/* A folder that one run alone may write to, until `free` or the end of the process: PLUMB_E_CONFIG after five seconds, with host and pid of
- * the other, when another process has it. Within a process a second claim of a folder is granted, and the first freed ends both. */
+/* A folder, made where it is missing, that one process alone writes to, until it frees its last claim of it or ends: PLUMB_E_CONFIG after
+ * five seconds, with host and pid of the other, when another process has it. */
 typedef struct plumb_claim plumb_claim;
 plumb_status plumb_claim_take(plumb_claim **out, const char *dir) PLUMB_CHECKED;
 void plumb_claim_free(plumb_claim *c); /* NULL is fine */
@@ -43,7 +43,8 @@ plumb_status plumb_atomic_write(plumb_atomic *f, const void *bytes, size_t n) PL
 plumb_status plumb_atomic_commit(plumb_atomic *f) PLUMB_CHECKED; /* frees f, also on error (file then absent) */
 void plumb_atomic_abort(plumb_atomic *f);                        /* frees f, removes the unfinished file; NULL is fine */
 plumb_status plumb_write_file(const char *path, const void *bytes, size_t n) PLUMB_CHECKED; /* the four in one */
-plumb_status plumb_rename_file(const char *from, const char *to) PLUMB_CHECKED;             /* with fsync of the folder */
+/* With fsync of the folder. Where `to` is a link, a device or a pipe the bytes go there, and `from` is removed. */
+plumb_status plumb_rename_file(const char *from, const char *to) PLUMB_CHECKED;
 /* Keeps the first `keep` bytes of a file, made where missing, puts others behind them and flushes all to disk. A kill in the middle
  * leaves the first `keep` bytes and some more: who goes on says again what to keep. PLUMB_E_FORMAT when the file is shorter. */
 plumb_status plumb_append_file(const char *path, size_t keep, const void *bytes, size_t n) PLUMB_CHECKED;

@@ -65,7 +65,7 @@ static plumb_status foreign_key(const plumb_binding *b, plumb_place at, const ch
         size_t n = strlen(list);
         snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", plumb_options_command_name(bit));
     }
-    const char *hint = plumb_config_hint(key);
+    const char *hint = b->command & PLUMB_FOR_ONLINE ? plumb_config_hint(key) : NULL;
     return plumb_config_fault(b, at, key, "found a key of plumb %s; expected one that %s knows%s%s", list, knower(b, who), hint ? "; " : "",
                               hint ? hint : "");
 }

@@ -110,7 +110,7 @@ plumb_status plumb_stages_check_inputs(const plumb_stages *p, uint64_t chosen) {
             const char *path = plumb_config_input(s, &plumb_option_table[i]);
             if (!path || !*path || plumb_path_exists(path)) continue;
             bool made = false;
-            for (int j = 0; j < k; j++) made |= plumb_stage_made(&p->stages[j], path);
+            for (int j = 0; j < k; j++) made |= writes(&p->stages[j], path);
             if (!made)
                 return plumb_error(PLUMB_E_CONFIG, "%s:%d: stage %s: %s: %s: no such file or folder, and no stage before it makes it",
                                    p->path, s->line, s->name, plumb_option_table[i].key, path);

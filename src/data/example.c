@@ -305,11 +305,11 @@ static plumb_status unknown_shape(const example_rules *rules, const json_t *reco
     json_t *value;
     json_object_foreach((json_t *)record, key, value) {
         size_t room = sizeof found - (size_t)(at - found);
-        if (room < 48) {
+        if (room < 56) {
             at += snprintf(at, room, ", …");
             break;
         }
-        at += snprintf(at, room, "%s%.32s", at == found ? "" : ", ", key);
+        at += snprintf(at, room, "%s%.32s%s", at == found ? "" : ", ", key, json_is_null(value) ? " (null)" : "");
     }
     for (char *p = found; *p; p++)
         if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = '?';

@@ -178,7 +178,22 @@ plumb_status plumb_set_aside(const char *path) {
     return PLUMB_OK;
 }
 
+/* Is there something that a rename would put a file in place of: a link, a device, a pipe? */
+static bool is_no_plain_file(const char *path) {
+    struct stat info;
+    return lstat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
 plumb_status plumb_rename_file(const char *from, const char *to) {
+    if (is_no_plain_file(to)) {
+        char *bytes;
+        size_t n;
+        PLUMB_TRY(plumb_read_file(from, &bytes, &n));
+        plumb_status status = plumb_write_file(to, bytes, n);
+        free(bytes);
+        if (status == PLUMB_OK && unlink(from)) status = plumb_error(PLUMB_E_IO, "%s: cannot remove: %m", from);
+        return status;
+    }
     if (rename(from, to) != 0) return plumb_error(PLUMB_E_IO, "%s: cannot rename %s to it: %m", to, from);
     return flush_folder(to);
 }
@@ -201,8 +216,13 @@ plumb_status plumb_append_file(const char *path, size_t keep, const void *bytes,
 }
 
 plumb_status plumb_prepare_file(const char *path) {
-    char *folder;
-    if (plumb_path_is_dir(path)) return plumb_error(PLUMB_E_IO, "%s: cannot write the file: a directory has this name", path);
+    char *folder, target[PATH_MAX];
+    struct stat info;
+    bool there = stat(path, &info) == 0;
+    if (there && S_ISDIR(info.st_mode)) return plumb_error(PLUMB_E_IO, "%s: cannot write the file: a directory has this name", path);
+    if (there && !S_ISREG(info.st_mode))
+        return access(path, W_OK) == 0 ? PLUMB_OK : plumb_error(PLUMB_E_IO, "%s: cannot write to it: %m", path);
+    if (there && realpath(path, target)) path = target;
     PLUMB_TRY(folder_of(&folder, path));
     plumb_status status = plumb_make_dirs(folder);
     if (status == PLUMB_OK && access(folder, W_OK | X_OK) != 0)

@@ -18,23 +18,40 @@
 enum { TRIES = 50, PAUSE_MS = 100, WHO = 400 };
 
 struct plumb_claim {
-    int fd;
+    int fd, users;
     char *path;
+    struct stat file;
+    plumb_claim *next;
 };
 
-/* Opens and locks the file; *taken: by another. Where the lock is of a file that its last owner has removed, the
- * folder has another by now. */
-static plumb_status attempt(plumb_claim *c, bool *taken) {
+/* Those of this process: a lock is the process's, and closing any descriptor of its file would end it, so a folder's is opened once. Claims
+ * are taken and freed by one thread. */
+static plumb_claim *held;
+
+static plumb_claim *find_held(const char *path) {
+    struct stat there;
+    if (stat(path, &there)) return NULL;
+    for (plumb_claim *c = held; c; c = c->next)
+        if (c->file.st_ino == there.st_ino && c->file.st_dev == there.st_dev) return c;
+    return NULL;
+}
+
+/* Opens and locks the file; *taken: by another. Where the lock is of a file that its last owner has removed, perhaps with the folder,
+ * there is another file by now. */
+static plumb_status attempt(plumb_claim *c, const char *dir, bool *taken) {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    struct stat mine, there;
+    struct stat there;
     *taken = false;
+    PLUMB_TRY(plumb_make_dirs(dir));
     if (c->fd < 0 && (c->fd = open(c->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0)
         return plumb_error(PLUMB_E_IO, "%s: cannot open: %m", c->path);
     if (fcntl(c->fd, F_SETLK, &whole) != 0) {
         *taken = errno == EACCES || errno == EAGAIN; /* else there are no locks */
+        if (!*taken && fstat(c->fd, &c->file)) return plumb_error(PLUMB_E_IO, "%s: cannot read its state: %m", c->path);
         return PLUMB_OK;
     }
-    if (!fstat(c->fd, &mine) && !stat(c->path, &there) && mine.st_ino == there.st_ino && mine.st_dev == there.st_dev) return PLUMB_OK;
+    if (!fstat(c->fd, &c->file) && !stat(c->path, &there) && c->file.st_ino == there.st_ino && c->file.st_dev == there.st_dev)
+        return PLUMB_OK;
     close(c->fd);
     c->fd = -1;
     *taken = true;
@@ -56,7 +73,7 @@ static plumb_status take(plumb_claim *c, const char *dir) {
     bool taken = true;
     for (int i = 0; taken && i < TRIES; i++) {
         if (i) nanosleep(&(struct timespec){0, PAUSE_MS * 1000000L}, NULL);
-        PLUMB_TRY(attempt(c, &taken));
+        PLUMB_TRY(attempt(c, dir, &taken));
     }
     if (!taken) return say_who(c);
     ssize_t n = c->fd < 0 ? 0 : pread(c->fd, who, sizeof who - 1, 0);
@@ -66,24 +83,39 @@ static plumb_status take(plumb_claim *c, const char *dir) {
 }
 
 plumb_status plumb_claim_take(plumb_claim **out, const char *dir) {
+    char *path;
     plumb_claim *c;
     *out = NULL;
-    PLUMB_TRY(plumb_alloc(&c, 1, sizeof *c, "a lock"));
-    c->fd = -1;
-    plumb_status status = plumb_path_join(&c->path, dir, ".lock");
-    if (status == PLUMB_OK) status = take(c, dir);
-    if (status == PLUMB_OK) {
+    PLUMB_TRY(plumb_path_join(&path, dir, ".lock"));
+    if ((c = find_held(path))) {
+        c->users++;
         *out = c;
+        free(path);
+        return PLUMB_OK;
+    }
+    plumb_status status = plumb_alloc(&c, 1, sizeof *c, "a lock");
+    if (status != PLUMB_OK) {
+        free(path);
+        return status;
+    }
+    *c = (plumb_claim){.fd = -1, .users = 1, .path = path};
+    status = take(c, dir);
+    if (status == PLUMB_OK) {
+        c->next = held;
+        *out = held = c;
         return PLUMB_OK;
     }
     if (c->fd >= 0) close(c->fd);
-    free(c->path);
+    free(path);
     free(c);
     return status;
 }
 
 void plumb_claim_free(plumb_claim *c) {
-    if (!c) return;
+    if (!c || --c->users) return;
+    plumb_claim **at = &held;
+    while (*at != c) at = &(*at)->next;
+    *at = c->next;
     unlink(c->path);
     close(c->fd);
     free(c->path);

@@ -285,7 +285,7 @@ plumb_status plumb_rollout_run(plumb_rollout *r, const plumb_rollout_request *re
         if (requests[i].count >= r->max_positions)
             return plumb_error(PLUMB_E_DATA, "a prompt has %lld tokens; the model has %lld positions", (long long)requests[i].count,
                                (long long)r->max_positions);
-        out[i].count = 0;
+        out[i].count = 0, out[i].finish = PLUMB_FINISH_LENGTH;
     }
     r->stats = (plumb_rollout_stats){0};
     PLUMB_TRY(reserve_pages(r, requests, n));

@@ -65,6 +65,9 @@ longer 2 4 short
 cp configs/quickstart/data/instruction-pairs.json "$work/moved.json" # what is read is known by content, not by name
 longer 1 8 short train_file="$work/moved.json"
 has "$work/log" "resumed from .* \(step 4\)"
+ranks 1 sft configs/quickstart/sft.yaml model="$model" batch_size=8 warmup_steps=2 lr_scheduler_type=constant_with_warmup determinism=elastic max_steps=6 output_dir="$work/short"
+[ "$code" -eq 1 ] || fail "a shorter run: exit code $code"
+has "$work/log" "max_steps: found a run of 6 steps; $work/short has 8 already"
 longer 2 8 long
 same "$work/short/adapter/adapter_model.safetensors" "$work/long/adapter/adapter_model.safetensors"
 run "$work/signal" max_steps=5 save_steps=2 learning_rate=3e-4

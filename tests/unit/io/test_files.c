@@ -258,8 +258,13 @@ static void devices_and_links_stay(void **state) {
     int fd = open(pipe, O_RDONLY | O_NONBLOCK);
     assert_ok(plumb_write_file(pipe, "12", 2));
     assert_int_equal(read(fd, text, sizeof text), 2);
+    assert_ok(plumb_rename_file(put_file(*state, "result", "345", 3), pipe));
+    assert_int_equal(read(fd, text, sizeof text), 3);
     assert_int_equal(lstat(pipe, &after), 0);
     assert_true(S_ISFIFO(after.st_mode));
+    assert_ok(plumb_rename_file(put_file(*state, "result", "newer", 5), link));
+    assert_file(file, "newer", 5);
+    assert_ok(plumb_prepare_file("/dev/null"));
     close(fd);
     free(link), free(file), free(pipe);
 }
@@ -281,6 +286,19 @@ static void one_process_writes_to_a_folder(void **state) {
     kill(child, SIGKILL);
     assert_ok(plumb_claim_take(&mine, *state)); /* waits for the end */
     assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_ok(plumb_claim_take(&other, *state)); /* a process shares its own: a pipeline and its stage */
+    plumb_claim_free(other);
+    child = fork();
+    if (child == 0) { /* another still may not; it has no claims of its own, whatever the fork has copied */
+        char path[600];
+        snprintf(path, sizeof path, "%s/.lock", (const char *)*state);
+        struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        int fd = open(path, O_RDWR);
+        _exit(fd >= 0 && fcntl(fd, F_SETLK, &whole) != 0 ? 7 : 0);
+    }
+    int code;
+    assert_int_equal(waitpid(child, &code, 0), child);
+    assert_int_equal(WEXITSTATUS(code), 7);
     plumb_claim_free(mine);
     assert_false(plumb_path_exists(in(*state, ".lock")));
     close(ready[0]), close(ready[1]);

@@ -48,11 +48,10 @@ INLINE __m512i word_everywhere(const char *x, int64_t i) {
 }
 /* S_b. The loops over a block are not unrolled as a whole: all prefetches would come at once, which took 15 %. */
 INLINE void quant_4_block(const char *w, const char *x, quant_sums c, const int rows) {
-    const __m512i half_table =
-        _mm512_set_epi16(0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000,
-                         0x3f80, 0, 0x4170, 0x4160,
-                         /* 15..0 twice: bit 4 is the next nibble's */
-                         0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0);
+    /* 15..0 twice: bit 4 is the next nibble's */
+    const __m512i half_table = _mm512_set_epi16(0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0,
+                                                0x4080, 0x4040, 0x4000, 0x3f80, 0, 0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110,
+                                                0x4100, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0);
     for (int i = 0; i < rows; i++) c[i][0] = c[i][1] = _mm512_setzero_ps();
     _Pragma("GCC unroll 1") for (int g = 0; g < 4; g++) { /* a register of each half holds four pairs */
         __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + 256 + g * 64)};
