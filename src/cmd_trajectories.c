@@ -57,8 +57,6 @@ static const char help[] =
     "--rebuild left something out; 2 wrong usage.\n";
 
 typedef enum sort_key { SORT_NONE, SORT_SCORE, SORT_LENGTH, SORT_KL } sort_key;
-static const char *const finish_names[] = {"eos", "stop", "length"};
-enum { FINISHES = 3 };
 
 typedef struct options {
     const char *dir, *contains;
@@ -146,7 +144,7 @@ static void print_sequence(const options *o, const plumb_trajectories *t, int64_
         print_text(t->part_names[p]);
         printf(" %.6g%s", t->parts[s * t->n_parts + p], p + 1 == t->n_parts ? ")" : "");
     }
-    printf("; %" PRId64 " tokens, %s, kl %.4g\n", length_of(t, s), finish_names[t->finish[s]], kl_of(t, s));
+    printf("; %" PRId64 " tokens, %s, kl %.4g\n", length_of(t, s), plumb_finish_names[t->finish[s]], kl_of(t, s));
     if (o->print) {
         printf("[prompt]\n");
         print_text(t->prompt_text[s]);
@@ -230,7 +228,7 @@ static plumb_status print_json(const options *o, const plumb_trajectories *t, in
         json_decref(name);
     }
     good = put(object, "parts", parts) && good; /* takes parts in any case */
-    good = good && put(object, "finish", json_string(finish_names[t->finish[s]])) && put(object, "kl", real(kl_of(t, s))) &&
+    good = good && put(object, "finish", json_string(plumb_finish_names[t->finish[s]])) && put(object, "kl", real(kl_of(t, s))) &&
            put(object, "prompt_tokens", json_integer(t->prompt_offset[s + 1] - t->prompt_offset[s])) &&
            put(object, "tokens", json_integer(length_of(t, s))) && put(object, "seed", json_string(seed)) &&
            put(object, "prompt", text(t->prompt_text[s])) && put(object, "text", text(t->text[s]));
@@ -433,7 +431,7 @@ static const char *take_value(options *o, const char *name, const char *value) {
     if (!strcmp(name, "--iteration")) return parse_iterations(value, o) ? NULL : "a number, or two with a dash between (3-7)";
     if (!strcmp(name, "--sort")) return parse_sort(value, o) ? NULL : "score, length or kl";
     if (!strcmp(name, "--limit")) return parse_limit(value, o) ? NULL : "a number";
-    if (!strcmp(name, "--finish")) return parse_word(value, finish_names, FINISHES, &o->finish) ? NULL : "eos, stop or length";
+    if (!strcmp(name, "--finish")) return parse_word(value, plumb_finish_names, PLUMB_FINISHES, &o->finish) ? NULL : "eos, stop or length";
     if (!strcmp(name, "--min-score")) return parse_real(value, &o->min_score, &o->has_min) ? NULL : "a number";
     if (!strcmp(name, "--max-score")) return parse_real(value, &o->max_score, &o->has_max) ? NULL : "a number";
     o->contains = value;

@@ -18,22 +18,22 @@
 
 /* of all chunks so far; alike on every rank. cut: answers among the written ones (of pairs the chosen) that max_completion_length ended */
 typedef struct totals { int64_t bytes, hash, prompts, completions, written, cut, without_spread, errors; double best, mean; } totals;
-static const char *const total_names[] = {"bytes",   "hash", "prompts",        "completions", "written",
-                                          "cut",     "without_spread", "errors", "best",        "mean"};
+static const char *const total_names[] = {"bytes", "hash",           "prompts", "completions", "written",
+                                          "cut",   "without_spread", "errors",  "best",        "mean"};
 enum { TOTALS = sizeof total_names / sizeof *total_names };
 _Static_assert(sizeof(totals) == TOTALS * sizeof(int64_t), "a counter for each number, doubles as their bits");
 
 typedef struct output {
     totals sum;
-    plumb_str lines, dir, records;
+    plumb_str lines; /* of the chunk under way; rank 0 */
+    plumb_str dir, records;
     char *identity;
-    plumb_claim *claim;
-} output; /* lines: of the chunk under way, rank 0 */
+    plumb_claim *claim; /* of dir; rank 0 */
+} output;
 
 /* --- records ---------------------------------------------------------------------------------- */
 /* "NAME": the answer, as text or, where the prompt is a chat, as its turn; then how it ended and its score. */
 static plumb_status write_answer(const plumb_online *o, int64_t i, const char *name, const char *suffix, plumb_str *s) {
-    static const char *const finish[] = {[PLUMB_FINISH_EOS] = "eos", [PLUMB_FINISH_STOP] = "stop", [PLUMB_FINISH_LENGTH] = "length"};
     const plumb_trajectories *t = &o->t;
     bool chat = o->s->train.samples[o->prompt_of[t->group[i]]].messages;
     char *text;
@@ -43,7 +43,7 @@ static plumb_status write_answer(const plumb_online *o, int64_t i, const char *n
     if (status == PLUMB_OK && chat) status = plumb_str_printf(s, "}]");
     free(text);
     PLUMB_TRY(status);
-    return plumb_str_printf(s, ", \"finish%s\": \"%s\", \"score%s\": %.9g", suffix, finish[t->finish[i]], suffix, t->score[i]);
+    return plumb_str_printf(s, ", \"finish%s\": \"%s\", \"score%s\": %.9g", suffix, plumb_finish_names[t->finish[i]], suffix, t->score[i]);
 }
 /* Of equal scores the first is taken. */
 static plumb_status write_group(const plumb_online *o, int64_t first, output *out) {
@@ -117,7 +117,7 @@ static plumb_status verify(const plumb_session *s, const output *out) {
 bool plumb_bestofn_is_done(const char *output_file) {
     plumb_str dir = {0};
     bool done =
-        plumb_path_exists(output_file) && plumb_str_printf(&dir, "%s.partial", output_file) == PLUMB_OK && !plumb_path_exists(dir.data);
+        plumb_path_is_file(output_file) && plumb_str_printf(&dir, "%s.partial", output_file) == PLUMB_OK && !plumb_path_exists(dir.data);
     plumb_str_free(&dir);
     return done;
 }
@@ -179,7 +179,7 @@ static plumb_status there_already(const plumb_options *o) {
 /* Another run may have finished the result while this one waited for the folder, and left nothing to go on from. */
 static plumb_status check_result(const plumb_session *s) {
     bool anew = !strcmp(s->o->resume, "never");
-    return !anew && s->step == 0 && plumb_path_exists(s->o->output_file) ? there_already(s->o) : PLUMB_OK;
+    return !anew && s->step == 0 && plumb_path_is_file(s->o->output_file) ? there_already(s->o) : PLUMB_OK;
 }
 static plumb_status open_output(plumb_online *o, output *out) {
     const plumb_options *options = o->s->o;
@@ -209,7 +209,7 @@ static plumb_status advance(plumb_online *o, output *out) {
     return PLUMB_OK;
 }
 
-static plumb_status finish(const plumb_session *s, output *out) {
+static plumb_status finish(const plumb_session *s, const output *out) {
     const totals *t = &out->sum;
     if (plumb_path_exists(out->records.data)) PLUMB_TRY(plumb_rename_file(out->records.data, s->o->output_file));
     if (plumb_bestofn_forget(s->o->output_file) != PLUMB_OK)

@@ -133,6 +133,19 @@ static bool fits(const plumb_trajectories *t, int64_t first, int64_t n, int64_t 
     }
     return true;
 }
+/* Completion i as a branch. A reward model has learned to read an answer of a chat as its template writes it: behind the mark on which a
+ * policy ends comes a line end. Only where that lies beyond the model's last position is it left out. */
+static plumb_branch branch_of(const plumb_online *o, int64_t i) {
+    const plumb_trajectories *t = &o->t;
+    int32_t count = (int32_t)(t->token_offset[i + 1] - t->token_offset[i]), after = (int32_t)o->turn_end.count - 1;
+    int64_t length = count + t->prompt_offset[i + 1] - t->prompt_offset[i];
+    plumb_branch b = {.ids = t->ids + t->token_offset[i], .count = count};
+    bool chat = o->s->train.samples[o->prompt_of[t->group[i]]].messages;
+    bool ended = after > 0 && count && b.ids[count - 1] == o->turn_end.data[0];
+    if (chat && ended && o->judge.model && length + after <= plumb_model_arch(o->judge.model)->max_positions)
+        b.after = o->turn_end.data + 1, b.n_after = after;
+    return b;
+}
 /* Trees of at most the token budget (or one completion), as few of a group as that allows, alike. */
 static plumb_status plant(plumb_online *o) {
     plumb_trajectories *t = &o->t;
@@ -150,8 +163,7 @@ static plumb_status plant(plumb_online *o) {
     PLUMB_TRY(plumb_alloc(&o->data.samples, (size_t)o->n_trees, sizeof *o->data.samples, "trees"));
     PLUMB_TRY(plumb_alloc(&branches, (size_t)t->n_sequences, sizeof *branches, "trees"));
     o->data.storage = branches;
-    for (int64_t i = 0; i < t->n_sequences; i++)
-        branches[i] = (plumb_branch){.ids = t->ids + t->token_offset[i], .count = (int32_t)(t->token_offset[i + 1] - t->token_offset[i])};
+    for (int64_t i = 0; i < t->n_sequences; i++) branches[i] = branch_of(o, i);
     for (int64_t i = 0; i < o->n_trees; i++) {
         const plumb_tree *tree = &o->trees[i];
         o->data.samples[i] = (plumb_sample){.record = t->record[tree->first], .prompt = t->prompt_ids + t->prompt_offset[tree->first],

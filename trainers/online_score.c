@@ -107,40 +107,11 @@ static void count_failures(plumb_online *o) {
     }
 }
 
-/* A reward model has learned to read an answer of a chat as its template writes it: behind the mark on which a policy ends comes a line
- * end. Only where that lies beyond the model's last position is it left out. */
-static plumb_branch after_answer(const plumb_online *o, int64_t sequence) {
-    const plumb_trajectories *t = &o->t;
-    int64_t end = t->token_offset[sequence + 1], begin = t->token_offset[sequence],
-            length = end - begin + t->prompt_offset[sequence + 1] - t->prompt_offset[sequence];
-    bool chat = o->turn_end.count && o->s->train.samples[o->prompt_of[t->group[sequence]]].messages;
-    int32_t after = (int32_t)o->turn_end.count - 1;
-    if (!chat || begin == end || t->ids[end - 1] != o->turn_end.data[0]) return (plumb_branch){0};
-    if (length + after > plumb_model_arch(o->judge.model)->max_positions) return (plumb_branch){0};
-    return (plumb_branch){.ids = o->turn_end.data + 1, .count = after};
-}
-
-static plumb_status pack_answers(plumb_online *o, const plumb_plan *p, const plumb_micro_batch *b, int32_t adapter) {
-    plumb_forest *f = &o->s->forest;
-    plumb_forest_reset(f);
-    for (int32_t i = b->first; i < b->first + b->count; i++) {
-        const plumb_sample *x = plumb_plan_sample(p, &o->data, p->members[i]);
-        const plumb_tree *tree = plumb_online_tree(o, p, p->members[i]);
-        int32_t mark = (int32_t)p->samples[p->members[i]], prompt;
-        PLUMB_TRY(plumb_forest_add(f, -1, x->prompt, x->prompt_count, adapter, mark, &prompt));
-        for (int k = 0; k < x->n_branches; k++) {
-            plumb_branch after = after_answer(o, tree->first + k);
-            PLUMB_TRY(plumb_reward_add(f, prompt, &x->branch[k], &after, adapter, mark));
-        }
-    }
-    return plumb_forest_finish(f);
-}
-
 static plumb_status model_micro_batch(plumb_session *s, const plumb_plan *p, const plumb_micro_batch *b, bool training) {
     plumb_online *o = s->user;
     plumb_scorer judge = o->judge;
     (void)training;
-    PLUMB_TRY(pack_answers(o, p, b, plumb_model_adapter_of(judge.model, judge.view)));
+    PLUMB_TRY(plumb_reward_pack(&s->forest, p, b, &o->data, plumb_model_adapter_of(judge.model, judge.view)));
     PLUMB_TRY(plumb_model_forward(judge.model, &s->forest, &(plumb_pass){.view = judge.view, .values = true}, &s->reference));
     for (int64_t at = 0, i = b->first; i < b->first + b->count; i++) {
         const plumb_tree *tree = plumb_online_tree(o, p, p->members[i]);

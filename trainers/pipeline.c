@@ -96,8 +96,8 @@ static plumb_status agree_on_states(run *r) {
     if (prints[0] != -prints[1])
         return plumb_error(PLUMB_E_CONFIG, "%s: the ranks read different files or arguments; expected the same one on every node",
                            r->p->path);
-    for (bool mine = false;
-         !mine;) { /* a folder that is there is claimed before it is read; one that is not, only by a run that is let in */
+    /* A folder that is there is claimed before it is read; one that is not, only by a run that is let in. */
+    for (bool mine = false; !mine;) {
         plumb_status local = PLUMB_OK;
         if (plumb_is_root() && !r->claim && !r->choice->dry_run && plumb_path_is_dir(r->p->output_dir))
             local = plumb_claim_take(&r->claim, r->p->output_dir);

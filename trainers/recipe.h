@@ -13,8 +13,6 @@ typedef struct plumb_recipe {
 } plumb_recipe;
 extern const plumb_recipe plumb_recipe_sft, plumb_recipe_dpo, plumb_recipe_reward;
 /* A forest with every sample's prompt once, its answers as children, and the last row of each answer listed: what a reward model reads. */
-plumb_status plumb_reward_add(plumb_forest *f, int32_t prompt, const plumb_branch *answer, const plumb_branch *after, int32_t adapter,
-                              int32_t mark) PLUMB_CHECKED; /* one answer; after: what comes behind it, NULL or empty: nothing */
 plumb_status plumb_reward_pack(plumb_forest *f, const plumb_plan *p, const plumb_micro_batch *b, const plumb_dataset *d,
                                int32_t adapter) PLUMB_CHECKED;
 

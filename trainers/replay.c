@@ -77,17 +77,15 @@ static plumb_status grpo_losses(replay *r, plumb_trajectories *t) {
 
 /* A setting that changes nothing here would be taken for one that makes no difference. */
 static plumb_status check_overrides(const replay *r, char **overrides, int n) {
-    static const char *const ppo[] = {"kl_coef",        "kl_estimator", "adap_kl_ctrl",    "kl_target", "kl_horizon", "gamma", "lam",
-                                      "whiten_rewards", "cliprange",    "cliprange_value", "dual_clip", "vf_coef",    NULL};
-    static const char *const grpo[] =
-        {"beta", "epsilon", "epsilon_high", "delta", "loss_type", "importance_sampling_level", "scale_rewards", "max_completion_length",
-         NULL};
-    static const char *const rloo[] = {"beta", "epsilon", NULL}, *const scores[] = {"reward_weights", "missing_eos", "missing_eos_penalty",
-                                                                                    NULL};
-    const char *const *own = r->command == PLUMB_FOR_PPO    ? ppo
-                             : r->command == PLUMB_FOR_GRPO ? grpo
-                                                            : rloo,
-                      *const * lists[] = {own, scores};
+    static const char *const ppo[] = {"kl_coef", "kl_estimator", "adap_kl_ctrl", "kl_target", "kl_horizon", "gamma", "lam",
+                                      "whiten_rewards", "cliprange", "cliprange_value", "dual_clip", "vf_coef", NULL};
+    static const char *const grpo[] = {"beta", "epsilon", "epsilon_high", "delta", "loss_type",
+                                       "importance_sampling_level", "scale_rewards", "max_completion_length", NULL};
+    static const char *const rloo[] = {"beta", "epsilon", NULL};
+    static const char *const scores[] = {"reward_weights", "missing_eos", "missing_eos_penalty", NULL};
+    const char *const *lists[] = {grpo, scores};
+    if (r->command == PLUMB_FOR_PPO) lists[0] = ppo;
+    if (r->command == PLUMB_FOR_RLOO) lists[0] = rloo;
     plumb_str expected = {0};
     plumb_status status = PLUMB_OK;
     for (int i = 0; i < n && status == PLUMB_OK; i++) {

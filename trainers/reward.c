@@ -16,14 +16,13 @@
 
 enum { LOSS, ACCURACY, MARGIN, CHOSEN, REJECTED };
 
-/* Adds an answer and asks for the head on the last row (of the prompt, where the answer is empty). */
-plumb_status plumb_reward_add(plumb_forest *f, int32_t prompt, const plumb_branch *answer, const plumb_branch *after, int32_t adapter,
-                              int32_t mark) {
+/* Adds an answer, with what comes behind it, and asks for the head on the last row (of the prompt, where all is empty). */
+static plumb_status add_scored(plumb_forest *f, int32_t prompt, const plumb_branch *answer, int32_t adapter, int32_t mark) {
     int32_t segment, count = answer->count;
     PLUMB_TRY(plumb_forest_add(f, prompt, answer->ids, count, adapter, mark, &segment));
-    if (after && after->count) {
-        count = after->count;
-        PLUMB_TRY(plumb_forest_add(f, segment, after->ids, count, adapter, mark, &segment));
+    if (answer->n_after) {
+        count = answer->n_after;
+        PLUMB_TRY(plumb_forest_add(f, segment, answer->after, count, adapter, mark, &segment));
     }
     return plumb_forest_target(f, plumb_forest_row_before(f, segment, count), 0, segment);
 }
@@ -34,7 +33,7 @@ plumb_status plumb_reward_pack(plumb_forest *f, const plumb_plan *p, const plumb
         const plumb_sample *sample = plumb_plan_sample(p, d, p->members[i]);
         int32_t mark = (int32_t)p->samples[p->members[i]], prompt;
         PLUMB_TRY(plumb_forest_add(f, -1, sample->prompt, sample->prompt_count, adapter, mark, &prompt));
-        for (int k = 0; k < sample->n_branches; k++) PLUMB_TRY(plumb_reward_add(f, prompt, &sample->branch[k], NULL, adapter, mark));
+        for (int k = 0; k < sample->n_branches; k++) PLUMB_TRY(add_scored(f, prompt, &sample->branch[k], adapter, mark));
     }
     return plumb_forest_finish(f);
 }

@@ -103,7 +103,6 @@ typedef struct plumb_options {
     int64_t top_k, min_new_tokens; /* min_new_tokens is at most max_new_tokens */
     char **stop_strings;
     int n_stop_strings;
-    /* merging */
     bool dry_run;
 } plumb_options;
 

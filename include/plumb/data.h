@@ -18,8 +18,14 @@
 #define PLUMB_DATA_H
 #include "plumb/text.h"
 
-/* text: with keep_texts, else NULL */
-typedef struct plumb_branch { int32_t *ids; uint8_t *mask; int32_t count; const char *text; } plumb_branch;
+typedef struct plumb_branch {
+    int32_t *ids;
+    uint8_t *mask;
+    int32_t count;
+    const char *text;     /* with keep_texts, else NULL */
+    const int32_t *after; /* [n_after] what a reward model reads behind the ids, and nobody else; a data set has none */
+    int32_t n_after;
+} plumb_branch;
 typedef struct plumb_sample {
     int64_t record;            /* index of the record in its file, from 0 */
     int32_t *prompt; int32_t prompt_count;

@@ -24,6 +24,7 @@ plumb_status plumb_read_file_max(const char *path, size_t limit, char **out, siz
 bool plumb_path_exists(const char *path);
 bool plumb_same_path(const char *a, const char *b); /* both are there, and are one file or folder, however they are written */
 bool plumb_path_is_dir(const char *path);
+bool plumb_path_is_file(const char *path); /* a regular one, through links: no device, no pipe */
 plumb_status plumb_make_dirs(const char *path) PLUMB_CHECKED; /* mkdir -p */
 /* Renames a file or folder to PATH.before-1 (-2, …, the first that is free) and says so on stderr. */
 plumb_status plumb_set_aside(const char *path) PLUMB_CHECKED;

@@ -17,6 +17,8 @@
 
 /* an end token, a stop string, out of tokens */
 typedef enum plumb_finish { PLUMB_FINISH_EOS, PLUMB_FINISH_STOP, PLUMB_FINISH_LENGTH } plumb_finish;
+enum { PLUMB_FINISHES = 3 };
+extern const char *const plumb_finish_names[PLUMB_FINISHES]; /* "eos", "stop", "length" */
 
 enum { PLUMB_SCORE_PARTS = 16, PLUMB_PART_NAME = 64 };
 typedef struct plumb_trajectories { /* zero-initialise; owns its arrays; plumb_trajectories_free */

@@ -6,12 +6,11 @@
 #include <string.h>
 #include <xxhash.h>
 
-typedef const char *const name_list[];
-static const name_list harmless = {"output_dir",   "output_file",  "run_name",      "resume",        "stop_after",     "save_steps",
-                                   "save_total_limit", "logging_steps", "threads",   "dry_run",       "rollout_batch",  "backend",
-                                   "isa",          "kv_budget_mb", "reward_timeout", "reward_retries", "log_trajectories", "report", NULL};
+static const char *const harmless[] = {
+    "output_dir", "output_file", "run_name", "resume", "stop_after", "save_steps", "save_total_limit", "logging_steps", "threads",
+    "dry_run", "rollout_batch", "backend", "isa", "kv_budget_mb", "reward_timeout", "reward_retries", "log_trajectories", "report", NULL};
 /* A run knows its length, and what it reads by content. */
-static const name_list known = {"max_steps", "epochs",         "model",        "adapter",       "train_file",
+static const char *const known[] = {"max_steps", "epochs",         "model",        "adapter",       "train_file",
                                 "eval_file", "reward_adapter", "reward_model", "value_adapter", NULL};
 
 static bool is_in(const char *const *list, const char *key, size_t length) {

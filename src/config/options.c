@@ -41,12 +41,11 @@ enum {
     TRAIN = RECORDS | ONLINE,
     PAIRS = DPO | REWARD,
     DATA = RECORDS | EVAL | SCORE | ROLLS,
-    RUNS = DATA | GENERATE,
-    ANY = RUNS
+    RUNS = DATA | GENERATE
 };
 
 const plumb_option plumb_option_table[] = {
-    {"model", "Model", STRING, AT(model), "null", NULL, PATH, ANY, ANY,
+    {"model", "Model", STRING, AT(model), "null", NULL, PATH, RUNS, RUNS,
      "base model: a Hugging Face directory (config.json, safetensors) or a GGUF file"},
     {"adapter", "Model", STRING, AT(adapter), "null", NULL, PATH, TRAIN, 0,
      "PEFT adapter to go on from, for instance DPO after SFT; its r, alpha, targets and rsLoRA replace the lora_ keys"},
@@ -54,7 +53,7 @@ const plumb_option plumb_option_table[] = {
     {"adapter", "Model", STRING, AT(adapter), "null", NULL, PATH, SCORE, 0,
      "reward model: a PEFT adapter with a score head, as plumb reward writes it; null = model is a sequence classifier with a head of its "
      "own"},
-    {"tokenizer", "Model", STRING, AT(tokenizer), "null", NULL, PATH, ANY, 0,
+    {"tokenizer", "Model", STRING, AT(tokenizer), "null", NULL, PATH, RUNS, 0,
      "directory, tokenizer.json or GGUF file of the tokenizer; null = the model's own"},
     {"output_dir", "Model", STRING, AT(output_dir), "null", NULL, PATH, TRAIN, TRAIN,
      "folder that receives everything the command writes; created when missing"},
@@ -332,7 +331,7 @@ const plumb_option plumb_option_table[] = {
     {"logits_budget_mb", "Machine", INT, AT(logits_budget_mb), "16", NULL, 1, 1 << 20, NULL, DATA, 0, "MiB of logits held at a time"},
     {"determinism", "Machine", CHOICE, AT(determinism), "fixed", NULL, 0, 0, "fixed|elastic", TRAIN, 0,
      "fixed = the same bits on the same number of ranks; elastic = on any number"},
-    {"dry_run", "Machine", BOOL, AT(dry_run), "false", NULL, 0, 0, NULL, ANY, 0,
+    {"dry_run", "Machine", BOOL, AT(dry_run), "false", NULL, 0, 0, NULL, RUNS, 0,
      "check settings, model and data, say what would be done, and stop (--dry-run)"},
 };
 const int plumb_option_count = (int)(sizeof plumb_option_table / sizeof *plumb_option_table);

@@ -39,6 +39,14 @@ void plumb_atomic_abort(plumb_atomic *f) {
     release(f);
 }
 
+/* What stands at *path, 0 for nothing; *path becomes that of a link's target, in `target`. */
+static mode_t resolve(const char **path, char target[PATH_MAX]) {
+    struct stat info;
+    if (stat(*path, &info)) return 0;
+    if (realpath(*path, target)) *path = target;
+    return info.st_mode;
+}
+
 plumb_status plumb_atomic_open(plumb_atomic **out, const char *path) {
     static unsigned serial;
     *out = NULL;
@@ -46,18 +54,16 @@ plumb_status plumb_atomic_open(plumb_atomic **out, const char *path) {
     PLUMB_TRY(plumb_alloc(&f, 1, sizeof *f, "a file buffer"));
     f->fd = -1;
     char target[PATH_MAX];
-    struct stat info;
-    bool there = stat(path, &info) == 0;
-    if (there && realpath(path, target)) path = target;
+    mode_t mode = resolve(&path, target);
     size_t room = strlen(path) + 64;
     plumb_status status = plumb_io_copy_text(&f->path, path, strlen(path));
     if (status == PLUMB_OK) status = plumb_alloc(&f->part, room, 1, "a path");
     if (status != PLUMB_OK) goto done;
-    if (there && S_ISDIR(info.st_mode)) {
+    if (S_ISDIR(mode)) {
         status = plumb_error(PLUMB_E_IO, "%s: cannot write the file: a directory has this name", path);
         goto done;
     }
-    f->direct = there && !S_ISREG(info.st_mode);
+    f->direct = mode && !S_ISREG(mode);
     if (f->direct && (f->fd = open(path, O_WRONLY | O_CLOEXEC)) < 0) {
         status = plumb_error(PLUMB_E_IO, "%s: cannot open: %m", path);
         goto done;
@@ -217,12 +223,10 @@ plumb_status plumb_append_file(const char *path, size_t keep, const void *bytes,
 
 plumb_status plumb_prepare_file(const char *path) {
     char *folder, target[PATH_MAX];
-    struct stat info;
-    bool there = stat(path, &info) == 0;
-    if (there && S_ISDIR(info.st_mode)) return plumb_error(PLUMB_E_IO, "%s: cannot write the file: a directory has this name", path);
-    if (there && !S_ISREG(info.st_mode))
+    mode_t mode = resolve(&path, target);
+    if (S_ISDIR(mode)) return plumb_error(PLUMB_E_IO, "%s: cannot write the file: a directory has this name", path);
+    if (mode && !S_ISREG(mode))
         return access(path, W_OK) == 0 ? PLUMB_OK : plumb_error(PLUMB_E_IO, "%s: cannot write to it: %m", path);
-    if (there && realpath(path, target)) path = target;
     PLUMB_TRY(folder_of(&folder, path));
     plumb_status status = plumb_make_dirs(folder);
     if (status == PLUMB_OK && access(folder, W_OK | X_OK) != 0)

@@ -112,6 +112,11 @@ bool plumb_path_is_dir(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+bool plumb_path_is_file(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
 static plumb_status make_one_dir(const char *path) {
     if (mkdir(path, 0777) == 0) return PLUMB_OK;
     int reason = errno; /* a read-only file system reports EROFS before EEXIST */

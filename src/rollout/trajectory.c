@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const plumb_finish_names[PLUMB_FINISHES] = {"eos", "stop", "length"};
+
 #define FIELD(name, member, type, stored, axis)                                                                                            \
     { name, offsetof(plumb_trajectories, member), PLUMB_HDF5_##type, PLUMB_HDF5_##stored, TRAJECTORY_##axis }
 const trajectory_field trajectory_fields[TRAJECTORY_FIELDS] = {
