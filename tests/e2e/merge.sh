@@ -20,3 +20,21 @@ has "$work/log" "lora_A.weight"
 same "$work/merged/model.safetensors" "$work/again/model.safetensors"
 if "$plumb" merge --model "$model" --output "$work/merged" >"$work/log" 2>&1; then fail "merge overwrites a model"; fi
 has "$work/log" "merged: holds "
+
+# A file-size limit is an error with a message, and leaves no file.
+(
+    ulimit -f 64
+    "$plumb" merge --model "$model" --output "$work/limited" --dtype float32 >"$work/log" 2>&1
+) && fail "a file-size limit was not noticed"
+has "$work/log" "^plumb merge: .*model.safetensors: cannot write: File too large"
+[ -z "$(ls "$work/limited" | grep -E '[.]part$|^config.json$')" ] || fail "left behind: $(ls "$work/limited")"
+
+# A reward model reads an end token: as padding it would be passed over by transformers, so it is not named.
+cp -r "$model" "$work/padded"
+sed -E 's/"pad_token_id": [^,]*/"pad_token_id": 2/' "$model/config.json" >"$work/padded/config.json"
+has "$work/padded/config.json" '"pad_token_id": 2'
+must 1 reward model="$work/padded" train_file=$pairs max_length=300 max_steps=1 batch_size=4 report=false output_dir="$work/reward"
+"$plumb" merge --model "$work/padded" --adapter "$work/reward/adapter" --output "$work/classifier" >"$work/log" 2>&1 || fail "merge: exit code $?"
+has "$work/classifier/config.json" '"pad_token_id": null'
+"$plumb" merge --model "$work/padded" --output "$work/language" >"$work/log" 2>&1 || fail "merge: exit code $?"
+has "$work/language/config.json" '"pad_token_id": 2'

@@ -47,6 +47,10 @@ check ppo ppo reward_adapter="$work/reward/adapter" num_mini_batches=2 adap_kl_c
 [ "$(metric "$work/ppo1/metrics.jsonl" kl | head -n 1)" = 0 ] || fail "KL is not 0 at the first iteration"
 has "$work/ppo1/value/adapter_config.json" SEQ_CLS
 check grpo grpo reward_adapter="$work/reward/adapter" reward_funcs=length:20,regex:Lily,regex:Tom reward_weights=1,0.5,2,1 num_generations=4 beta=0.04 num_iterations=2
+# Five prompts, two in an iteration, four completions each; tokens that were sampled count once, however often they are learned from.
+[ "$(metric "$work/grpo1/metrics.jsonl" episode | tr '\n' ' ')" = "8 16 20 " ] || fail "completions so far: $(metric "$work/grpo1/metrics.jsonl" episode)"
+sampled=$("$plumb" trajectories "$work/grpo1" --iteration 1 --json | sed -E 's/.*"prompt_tokens":([0-9]+),"tokens":([0-9]+).*/\1 \2/' | awk '{ n += $1 + $2 } END { print n }')
+[ "$(metric "$work/grpo1/metrics.jsonl" num_tokens | head -n 1)" = "$sampled" ] || fail "num_tokens is not $sampled"
 check rloo rloo reward_funcs=length:20 num_generations=4 min_new_tokens=3 top_k=50
 
 check ppo on-trunk reward_funcs=length:20 value_model=trunk num_mini_batches=2 # values come from the ranks that drew the tokens
@@ -206,6 +210,7 @@ END
 online 2 grpo "$work/judged" num_generations=4 reward_funcs="program:bash $work/judge.sh"
 [ "$code" -eq 0 ] || fail "a program as judge: exit code $code"
 holds "$(metric "$work/judged/metrics.jsonl" reward | head -n 1) > 0" "the program's rewards"
+holds "$(metric "$work/judged/metrics.jsonl" rewards/program/restarts | awk '{ n += $1 } END { print n }') > 0" "restarts are counted"
 
 # A pattern that backtracks without end on what the model writes costs those completions their point, not the run.
 online 2 grpo "$work/endless" num_generations=4 min_new_tokens=40 "reward_funcs=['regex:^(.+)+[#@]','length:20']"

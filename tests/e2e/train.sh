@@ -50,3 +50,15 @@ must 2 sft "$sft/config.yaml"
 has "$work/log" "resumed from .*step-000008"
 same "$sft/adapter/adapter_model.safetensors" "$work/first"
 [ "$(metric "$sft/metrics.jsonl" loss | wc -l)" -eq 8 ] || fail "metrics.jsonl has each step once"
+
+# Threads of a rank: the setting, OMP_NUM_THREADS, or the cores that it is bound to.
+threads() { # expected, command before plumb
+    "${@:2}" "$plumb" sft configs/quickstart/sft.yaml $small max_steps=8 output_dir="$work/none" --dry-run >"$work/log" 2>&1 || fail "--dry-run: exit code $?"
+    has "$work/log" "^ranks x threads +1  x $1, "
+}
+all=$(nproc)
+threads "$all" env -u OMP_NUM_THREADS
+threads "$all" env OMP_NUM_THREADS=abc
+threads 1 env OMP_NUM_THREADS=1,7
+threads 1 env -u OMP_NUM_THREADS taskset -c "$(taskset -cp $$ | sed -E 's/.*: ([0-9]+).*/\1/')"
+threads "$all" env OMP_NUM_THREADS=4000

@@ -95,6 +95,14 @@ static void refuses_wrong_words(void **state) {
     REFUSED(PLUMB_FOR_SFT, "argument 2: resume: found bytes that are not UTF-8", "model=a", "--resume=\xff");
     REFUSED(PLUMB_FOR_GENERATE, "argument 2: resume: found a key of plumb sft, dpo, reward, ppo", "--resume", "x");
     REFUSED(PLUMB_FOR_SFT, "argument 1: found ''", "");
+#define RL "model=a", "train_file=b", "output_dir=c", "reward_funcs=json"
+    REFUSED(PLUMB_FOR_GRPO, "delta: found 1.2; expected more than 1 + epsilon (1.2), or 0 for none", RL, "delta=1.2");
+    REFUSED(PLUMB_FOR_GRPO, "delta: found 3 with loss_type: cispo", RL, "delta=3", "loss_type=cispo");
+    REFUSED(PLUMB_FOR_PPO, "kl_horizon: found 6.4 with batch_size: 32; expected more than a fifth", RL, "adap_kl_ctrl=true",
+            "kl_horizon=6.4", "batch_size=32");
+    REFUSED(PLUMB_FOR_PPO, "unknown key 'response_length'; plumb calls it max_completion_length", "response_length=5");
+    REFUSED(PLUMB_FOR_GRPO, "kl_coef: found a key of plumb ppo; expected one that plumb grpo knows; grpo and rloo call it beta",
+            "kl_coef=1");
     REFUSED(PLUMB_FOR_SFT, "argument 1: model: found bytes that are not UTF-8", "model=\xc3(");
     REFUSED(PLUMB_FOR_SFT, "argument 1: train_modules: found a list in the list", "train_modules=[[a]]");
     REFUSED(PLUMB_FOR_SFT, "argument 1: not valid YAML", "train_modules=[a");

@@ -124,6 +124,26 @@ static void test_prompt_bos(void **state) {
     }
 }
 
+/* What a writer of records needs to give a chat's prompt back; and pairs whose prompt nobody has named are counted. */
+static void test_prompt_messages(void **state) {
+    (void)state;
+    plumb_dataset d =
+        load(&prompts, "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}," USER("x") "," BOT("y") "]}\n{\"prompt\": \"text\"}");
+    assert_string_equal(d.samples[0].messages, "[{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": \"x\"}]");
+    assert_null(d.samples[1].messages);
+    plumb_dataset_free(&d);
+    plumb_data_options plain = prompts, two = prompts;
+    two.kind = PLUMB_DATA_PAIRS;
+    plain.template_name = "none"; /* marks no end of a turn */
+    d = load(&plain, "{\"messages\": [" USER("x") "]}");
+    assert_null(d.samples[0].messages);
+    plumb_dataset_free(&d);
+    d = load(&two, "{\"question\": \"q\", \"chosen\": \"He sat\", \"rejected\": \"He ran\"}\n{\"prompt\": \"q\", \"chosen\": \"a\", "
+                     "\"rejected\": \"b\"}");
+    assert_int_equal(d.counts.common_prompt, 1);
+    plumb_dataset_free(&d);
+}
+
 static void test_prompt_fields(void **state) {
     (void)state;
     plumb_data_options gsm8k = prompts, mawps = prompts;
@@ -339,6 +359,9 @@ static void test_refusals(void **state) {
          "messages: the last message is the system's, expected the user's"},
         {&prompts, "{\"messages\": 1}", "messages: found a number, expected a list of messages"},
         {&prompts, "{\"prompt\": \"\"}", "no usable sample in 1 records"},
+        {&prompts, "{\"prompt\": null}", "fields: found prompt (null), expected prompt"},
+        {&prompts, "{\"prompt\": \"a\", \"answer\": 12345678901234567890123}",
+         "answer: found a number of more digits than are kept (1.2345678901234568e+22), expected it as a string"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         plumb_dataset d;
@@ -379,7 +402,7 @@ static void test_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_prompt_shapes),
                                        cmocka_unit_test(test_prompt_bos),
-                                       cmocka_unit_test(test_prompt_fields),
+                                       cmocka_unit_test(test_prompt_messages), cmocka_unit_test(test_prompt_fields),
                                        cmocka_unit_test(test_prompt_lengths),
                                        cmocka_unit_test(test_labels),
                                        cmocka_unit_test(test_rated_shapes),

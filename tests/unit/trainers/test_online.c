@@ -164,8 +164,29 @@ static void rloo_is_its_definition(void **state) {
     plumb_trajectories_free(&t);
 }
 
+/* A NUL that a policy samples hides nothing behind it from rewards and the log. */
+static void texts_are_whole(void **state) {
+    (void)state;
+    plumb_tokenizer *k;
+    plumb_ids ids = {0};
+    assert_int_equal(plumb_tokenizer_load(&k, PLUMB_TEST_GOLDEN "/curves/model"), PLUMB_OK);
+    assert_int_equal(plumb_tokenize(k, "a\0b", 3, false, &ids), PLUMB_OK);
+    plumb_sample sample = {.prompt_text = "p"};
+    plumb_session s = {.tokenizer = k, .train = {.samples = &sample, .count = 1}};
+    int64_t prompt_of = 0;
+    plumb_online o = {.s = &s, .prompt_of = &prompt_of, .group_size = 1, .n_groups = 1};
+    assert_int_equal(plumb_trajectories_alloc(&o.t, 1, 0, (int64_t)ids.count), PLUMB_OK);
+    o.t.token_offset[1] = (int64_t)ids.count;
+    memcpy(o.t.ids, ids.data, ids.count * sizeof *ids.data);
+    assert_int_equal(plumb_online_texts(&o, 0, 1), PLUMB_OK);
+    assert_string_equal(o.t.text[0], "a\xEF\xBF\xBD" "b");
+    plumb_trajectories_free(&o.t);
+    plumb_ids_free(&ids);
+    plumb_tokenizer_free(k);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(ppo_estimates_are_golden), cmocka_unit_test(grpo_losses_are_golden),
-                                       cmocka_unit_test(rloo_is_its_definition)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(texts_are_whole), cmocka_unit_test(ppo_estimates_are_golden),
+                                       cmocka_unit_test(grpo_losses_are_golden), cmocka_unit_test(rloo_is_its_definition)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
