@@ -56,7 +56,7 @@ threads() { # expected, command before plumb
     "${@:2}" "$plumb" sft configs/quickstart/sft.yaml $small max_steps=8 output_dir="$work/none" --dry-run >"$work/log" 2>&1 || fail "--dry-run: exit code $?"
     has "$work/log" "^ranks x threads +1  x $1, "
 }
-all=$(nproc)
+all=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # nproc minds both
 threads "$all" env -u OMP_NUM_THREADS
 threads "$all" env OMP_NUM_THREADS=abc
 threads 1 env OMP_NUM_THREADS=1,7
