@@ -86,6 +86,7 @@ const op_case cases[] = {
     LORA(15, 80, 131, 16, .scaled = true),
     LORA(1, 16, 48, 4),
     LORA(20, 97, 577, 16, .scaled = true), /* both ways of the forward product, several chunks */
+    LORA(110, 97, 577, 16, .scaled = true),
     {.op = "linear", .T = 18, .n = 33, .terms = 3, .k_of = {333, 16, 1}, .bias = true, .scaled = true},
     QUANTISED(PLUMB_STORE_INT8),
     QUANTISED(PLUMB_STORE_INT4),

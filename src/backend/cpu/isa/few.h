@@ -16,16 +16,19 @@
 #include "operand.h"
 
 #if defined(PLUMB_ISA_avx512) || defined(PLUMB_ISA_avx512bf16)
-enum { FEW_ROWS = 16, FEW_PASS = 12 };
+enum { FEW_ROWS = 96, FEW_PASS = 12 };
 #elif defined(PLUMB_ISA_avx2)
 enum { FEW_ROWS = 4, FEW_PASS = 2 };
 #else
 enum { FEW_ROWS = 1, FEW_PASS = 1 };
 #endif
-enum { FEW_REGS = BLOCK / REG, FEW_AHEAD = 6144 }; /* bytes: the processor's own prefetch ends at a page */
+/* How far ahead memory is asked, in bytes: the processor's own prefetch ends at a page. With up to FEW_BOUND rows the product waits for
+ * memory and its lines go to the first cache; with more it computes, and they would only drive out what it works on. */
+enum { FEW_REGS = BLOCK / REG, FEW_AHEAD = 6144, FEW_FAR = 8192, FEW_BOUND = 6 };
 
-INLINE void few_prefetch(const void *at, int lines) {
-    for (int i = 0; i < lines; i++) __builtin_prefetch((const char *)at + FEW_AHEAD + 64 * i, 0, 3);
+INLINE void few_prefetch(const void *at, int lines, const int rows) {
+    for (int i = 0; i < lines && rows <= FEW_BOUND; i++) __builtin_prefetch((const char *)at + FEW_AHEAD + 64 * i, 0, 3);
+    for (int i = 0; i < lines && rows > FEW_BOUND; i++) __builtin_prefetch((const char *)at + FEW_FAR + 64 * i, 0, 2);
 }
 INLINE void few_store(float *out, reg v, bool add) { REG_STORE(out, add ? REG_ADD(REG_LOAD(out), v) : v); }
 
@@ -46,7 +49,7 @@ INLINE void few_f32_shape(const few *f, const int rows) {
     for (int64_t r0 = 0; r0 < f->n; r0 += 32, x += f->x_block) {
         int64_t n = plumb_min64(32, f->n - r0);
         for (int64_t r = 0; r < n; r++, w += BLOCK) {
-            if (f->ask) few_prefetch(w, 2);
+            if (f->ask) few_prefetch(w, 2, rows);
             reg b[FEW_REGS];
             _Pragma("GCC unroll 8") for (int v = 0; v < FEW_REGS; v++) b[v] = REG_LOAD(w + v * REG);
             _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
@@ -73,7 +76,7 @@ INLINE void few_bf16_shape(const few *f, const int rows) {
     for (int64_t r0 = 0; r0 < f->n; r0 += 32, x += f->x_block) {
         int64_t n = plumb_min64(32, f->n - r0);
         for (int64_t r = 0; r < n; r += 2, w += 2 * BLOCK) {
-            if (f->ask) few_prefetch(w, 2);
+            if (f->ask) few_prefetch(w, 2, rows);
             __m512i even = _mm512_loadu_si512(w), odd = r + 1 < n ? _mm512_loadu_si512(w + BLOCK) : _mm512_setzero_si512();
             __m512bh low = (__m512bh)_mm512_unpacklo_epi16(even, odd), high = (__m512bh)_mm512_unpackhi_epi16(even, odd);
             _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {

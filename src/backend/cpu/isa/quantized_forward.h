@@ -55,7 +55,7 @@ INLINE void quant_4_block(const char *w, const char *x, quant_sums c, const int 
     for (int i = 0; i < rows; i++) c[i][0] = c[i][1] = _mm512_setzero_ps();
     _Pragma("GCC unroll 1") for (int g = 0; g < 4; g++) { /* a register of each half holds four pairs */
         __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + 256 + g * 64)};
-        few_prefetch(w + g * 128, 2);
+        few_prefetch(w + g * 128, 2, rows);
         _Pragma("GCC unroll 4") for (int s = 0; s < 4; s++) {
             __m512bh q[2];
             for (int h = 0; h < 2; h++)
@@ -74,7 +74,7 @@ INLINE void quant_8_block(const char *w, const char *x, const float *factors, qu
     _Pragma("GCC unroll 4") for (int p = 0; p < BLOCK / 2; p++) {
         __m512i q[2] = {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64))),
                         _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64 + 32)))};
-        few_prefetch(w + p * 64, 1);
+        few_prefetch(w + p * 64, 1, rows);
         _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) {
             __m512i a = word_everywhere(x, i * 16 + p);
             n[i][0] = _mm512_dpwssd_epi32(n[i][0], a, q[0]);
@@ -87,7 +87,7 @@ INLINE void quant_8_block(const char *w, const char *x, const float *factors, qu
 /* S_b and X_b of a block, scaled, to the sums: in registers while rows are few. */
 INLINE void quant_finish(const char *w, quant_sums c, const float *each, quant_sums kept, float *sums, bool begin, const int rows,
                          const plumb_storage storage) {
-    few_prefetch(w + (storage == PLUMB_STORE_INT4 ? QUANT_4_SCALES : QUANT_8_SCALES), 2);
+    few_prefetch(w + (storage == PLUMB_STORE_INT4 ? QUANT_4_SCALES : QUANT_8_SCALES), 2, rows);
     _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
         __m512 scale = (__m512)block_scale(w, storage, 16 * h), minimum = (__m512)block_minimum(w, storage, 16 * h);
         _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
@@ -212,7 +212,7 @@ INLINE void widen_block(const char *block, const float *x, float *sums, const fl
     v16 s[WIDEN_PASS][2];
     for (int i = 0; i < rows; i++) s[i][0] = s[i][1] = v_set(0);
     _Pragma("GCC unroll 1") for (int64_t k = 0; k < BLOCK; k += 8) {
-        few_prefetch(block + k * (storage == PLUMB_STORE_INT8 ? 36 : 20), storage == PLUMB_STORE_INT8 ? 5 : 3);
+        few_prefetch(block + k * (storage == PLUMB_STORE_INT8 ? 36 : 20), storage == PLUMB_STORE_INT8 ? 5 : 3, rows);
         _Pragma("GCC unroll 8") for (int64_t n = 0; n < 8; n++)
             _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
                 v16 q = block_q(block, storage, k + n, 16 * h);
