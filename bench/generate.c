@@ -1,5 +1,5 @@
 /* How fast does the rollout engine complete prompts? mpirun -n RANKS bench_generate MODEL PAIRS.jsonl[.gz] BATCH fp32|bf16
- * native|int8|int4 [THREADS [NEW_TOKENS [ROUNDS]]]
+ * native|int8|int4|w8a8|w4a8 [THREADS [NEW_TOKENS [ROUNDS]]]
  *
  * BATCH prompts of at most 256 tokens (the first of the file), split over the ranks, NEW_TOKENS tokens each (no end token stops them).
  * Prints, of the best round: tokens/s with and without the time of the first pass (prefill), and seconds per pass. Then, of all rounds:
@@ -37,7 +37,8 @@ static double matrix_bytes(const plumb_source *source, plumb_backend *be, plumb_
 
 int main(int argc, char **argv) {
     if (argc < 6)
-        return fprintf(stderr, "usage: bench_generate MODEL PAIRS BATCH fp32|bf16 native|int8|int4 [THREADS [NEW_TOKENS [ROUNDS]]]\n"), 2;
+        return fprintf(stderr, "usage: bench_generate MODEL PAIRS BATCH fp32|bf16 native|int8|int4|w8a8|w4a8 "
+                               "[THREADS [NEW_TOKENS [ROUNDS]]]\n"), 2;
     plumb_backend *be;
     plumb_source *source;
     plumb_tokenizer *tokenizer;
@@ -49,7 +50,9 @@ int main(int argc, char **argv) {
     int64_t batch = atoll(argv[3]), tokens = argc > 7 ? atoll(argv[7]) : 64, rank = plumb_comm_rank(PLUMB_AXIS_WORLD),
             ranks = plumb_comm_size(PLUMB_AXIS_WORLD);
     int threads = argc > 6 ? atoi(argv[6]) : 1, rounds = argc > 8 ? atoi(argv[8]) : 3;
-    plumb_storage storage = !strcmp(argv[5], "int8") ? PLUMB_STORE_INT8 : !strcmp(argv[5], "int4") ? PLUMB_STORE_INT4 : PLUMB_STORE_NATIVE;
+    plumb_storage storage;
+    if (!plumb_storage_named(argv[5], &storage))
+        return fprintf(stderr, "bench_generate: %s is not native, int8, int4, w8a8 or w4a8\n", argv[5]), 2;
     if (plumb_backend_create(&be, &(plumb_backend_options){.backend = "cpu", .isa = "auto", .precision = argv[4], .threads = threads},
                              &note) != PLUMB_OK)
         return fail();

@@ -1,5 +1,5 @@
 /* How fast are the products of decoding, beside what the memory and the arithmetic units of this machine can do?  bench_rollout
- * [threads] [seconds per line] [fp32|bf16|int8|int4]
+ * [threads] [seconds per line] [fp32|bf16|int8|int4|w8a8|w4a8]
  *
  * One sweep goes through every matrix of a model of SmolLM2-135M's sizes, once each, so that weights come from memory and not from a
  * cache. The machine may be shared, which can only make things slower, and for longer than a product lasts: so the best time of each
@@ -118,8 +118,10 @@ int main(int argc, char **argv) {
     } types[] = {{"fp32", "fp32", PLUMB_STORE_NATIVE},
                  {"bf16", "bf16", PLUMB_STORE_NATIVE},
                  {"int8", "auto", PLUMB_STORE_INT8},
-                 {"int4", "auto", PLUMB_STORE_INT4}};
-    for (int p = 0; p < 4; p++) {
+                 {"int4", "auto", PLUMB_STORE_INT4},
+                 {"w8a8", "auto", PLUMB_STORE_W8A8},
+                 {"w4a8", "auto", PLUMB_STORE_W4A8}};
+    for (size_t p = 0; p < sizeof types / sizeof *types; p++) {
         if (only && strcmp(only, types[p].name) != 0) continue;
         plumb_backend *be;
         model m;
@@ -137,7 +139,7 @@ int main(int argc, char **argv) {
                threads > 1 ? "s" : "", m.bytes / 1e6);
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             double kinds[PER_LAYER + 1], best = 0, bandwidth = 0, ceiling = 0, start = plumb_clock();
-            prepare(&m, rows[i], bf16 ? 1e-2 : 1e-5);
+            prepare(&m, rows[i], plumb_rounds_rows(types[p].storage) ? 3e-2 : bf16 ? 1e-2 : 1e-5);
             for (int k = 0; k <= PER_LAYER; k++) kinds[k] = 1e30;
             for (int turn = 0; turn < 3 || plumb_clock() - start < patience; turn++) {
                 sweep(&m, rows[i], kinds);

@@ -286,7 +286,9 @@ static double target_tokens(const plumb_source *source) {
 }
 
 plumb_storage plumb_session_storage(const plumb_options *o) {
-    return !strcmp(o->base_weights, "int8") ? PLUMB_STORE_INT8 : !strcmp(o->base_weights, "int4") ? PLUMB_STORE_INT4 : PLUMB_STORE_NATIVE;
+    plumb_storage storage = PLUMB_STORE_NATIVE;
+    plumb_storage_named(o->base_weights, &storage); /* one of the option's choices */
+    return storage;
 }
 static plumb_model_options model_options(plumb_session *s) {
     const plumb_options *o = s->o;

@@ -30,7 +30,11 @@
  * product multiplies x, as packed, by the whole numbers q and scales once per block: sum = fma(d, S, sum), then (INT4) sum = fma(m, X,
  * sum), where S is one chain over the block's 32 products and X the sum of the block of x; blocks in order, going on from the terms
  * before. Backward takes the dequantised values, rounded to the type of products. All of it is independent of batch size, threads and
- * neighbours, like the rest: a decoded token has the bits of the full forward. */
+ * neighbours, like the rest: a decoded token has the bits of the full forward.
+ *
+ * W8A8 and W4A8 hold the same numbers as INT8 and INT4, and the rows of x that meet them are rounded to 8 bits as well, block by block as
+ * INT8 rounds weights (Q8_0): x = f n with n in -127..127 and f = max |x| / 127. S = f times a sum of whole numbers, which is exact in any
+ * order, and X = f times the sum of n. Backward takes x and the weights as if neither had been rounded to 8 bits by this. */
 #ifndef PLUMB_BACKEND_H
 #define PLUMB_BACKEND_H
 #include "plumb/forest.h"
@@ -45,7 +49,12 @@ typedef struct plumb_kv plumb_kv;           /* key/value pages */
 typedef enum plumb_compute { PLUMB_COMPUTE_F32, PLUMB_COMPUTE_BF16 } plumb_compute;
 /* How a weight is kept: as the products take it (fp32 or bf16), or in blocks of 32 values along k with 8 or 4 bits each
  * and a scale (see the head). */
-typedef enum plumb_storage { PLUMB_STORE_NATIVE, PLUMB_STORE_INT8, PLUMB_STORE_INT4 } plumb_storage;
+typedef enum plumb_storage { PLUMB_STORE_NATIVE, PLUMB_STORE_INT8, PLUMB_STORE_INT4, PLUMB_STORE_W8A8, PLUMB_STORE_W4A8 } plumb_storage;
+static inline bool plumb_stores_8_bits(plumb_storage s) { return s == PLUMB_STORE_INT8 || s == PLUMB_STORE_W8A8; }
+static inline bool plumb_stores_4_bits(plumb_storage s) { return s == PLUMB_STORE_INT4 || s == PLUMB_STORE_W4A8; }
+static inline bool plumb_rounds_rows(plumb_storage s) { return s == PLUMB_STORE_W8A8 || s == PLUMB_STORE_W4A8; }
+/* By its name in configurations: native, int8, int4, w8a8, w4a8; false: there is none of this name. */
+bool plumb_storage_named(const char *name, plumb_storage *out);
 
 /* A view of floats: element (r, c) is at offset + r*stride + c. A vector of n is [1, n] (gains, biases) or [n, 1] (per-row scalars).
  * buffer NULL = absent. */

@@ -88,7 +88,7 @@ typedef struct plumb_options {
     char *importance_sampling_level, *scale_rewards;
     bool log_trajectories;
     char *output_format; /* preference | sft */
-    char *base_weights;  /* native | int8 | int4 */
+    char *base_weights;  /* native | int8 | int4 | w8a8 | w4a8 */
     /* evaluation, logging, checkpoints */
     int64_t eval_steps, logging_steps, save_steps, save_total_limit;
     bool eval_at_start, report;

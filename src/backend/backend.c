@@ -18,6 +18,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+bool plumb_storage_named(const char *name, plumb_storage *out) {
+    static const char *const names[] = {
+        [PLUMB_STORE_NATIVE] = "native", [PLUMB_STORE_INT8] = "int8", [PLUMB_STORE_INT4] = "int4", [PLUMB_STORE_W8A8] = "w8a8",
+        [PLUMB_STORE_W4A8] = "w4a8"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(name, names[i])) return *out = (plumb_storage)i, true;
+    return false;
+}
+
 /* --- what this processor has ------------------------------------------------------------------ */
 enum { ISA_AVX512BF16, ISA_AVX512, ISA_AVX2, ISA_PLAIN, ISA_COUNT }; /* best first */
 static const char *const isa_names[ISA_COUNT] = {"avx512bf16", "avx512", "avx2", "plain"};

@@ -319,9 +319,9 @@ const plumb_option plumb_option_table[] = {
 
     {"precision", "Machine", CHOICE, AT(precision), "auto", NULL, 0, 0, "auto|fp32|bf16", RUNS, 0,
      "of products, with fp32 sums and weights; auto = bf16 where the processor has it, else fp32"},
-    {"base_weights", "Machine", CHOICE, AT(base_weights), "native", NULL, 0, 0, "native|int8|int4", RUNS, 0,
+    {"base_weights", "Machine", CHOICE, AT(base_weights), "native", NULL, 0, 0, "native|int8|int4|w8a8|w4a8", RUNS, 0,
      "how the frozen base model is held: native = as precision says; int8 and int4 = in blocks of 32 with a scale: less memory, faster "
-     "decoding"},
+     "decoding; w8a8 and w4a8 = the same, and activations that meet them are rounded to 8 bits: faster still, less exact"},
     {"backend", "Machine", CHOICE, AT(backend), "cpu", NULL, 0, 0, "cpu|ref", RUNS, 0,
      "ref = plain loops in double precision, slow, to compare with"},
     {"isa", "Machine", CHOICE, AT(isa), "auto", NULL, 0, 0, "auto|avx512bf16|avx512|avx2|plain", RUNS, 0,

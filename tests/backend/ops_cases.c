@@ -90,6 +90,8 @@ const op_case cases[] = {
     {.op = "linear", .T = 18, .n = 33, .terms = 3, .k_of = {333, 16, 1}, .bias = true, .scaled = true},
     QUANTISED(PLUMB_STORE_INT8),
     QUANTISED(PLUMB_STORE_INT4),
+    QUANTISED(PLUMB_STORE_W8A8),
+    QUANTISED(PLUMB_STORE_W4A8),
     {.op = "embedding", .forest = &tree, .V = 131, .k = 48},
     {.op = "embedding", .forest = &many, .V = 131, .k = 80},
     {.op = "embedding", .forest = &one2, .V = 2, .k = 1},

@@ -27,6 +27,7 @@ static void *allocate(int64_t count, size_t size) {
 
 void describe_case(const op_case *c, char *out, size_t size) {
     int n = snprintf(out, size, "%s", c->op);
+    static const char *const names[] = {"", "int8", "int4", "w8a8", "w4a8"}; /* plumb_storage */
 #define SAY(...)                                                                                                       \
     if (n >= 0 && (size_t)n < size) n += snprintf(out + n, size - (size_t)n, __VA_ARGS__)
     if (c->forest) SAY(" forest=%s", c->forest->name);
@@ -42,7 +43,7 @@ void describe_case(const op_case *c, char *out, size_t size) {
     if (c->temperature) SAY(" temperature=%g", c->temperature);
     if (c->budget) SAY(" budget=%zu", c->budget);
     if (c->p) SAY(" p=%g", c->p);
-    if (c->storage) SAY(" %s", c->storage == PLUMB_STORE_INT8 ? "int8" : "int4");
+    if (c->storage) SAY(" %s", names[c->storage]);
     SAY("%s%s%s%s%s%s%s", c->bias ? " bias" : "", c->scaled ? " scaled" : "", c->alias ? " alias" : "",
         c->delta ? " delta" : "", c->gain_gradient ? " dgain" : "", c->accumulate ? " accumulate" : "",
         c->no_u ? " no-u" : "");

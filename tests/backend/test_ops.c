@@ -95,7 +95,7 @@ static void check_gradient(device *d, int i, const double *found) {
 }
 
 static void check_gradients(plumb_backend *ref, const context *x) {
-    if (!x->op->backward) return;
+    if (!x->op->backward || plumb_rounds_rows(x->c->storage)) return; /* rows rounded to 8 bits do not move by small steps either */
     results r;
     run_context(ref, x, true, 0, 0, &r);
     device d;
@@ -112,6 +112,7 @@ static void check_gradients(plumb_backend *ref, const context *x) {
 static double tolerance_of(const context *x, const arg *a) {
     bool gradient = a->role == ROLE_GRADIENT || a->role == ROLE_GRADIENT_SUM;
     if (x->bf16 && x->c->storage != PLUMB_STORE_NATIVE && gradient) return 1e-2; /* backward rounds dequantised values */
+    if (x->bf16 && x->c->scaled && plumb_rounds_rows(x->c->storage)) return 2e-2; /* rounded twice, some end beside ref's whole number */
     bool rounds =
         x->bf16 && !a->exact &&
         (strcmp(x->op->name, "linear") != 0 || x->c->scaled); /* an unscaled product packs representable values */

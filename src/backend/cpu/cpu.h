@@ -17,7 +17,7 @@ struct plumb_weight {
     bool owned;
 };
 /* Bytes of 32 x 32 quantised values with their scales. */
-static inline int64_t plumb_qblock_bytes(plumb_storage storage) { return storage == PLUMB_STORE_INT8 ? 1152 : 640; }
+static inline int64_t plumb_qblock_bytes(plumb_storage storage) { return plumb_stores_8_bits(storage) ? 1152 : 640; }
 struct plumb_operand {
     void *data;
     size_t bytes; /* capacity */

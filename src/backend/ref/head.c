@@ -20,12 +20,14 @@ static double *allocate_logits(plumb_backend *be, int64_t V) {
     return logits;
 }
 
-static void row_logits(double *z, const double *h, const plumb_weight *w, double temperature) {
-    for (int64_t v = 0; v < w->n; v++) {
+static void row_logits(plumb_backend *be, double *z, const double *h, const plumb_weight *w, double temperature) {
+    const double *x = plumb_ref_row_for(be, w, h);
+    for (int64_t v = 0; x && v < w->n; v++) {
         double sum = 0;
-        for (int64_t c = 0; c < w->k; c++) sum += h[c] * w->data[v * w->k + c];
+        for (int64_t c = 0; c < w->k; c++) sum += x[c] * w->data[v * w->k + c];
         z[v] = sum / temperature;
     }
+    if (x != h) free((void *)x);
 }
 
 /* stats of one row from its logits: log-probability, log-sum-exp, entropy, hit */
@@ -65,7 +67,7 @@ void plumb_ref_head_forward(plumb_backend *be, plumb_tensor stats, plumb_tensor 
     for (int64_t j = 0; z && j < b->n_targets; j++) {
         int64_t target = b->targets[j].token;
         double *s = row_of(stats, j);
-        row_logits(z, row_of(h, j), w, temperature);
+        row_logits(be, z, row_of(h, j), w, temperature);
         row_stats(s, z, w->n, target);
         if (e.buffer) entropy_direction(row_of(e, j), z, s, w, temperature);
         if (!u.buffer) continue;
@@ -87,7 +89,7 @@ void plumb_ref_head_backward(plumb_backend *be, plumb_tensor dw, plumb_tensor dl
     if (!plumb_ref_shaped(be, dlogp, b->n_targets, 1, "head_backward", "dlogp")) return;
     double *z = allocate_logits(be, w->n);
     for (int64_t j = 0; z && j < b->n_targets; j++) {
-        row_logits(z, row_of(h, j), w, temperature);
+        row_logits(be, z, row_of(h, j), w, temperature);
         for (int64_t v = 0; v < w->n; v++) {
             double d = *row_of(dlogp, j) * ((v == b->targets[j].token) - exp(z[v] - row_of(stats, j)[1])) / temperature;
             for (int64_t c = 0; c < w->k; c++) row_of(dw, v)[c] += d * row_of(h, j)[c];

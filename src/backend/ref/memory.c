@@ -1,6 +1,7 @@
 /* Buffers, weights and key/value pages of the `ref` back end: plain arrays of doubles. */
 #include "ref.h"
 #include "../quantize.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,9 +98,28 @@ static bool check_range(plumb_backend *be, const plumb_weight *w, int64_t first,
 static void store_part(plumb_weight *w, int64_t r, int64_t k0, int64_t n, const float *from) {
     double *to = w->data + r * w->k + k0;
     plumb_qblock block = {0};
-    if (w->storage == PLUMB_STORE_INT8) plumb_quantize_8(from, n, &block);
-    if (w->storage == PLUMB_STORE_INT4) plumb_quantize_4(from, n, &block);
+    if (plumb_stores_8_bits(w->storage)) plumb_quantize_8(from, n, &block);
+    if (plumb_stores_4_bits(w->storage)) plumb_quantize_4(from, n, &block);
     for (int i = 0; i < n; i++) to[i] = w->storage == PLUMB_STORE_NATIVE ? from[i] : plumb_dequantized(&block, i);
+}
+
+const double *plumb_ref_row_for(plumb_backend *be, const plumb_weight *w, const double *x) {
+    double *row;
+    if (!plumb_rounds_rows(w->storage)) return x;
+    if (plumb_alloc(&row, (size_t)w->k, sizeof *row, "a row in 8 bits") != PLUMB_OK) {
+        plumb_backend_set_fault(be, PLUMB_E_MEMORY, "%s", plumb_error_message());
+        return NULL;
+    }
+    for (int64_t k0 = 0; k0 < w->k; k0 += PLUMB_QBLOCK) {
+        int64_t n = plumb_min64(PLUMB_QBLOCK, w->k - k0);
+        float part[PLUMB_QBLOCK];
+        plumb_qblock block;
+        bool finite = true;
+        for (int64_t c = 0; c < n; c++) part[c] = (float)x[k0 + c], finite &= isfinite(part[c]) != 0;
+        plumb_quantize_8(part, n, &block);
+        for (int64_t c = 0; c < n; c++) row[k0 + c] = finite ? (double)block.scale * block.q[c] : NAN;
+    }
+    return row;
 }
 
 void plumb_ref_weight_write(plumb_backend *be, plumb_weight *w, int64_t first, int64_t rows, const float *from) {

@@ -71,15 +71,14 @@ static bool check_terms(plumb_backend *be, const plumb_term *terms, int n_terms,
 }
 
 /* y[i][j] = bias[j] + sum_t sum_c x_t[i][c] w_t[j][c] */
-static void forward_row(const plumb_product *p, int64_t i) {
-    for (int64_t j = 0; j < p->y.cols; j++) {
-        double sum = p->bias.buffer ? row_of(p->bias, 0)[j] : 0;
-        for (int t = 0; t < p->n_terms; t++) {
-            int64_t k = p->terms[t].w->k;
-            const double *x = p->terms[t].x->data + i * k, *w = p->terms[t].w->data + j * k;
-            for (int64_t c = 0; c < k; c++) sum += x[c] * w[c];
-        }
-        row_of(p->y, i)[j] = sum;
+static void forward_row(plumb_backend *be, const plumb_product *p, int64_t i) {
+    for (int64_t j = 0; j < p->y.cols; j++) row_of(p->y, i)[j] = p->bias.buffer ? row_of(p->bias, 0)[j] : 0;
+    for (int t = 0; t < p->n_terms; t++) {
+        const plumb_weight *w = p->terms[t].w;
+        const double *packed = p->terms[t].x->data + i * w->k, *x = plumb_ref_row_for(be, w, packed);
+        for (int64_t j = 0; x && j < p->y.cols; j++)
+            for (int64_t c = 0; c < w->k; c++) row_of(p->y, i)[j] += x[c] * w->data[j * w->k + c];
+        if (x != packed) free((void *)x);
     }
 }
 void plumb_ref_linear_forward(plumb_backend *be, const plumb_product *products, int count) {
@@ -88,7 +87,7 @@ void plumb_ref_linear_forward(plumb_backend *be, const plumb_product *products, 
         if (!plumb_ref_shaped(be, p->y, products->y.rows, p->y.cols, "linear_forward", "y")) return;
         if (!absent_or_shaped(be, p->bias, 1, p->y.cols, "linear_forward", "bias")) return;
         if (!check_terms(be, p->terms, p->n_terms, PLUMB_BY_COLUMNS, p->y.rows, p->y.cols, "linear_forward")) return;
-        for (int64_t i = 0; i < p->y.rows; i++) forward_row(p, i);
+        for (int64_t i = 0; i < p->y.rows; i++) forward_row(be, p, i);
     }
 }
 

@@ -72,6 +72,9 @@ void plumb_ref_weight_from(plumb_backend *be, plumb_weight *w, plumb_tensor from
 plumb_status plumb_ref_kv_create(plumb_backend *be, int64_t layers, int64_t slots, const plumb_attention *a,
                                  plumb_kv **out);
 void plumb_ref_kv_free(plumb_backend *be, plumb_kv *kv);
+/* A row of k values as the weight's storage wants to meet it (W8A8, W4A8: rounded to 8 bits): x itself, or a copy, which the caller
+ * frees. NULL after latching a fault. */
+const double *plumb_ref_row_for(plumb_backend *be, const plumb_weight *w, const double *x);
 /* batch.c */
 plumb_status plumb_ref_batch_create(plumb_backend *be, const plumb_forest *f, plumb_batch **out);
 void plumb_ref_batch_free(plumb_backend *be, plumb_batch *b);

@@ -116,7 +116,7 @@ static void both_back_ends_agree(void **state) {
     for (int i = 0; i < 2; i++)
         assert_int_equal(plumb_backend_create(&be[i], &(plumb_backend_options){.backend = i ? "cpu" : "ref", .threads = 2}, NULL),
                          PLUMB_OK);
-    for (int storage = PLUMB_STORE_INT8; storage <= PLUMB_STORE_INT4; storage++)
+    for (int storage = PLUMB_STORE_INT8; storage <= PLUMB_STORE_W4A8; storage++)
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
             int64_t n = shapes[s][0], k = shapes[s][1], cut = n > 32 ? 32 : 0;
             float *w, *out[2];
@@ -142,14 +142,14 @@ static void both_back_ends_agree(void **state) {
             int64_t last = k - 1 - (k - 1) % PLUMB_QBLOCK;
             plumb_qblock b;
             for (int64_t c = last; c < k; c++) block[c - last] = w[(n - 1) * k + c];
-            (storage == PLUMB_STORE_INT8 ? plumb_quantize_8 : plumb_quantize_4)(block, k - last, &b);
+            (plumb_stores_8_bits((plumb_storage)storage) ? plumb_quantize_8 : plumb_quantize_4)(block, k - last, &b);
             for (int64_t c = last; c < k; c++) assert_true(out[1][(n - 1) * k + c] == plumb_dequantized(&b, (int)(c - last)));
             free(w), free(out[0]), free(out[1]);
         }
     for (int i = 0; i < 2; i++) plumb_backend_free(be[i]);
 }
 
-/* Rows of bf16 meet 8-bit weights in whole numbers: whatever their range, an error of at most half a step for each, the same bits on
+/* Rows meet 8-bit weights in whole numbers, of 16 bits (bf16) or 8: whatever their range, half a step of error for each, the same bits on
  * every instruction set with fma, and what is not finite stays in its row. */
 enum { ROWS = 7, OUT = 40, IN = 83 };
 static float row_value(int m, int k) {
@@ -171,59 +171,72 @@ static double step_of(const float *x, int n) {
     frexp(fmax(greatest, 0x1p-112), &exponent);
     return ldexp(1, exponent - 15);
 }
+/* A row as products with this storage see it, and what its sums may miss. */
+static void rounded_row(const float *x, plumb_storage storage, double *out) {
+    for (int k0 = 0; k0 < IN; k0 += 32) {
+        int n = IN - k0 < 32 ? IN - k0 : 32;
+        double step = step_of(x + k0, n);
+        plumb_qblock b;
+        plumb_quantize_8(x + k0, n, &b);
+        for (int k = 0; k < n; k++)
+            out[k0 + k] = plumb_rounds_rows(storage) ? (double)b.scale * b.q[k] : rint((double)x[k0 + k] / step) * step;
+    }
+}
+/* The products of ROWS rows on one instruction set; false where this processor does not have it. */
+static bool products(const char *isa, const char *precision, plumb_storage storage, const float *w, const float *x, float *held, float *y) {
+    plumb_backend *be;
+    plumb_buffer *b;
+    plumb_weight *weight;
+    plumb_operand *o;
+    plumb_tensor none = {0};
+    plumb_backend_options options = {
+        .backend = "cpu", .isa = isa, .precision = precision, .threads = 2, .emulate_bf16 = strcmp(isa, "avx512bf16") != 0};
+    if (plumb_backend_create(&be, &options, NULL) != PLUMB_OK) return false;
+    assert_int_equal(be->ops->weight_create(be, OUT, IN, storage, NULL, &weight), PLUMB_OK);
+    assert_int_equal(be->ops->buffer_create(be, ROWS * (IN + OUT), "a test", &b), PLUMB_OK);
+    assert_int_equal(be->ops->operand_create(be, ROWS, IN, &o), PLUMB_OK);
+    PLUMB_RUN(be, weight_write, weight, 0, OUT, w);
+    PLUMB_RUN(be, weight_read, weight, 0, OUT, held);
+    plumb_tensor tx = plumb_tensor_of(b, 0, ROWS, IN), ty = plumb_tensor_of(b, ROWS * IN, ROWS, OUT);
+    PLUMB_RUN(be, write, tx, x);
+    PLUMB_RUN(be, operand_pack, o, tx, PLUMB_BY_COLUMNS, none);
+    PLUMB_RUN(be, linear_forward, &(plumb_product){ty, &(plumb_term){o, weight}, 1, none}, 1);
+    PLUMB_RUN(be, read, ty, y);
+    be->ops->operand_free(be, o), be->ops->buffer_free(be, b), be->ops->weight_free(be, weight);
+    plumb_backend_free(be);
+    return true;
+}
 static void whole_numbers(void **state) {
     (void)state;
     static const char *const isas[] = {"plain", "avx2", "avx512", "avx512bf16"};
+    static const struct { plumb_storage storage; const char *precision; } kinds[] = {
+        {PLUMB_STORE_INT8, "bf16"}, {PLUMB_STORE_W8A8, "bf16"}, {PLUMB_STORE_W8A8, "fp32"}, {PLUMB_STORE_W4A8, "bf16"},
+        {PLUMB_STORE_W4A8, "fp32"}};
     float w[OUT * IN], held[OUT * IN], x[ROWS * IN], y[ROWS * OUT], first[ROWS * OUT];
-    int seen = 0; /* of the instruction sets with one result */
     for (int e = 0; e < OUT * IN; e++) w[e] = noise(e) * 0.05f;
     for (int e = 0; e < ROWS * IN; e++) x[e] = row_value(e / IN, e % IN);
-    for (int i = 0; i < 4; i++) {
-        plumb_backend *be;
-        plumb_buffer *b;
-        plumb_weight *weight;
-        plumb_operand *o;
-        plumb_tensor none = {0};
-        /* not on this processor */
-        if (plumb_backend_create(&be,
-                                 &(plumb_backend_options){.backend = "cpu",
-                                                          .isa = isas[i],
-                                                          .precision = "bf16",
-                                                          .threads = 2,
-                                                          .emulate_bf16 = i < 3},
-                                 NULL) != PLUMB_OK)
-            continue;
-        assert_int_equal(be->ops->weight_create(be, OUT, IN, PLUMB_STORE_INT8, NULL, &weight), PLUMB_OK);
-        assert_int_equal(be->ops->buffer_create(be, ROWS * (IN + OUT), "a test", &b), PLUMB_OK);
-        assert_int_equal(be->ops->operand_create(be, ROWS, IN, &o), PLUMB_OK);
-        PLUMB_RUN(be, weight_write, weight, 0, OUT, w);
-        PLUMB_RUN(be, weight_read, weight, 0, OUT, held);
-        plumb_tensor tx = plumb_tensor_of(b, 0, ROWS, IN), ty = plumb_tensor_of(b, ROWS * IN, ROWS, OUT);
-        PLUMB_RUN(be, write, tx, x);
-        PLUMB_RUN(be, operand_pack, o, tx, PLUMB_BY_COLUMNS, none);
-        PLUMB_RUN(be, linear_forward, &(plumb_product){ty, &(plumb_term){o, weight}, 1, none}, 1);
-        PLUMB_RUN(be, read, ty, y);
-        for (int m = 0; m < ROWS; m++)
-            for (int n = 0; n < OUT; n++) {
-                double sum = 0, allowed = 0x1p-149;
-                for (int k0 = 0; k0 < IN; k0 += 32) {
-                    double step = step_of(&x[m * IN + k0], IN - k0 < 32 ? IN - k0 : 32);
-                    for (int k = k0; k < IN && k < k0 + 32; k++) {
-                        double term = rint(x[m * IN + k] / step) * step * held[n * IN + k];
-                        sum += term, allowed += 1e-6 * fabs(term);
+    for (int kind = 0; kind < 5; kind++) {
+        int seen = 0; /* of the instruction sets with one result: those with fma, plain adds and multiplies apart */
+        for (int i = 0; i < 4; i++) {
+            if (!products(isas[i], kinds[kind].precision, kinds[kind].storage, w, x, held, y)) continue;
+            for (int m = 0; m < ROWS; m++) {
+                double row[IN], sums_of_parts = plumb_stores_4_bits(kinds[kind].storage) ? 0.15 : 0; /* d q and m, added one by one */
+                rounded_row(&x[m * IN], kinds[kind].storage, row);
+                for (int n = 0; n < OUT; n++) {
+                    double sum = 0, allowed = 0x1p-149;
+                    for (int k = 0; k < IN; k++) {
+                        double term = row[k] * held[n * IN + k];
+                        sum += term, allowed += 1e-6 * (fabs(term) + fabs(row[k]) * sums_of_parts);
                     }
+                    if (m == 5) assert_false(isfinite(y[m * OUT + n]));
+                    else if (!(fabs(y[m * OUT + n] - sum) <= allowed))
+                        fail_msg("kind %d, %s, row %d: %g is not %g", kind, isas[i], m, (double)y[m * OUT + n], sum);
                 }
-                if (m == 5) assert_false(isfinite(y[m * OUT + n]));
-                else if (!(fabs(y[m * OUT + n] - sum) <= allowed))
-                    fail_msg("%s, row %d: %g is not %g", isas[i], m, (double)y[m * OUT + n], sum);
             }
-        for (int n = 0; n < OUT; n++) assert_true(y[2 * OUT + n] == 0);
-        bool fused = i > 0; /* plain adds and multiplies apart */
-        for (int e = 0; e < ROWS * OUT; e++) assert_true(e / OUT == 5 || !fused || !seen || y[e] == first[e]);
-        if (fused) memcpy(first, y, sizeof y);
-        seen += fused;
-        be->ops->operand_free(be, o), be->ops->buffer_free(be, b), be->ops->weight_free(be, weight);
-        plumb_backend_free(be);
+            for (int n = 0; n < OUT; n++) assert_true(y[2 * OUT + n] == 0);
+            for (int e = 0; e < ROWS * OUT; e++) assert_true(e / OUT == 5 || i == 0 || !seen || y[e] == first[e]);
+            if (i > 0) memcpy(first, y, sizeof y), seen++;
+        }
     }
 }
 

@@ -2,7 +2,7 @@
  *
  * A panel of 32 rows n is a run of blocks of 32 along k, so that a product reads a weight as one stream, scales included:
  *
- *   8 bit, 1152 bytes   int8 q[16 pairs][32 lanes][2 k], float d[32]
+ *   8 bit, 1152 bytes   int8 q[16 pairs][32 lanes][2 k], float d[32]; W8A8 where four bytes are multiplied at once: q[8][32 lanes][4 k]
  *   4 bit,  640 bytes   16-bit words [2 halves][4 groups][16 lanes][2], half d[32], half m[32];
  *                       nibble s of word (half, g, lane, j) is k = 8 g + 2 s + j
  *
@@ -22,11 +22,19 @@ INLINE bool is_quantized(const plumb_weight *w) { return w->storage != PLUMB_STO
 enum { QUANT_8_SCALES = 1024, QUANT_4_SCALES = 512, QUANT_4_MINIMA = 576 };
 
 /* --- in and out ------------------------------------------------------------------------------- */
-INLINE int64_t byte_at(int64_t k, int64_t lane) { return (k / 2 * BLOCK + lane) * 2 + k % 2; }
+#ifdef PLUMB_ISA_avx512bf16
+INLINE bool by_fours(plumb_storage storage) { return storage == PLUMB_STORE_W8A8; }
+#else
+INLINE bool by_fours(plumb_storage storage) { return (void)storage, false; }
+#endif
+INLINE int64_t byte_at(plumb_storage storage, int64_t k, int64_t lane) {
+    int64_t together = by_fours(storage) ? 4 : 2;
+    return (k / together * BLOCK + lane) * together + k % together;
+}
 INLINE int64_t nibble_word(int64_t k, int64_t lane) { return ((lane / 16 * 4 + k / 8) * 16 + lane % 16) * 2 + k % 2; }
 static void put_block(char *to, plumb_storage storage, int64_t lane, const plumb_qblock *b) {
-    if (storage == PLUMB_STORE_INT8) {
-        for (int64_t k = 0; k < BLOCK; k++) to[byte_at(k, lane)] = (char)b->q[k];
+    if (plumb_stores_8_bits(storage)) {
+        for (int64_t k = 0; k < BLOCK; k++) to[byte_at(storage, k, lane)] = (char)b->q[k];
         memcpy(to + QUANT_8_SCALES + lane * 4, &b->scale, 4);
         return;
     }
@@ -40,8 +48,8 @@ static void put_block(char *to, plumb_storage storage, int64_t lane, const plumb
     words[QUANT_4_MINIMA / 2 + lane] = m;
 }
 static void get_block(const char *from, plumb_storage storage, int64_t lane, plumb_qblock *b) {
-    if (storage == PLUMB_STORE_INT8) {
-        for (int64_t k = 0; k < BLOCK; k++) b->q[k] = (int8_t)from[byte_at(k, lane)];
+    if (plumb_stores_8_bits(storage)) {
+        for (int64_t k = 0; k < BLOCK; k++) b->q[k] = (int8_t)from[byte_at(storage, k, lane)];
         memcpy(&b->scale, from + QUANT_8_SCALES + lane * 4, 4);
         b->minimum = 0;
         return;
@@ -59,7 +67,7 @@ static void quantize_panels(plumb_weight *w, int64_t first, int64_t count, const
                 int64_t row = p * BLOCK + lane, n = plumb_min64(BLOCK, w->k - b * BLOCK);
                 plumb_qblock block = {0};
                 if (row < rows)
-                    (w->storage == PLUMB_STORE_INT8 ? plumb_quantize_8 : plumb_quantize_4)(from + row * stride + b * BLOCK, n, &block);
+                    (plumb_stores_8_bits(w->storage) ? plumb_quantize_8 : plumb_quantize_4)(from + row * stride + b * BLOCK, n, &block);
                 put_block(block_at(w, first + p, b), w->storage, lane, &block);
             }
 }
@@ -74,9 +82,13 @@ static void dequantize_row(const plumb_weight *w, int64_t row, float *to) {
 /* Sixteen whole numbers q of row k, lanes [lane, lane+16); as floats; their scales and minima. */
 INLINE v16i block_whole(const char *block, plumb_storage storage, int64_t k, int64_t lane) {
     v16i q;
-    if (storage == PLUMB_STORE_INT8) {
+    if (by_fours(storage)) {
+        memcpy(&q, block + byte_at(storage, k / 4 * 4, lane), sizeof q);
+        return q << (int)(24 - k % 4 * 8) >> 24;
+    }
+    if (plumb_stores_8_bits(storage)) {
         h16i pairs;
-        memcpy(&pairs, block + byte_at(k / 2 * 2, lane), sizeof pairs);
+        memcpy(&pairs, block + byte_at(storage, k / 2 * 2, lane), sizeof pairs);
         return __builtin_convertvector(pairs, v16i) << (int)(24 - k % 2 * 8) >> 24;
     }
     memcpy(&q, block + 2 * nibble_word(k / 2 * 2, lane), sizeof q);
@@ -103,10 +115,11 @@ INLINE v16 halves(const char *from) {
 #endif
 }
 INLINE v16 block_scale(const char *block, plumb_storage storage, int64_t lane) {
-    return storage == PLUMB_STORE_INT8 ? v_load((const float *)(block + QUANT_8_SCALES) + lane) : halves(block + QUANT_4_SCALES + 2 * lane);
+    return plumb_stores_8_bits(storage) ? v_load((const float *)(block + QUANT_8_SCALES) + lane)
+                                        : halves(block + QUANT_4_SCALES + 2 * lane);
 }
 INLINE v16 block_minimum(const char *block, plumb_storage storage, int64_t lane) {
-    return storage == PLUMB_STORE_INT8 ? v_set(0) : halves(block + QUANT_4_MINIMA + 2 * lane);
+    return plumb_stores_8_bits(storage) ? v_set(0) : halves(block + QUANT_4_MINIMA + 2 * lane);
 }
 /* Rows [k0, k1) of panels [first, first+count), k0 a multiple of 32, as a native weight would hold them: [panel][k1-k0][32]. */
 static void dequantize_panels(void *to, const plumb_weight *w, int64_t first, int64_t count, int64_t k0, int64_t k1, bool bf16) {

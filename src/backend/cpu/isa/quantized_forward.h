@@ -12,6 +12,10 @@
  * of bf16 would lose 2^-9 of the greatest itself; on SmolLM2 the log-probabilities are as far from those in fp32 as
  * they were by such chains.)
  *
+ * W8A8, W4A8: x = n f with |n| <= 127 (backend.h), S_b = f * sum of n q, X_b = f * sum of n; sums of whole numbers as before. Bytes are
+ * multiplied four at a time where vpdpbusd exists: unsigned by signed, so that 8-bit weights count from -128 there and the sums from -128
+ * times that of n.
+ *
  * Bits depend on the row and the weight alone. Where vdpbf16ps exists a block stays in registers and serves several rows; elsewhere it
  * is laid out for the tile, or taken number by number. */
 #ifndef PLUMB_QUANTIZED_FORWARD_H
@@ -34,9 +38,9 @@ enum { QUANT_4_PASS = 12, QUANT_8_PASS = 8, QUANT_KEPT = 4 };
 typedef struct quant {
     const char *w; /* the panel's first block */
     int64_t blocks;
-    const char *x;     /* of the pass's first row: words, pairs of bf16 or of whole numbers [blocks][x_rows][16] */
-    const float *each; /* [blocks][x_rows] */
-    int64_t x_rows;
+    const char *x; /* of the pass's first row: words, pairs of bf16 or of whole numbers [blocks][x_rows][16], or fours of them [8] */
+    int64_t x_rows, row; /* row: the pass's first in x */
+    const row_blocks *of_x;
     float *sums;
     bool add;
 } quant;
@@ -84,17 +88,47 @@ INLINE void quant_8_block(const char *w, const char *x, const float *factors, qu
     for (int i = 0; i < rows; i++)
         for (int h = 0; h < 2; h++) c[i][h] = _mm512_mul_ps(_mm512_cvtepi32_ps(n[i][h]), _mm512_set1_ps(factors[i]));
 }
+/* Rows in 8 bits; `x` holds 8 words of a row. */
+INLINE void quant_a8_block(const char *w, const char *x, const float *factors, const int32_t *starts, quant_sums c, const int rows,
+                           const plumb_storage storage) {
+    const __m512i low = _mm512_set1_epi8(15), above = _mm512_set1_epi8(-128);
+    const bool four = storage == PLUMB_STORE_W4A8;
+    __m512i n[QUANT_8_PASS][2];
+    for (int i = 0; i < rows; i++) n[i][0] = n[i][1] = four ? _mm512_setzero_si512() : _mm512_set1_epi32(starts[i]);
+    _Pragma("GCC unroll 1") for (int g = 0; g < 4; g++) {
+        few_prefetch(w + g * (four ? 128 : 256), four ? 2 : 4, rows);
+        _Pragma("GCC unroll 2") for (int s = 0; s < 2; s++) {
+            __m512i q[2];
+            for (int h = 0; h < 2; h++) {
+                if (four) {
+                    q[h] = _mm512_loadu_si512(w + h * 256 + g * 64);
+                    q[h] = _mm512_and_si512(s ? _mm512_srli_epi16(q[h], 4) : q[h], low);
+                } else {
+                    q[h] = _mm512_xor_si512(_mm512_loadu_si512(w + (2 * g + s) * 128 + h * 64), above);
+                }
+            }
+            _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) {
+                __m512i a = word_everywhere(x, i * 8 + 2 * g + s);
+                n[i][0] = _mm512_dpbusd_epi32(n[i][0], q[0], a);
+                n[i][1] = _mm512_dpbusd_epi32(n[i][1], q[1], a);
+            }
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int h = 0; h < 2; h++) c[i][h] = _mm512_mul_ps(_mm512_cvtepi32_ps(n[i][h]), _mm512_set1_ps(factors[i]));
+}
 /* S_b and X_b of a block, scaled, to the sums: in registers while rows are few. */
-INLINE void quant_finish(const char *w, quant_sums c, const float *each, quant_sums kept, float *sums, bool begin, const int rows,
+INLINE void quant_finish(const char *w, quant_sums c, const float *x_sums, quant_sums kept, float *sums, bool begin, const int rows,
                          const plumb_storage storage) {
-    few_prefetch(w + (storage == PLUMB_STORE_INT4 ? QUANT_4_SCALES : QUANT_8_SCALES), 2, rows);
+    const bool four = plumb_stores_4_bits(storage);
+    few_prefetch(w + (four ? QUANT_4_SCALES : QUANT_8_SCALES), 2, rows);
     _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
         __m512 scale = (__m512)block_scale(w, storage, 16 * h), minimum = (__m512)block_minimum(w, storage, 16 * h);
         _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
             float *out = sums + i * BLOCK + h * 16;
             __m512 sum = rows <= QUANT_KEPT ? kept[i][h] : begin ? _mm512_setzero_ps() : _mm512_loadu_ps(out);
             sum = _mm512_fmadd_ps(scale, c[i][h], sum);
-            if (storage == PLUMB_STORE_INT4) sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(each[i]), sum);
+            if (four) sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_sums[i]), sum);
             if (rows <= QUANT_KEPT) kept[i][h] = sum;
             else _mm512_storeu_ps(out, sum);
         }
@@ -104,42 +138,45 @@ INLINE void quant_finish(const char *w, quant_sums c, const float *each, quant_s
 INLINE void quant_shape(const quant *f, const int rows, const plumb_storage storage) {
     const bool keep = rows <= QUANT_KEPT;
     const char *w = f->w, *x = f->x;
-    const float *each = f->each;
     quant_sums kept;
     for (int i = 0; i < rows && keep; i++)
         for (int h = 0; h < 2; h++) kept[i][h] = f->add ? _mm512_loadu_ps(f->sums + i * BLOCK + h * 16) : _mm512_setzero_ps();
-    for (int64_t b = 0; b < f->blocks; b++) {
+    for (int64_t b = 0, at = f->row; b < f->blocks; b++, at += f->x_rows) {
         quant_sums c;
         if (storage == PLUMB_STORE_INT4) quant_4_block(w, x, c, rows);
-        else quant_8_block(w, x, each, c, rows);
-        quant_finish(w, c, each, kept, f->sums, b == 0 && !f->add, rows, storage);
-        w += plumb_qblock_bytes(storage), x += f->x_rows * 64, each += f->x_rows;
+        else if (storage == PLUMB_STORE_INT8) quant_8_block(w, x, &f->of_x->factors[at], c, rows);
+        else quant_a8_block(w, x, &f->of_x->factors[at], storage == PLUMB_STORE_W8A8 ? &f->of_x->starts[at] : NULL, c, rows, storage);
+        quant_finish(w, c, plumb_stores_4_bits(storage) ? &f->of_x->sums[at] : NULL, kept, f->sums, b == 0 && !f->add, rows, storage);
+        w += plumb_qblock_bytes(storage), x += f->x_rows * (plumb_rounds_rows(storage) ? 32 : 64);
     }
     for (int i = 0; i < rows && keep; i++)
         for (int h = 0; h < 2; h++) _mm512_storeu_ps(f->sums + i * BLOCK + h * 16, kept[i][h]);
 }
-INLINE void quant_4_shape(const quant *f, const int rows) { quant_shape(f, rows, PLUMB_STORE_INT4); }
-INLINE void quant_8_shape(const quant *f, const int rows) { quant_shape(f, rows, PLUMB_STORE_INT8); }
-static __attribute__((noinline)) void quant_4(const quant *f, int rows) {
-    switch (rows) { FEW_CASES(quant_4_shape) }
-}
-static __attribute__((noinline)) void quant_8(const quant *f, int rows) {
-    switch (rows) { FEW_CASES_8(quant_8_shape) }
-}
+#define QUANT_KERNEL(NAME, STORAGE, CASES)                                                          \
+    INLINE void NAME##_shape(const quant *f, const int rows) { quant_shape(f, rows, STORAGE); }    \
+    static __attribute__((noinline)) void NAME(const quant *f, int rows) {                          \
+        switch (rows) { CASES(NAME##_shape) }                                                       \
+    }
+QUANT_KERNEL(quant_4, PLUMB_STORE_INT4, FEW_CASES)
+QUANT_KERNEL(quant_8, PLUMB_STORE_INT8, FEW_CASES_8)
+QUANT_KERNEL(quant_w4a8, PLUMB_STORE_W4A8, FEW_CASES_8)
+QUANT_KERNEL(quant_w8a8, PLUMB_STORE_W8A8, FEW_CASES_8)
 /* Rows in passes, panels within: a pass's rows of x stay in the L1 cache. */
-static void quantized_bf16(const quant_job *j) {
+static void quantized_panels_fast(const quant_job *j) {
+    static void (*const kernels[])(const quant *, int) = {
+        [PLUMB_STORE_INT4] = quant_4, [PLUMB_STORE_INT8] = quant_8, [PLUMB_STORE_W4A8] = quant_w4a8, [PLUMB_STORE_W8A8] = quant_w8a8};
     const plumb_weight *w = j->term->w;
-    bool four = w->storage == PLUMB_STORE_INT4;
-    const char *x = four ? j->term->x->data : (const char *)j->rows->whole;
-    int64_t most = four ? QUANT_4_PASS : QUANT_8_PASS, passes = (j->M + most - 1) / most;
+    const row_blocks *r = j->rows;
+    int64_t most = w->storage == PLUMB_STORE_INT4 ? QUANT_4_PASS : QUANT_8_PASS, passes = (j->M + most - 1) / most;
+    const char *x = r->whole ? r->whole : j->term->x->data;
+    int64_t row_bytes = r->whole ? whole_bytes(w->storage) : BLOCK * 2;
     for (int64_t p = 0; p < passes; p++) {
-        int64_t m = tile_begin(j->M, passes, p), rows = tile_begin(j->M, passes, p + 1) - m;
-        for (int64_t i = 0; i < j->count; i++) {
-            quant f = {.w = block_at(w, j->first + i, 0), .blocks = blocks_of(w->k), .x = x + (j->m0 + m) * 64,
-                       .each = j->rows->each + j->m0 + m, .x_rows = j->term->x->rows, .sums = j->sums + (i * j->M + m) * BLOCK,
-                       .add = j->add};
-            (four ? quant_4 : quant_8)(&f, (int)rows);
-        }
+        int64_t m = tile_begin(j->M, passes, p), rows = tile_begin(j->M, passes, p + 1) - m, at = j->m0 + m;
+        for (int64_t i = 0; i < j->count; i++)
+            kernels[w->storage](&(quant){.w = block_at(w, j->first + i, 0), .blocks = blocks_of(w->k), .x = x + at * row_bytes,
+                                         .x_rows = j->term->x->rows, .row = at, .of_x = r, .sums = j->sums + (i * j->M + m) * BLOCK,
+                                         .add = j->add},
+                                (int)rows);
     }
 }
 #endif
@@ -160,7 +197,7 @@ static void lay_out_block(float *to, const char *block, plumb_storage storage, b
 /* Adds a block's S_b and X_b (4 bit), scaled, to sixteen sums. */
 INLINE void add_block(float *out, const char *block, plumb_storage storage, int64_t lane, v16 s_b, const float *x_b, bool begin) {
     v16 sum = v_fma(block_scale(block, storage, lane), s_b, begin ? v_set(0) : v_load(out));
-    v_store(out, storage == PLUMB_STORE_INT4 ? v_fma(block_minimum(block, storage, lane), v_set(*x_b), sum) : sum);
+    v_store(out, plumb_stores_4_bits(storage) ? v_fma(block_minimum(block, storage, lane), v_set(*x_b), sum) : sum);
 }
 enum { QUANT_SLICE = 64 };
 static void quantized_by_tiles(const quant_job *j, bool bf16) {
@@ -178,31 +215,54 @@ static void quantized_by_tiles(const quant_job *j, bool bf16) {
                 for (int64_t lane = 0; lane < BLOCK; lane += 16)
                     for (int64_t m = 0; m < rows; m++)
                         add_block(j->sums + (i * j->M + part + m) * BLOCK + lane, block, w->storage, lane,
-                                  v_load(products + m * BLOCK + lane), j->rows ? &j->rows->each[at + m] : NULL, b == 0 && !j->add);
+                                  v_load(products + m * BLOCK + lane), j->rows ? &j->rows->sums[at + m] : NULL, b == 0 && !j->add);
             }
         }
 }
 #ifndef PLUMB_ISA_avx512bf16
-/* Emulated bf16: 8 bit in whole numbers as above, to the bit where there is fma. */
-static void quantized_bf16(const quant_job *j) {
-    const plumb_weight *w = j->term->w;
-    int64_t x_rows = j->term->x->rows;
-    if (w->storage != PLUMB_STORE_INT8) {
-        quantized_by_tiles(j, true);
-        return;
+/* Rows of whole numbers (8 bits of x anywhere; 16 where bf16 is emulated): a block's pairs k, k+1 of sixteen lanes, as 16-bit numbers, meet
+ * the pairs of each row. */
+typedef int8_t b32i __attribute__((vector_size(32)));
+typedef int16_t h32i __attribute__((vector_size(64)));
+INLINE v16i block_pairs(const char *block, plumb_storage storage, int64_t k, int64_t lane) {
+    if (plumb_stores_8_bits(storage)) {
+        b32i bytes;
+        memcpy(&bytes, block + byte_at(storage, k, lane), sizeof bytes);
+        return (v16i)__builtin_convertvector(bytes, h32i);
     }
+    v16i q;
+    memcpy(&q, block + 2 * nibble_word(k, lane), sizeof q);
+    return q >> (int)(k / 2 % 4 * 4) & 0x000f000f;
+}
+INLINE v16i add_pairs(v16i sum, v16i pairs, int32_t n) {
+#if defined(PLUMB_ISA_avx512)
+    return (v16i)_mm512_add_epi32((__m512i)sum, _mm512_madd_epi16((__m512i)pairs, _mm512_set1_epi32(n)));
+#elif defined(PLUMB_ISA_avx2)
+    union { v16i v; __m256i h[2]; } s = {sum}, p = {pairs};
+    for (int h = 0; h < 2; h++) s.h[h] = _mm256_add_epi32(s.h[h], _mm256_madd_epi16(p.h[h], _mm256_set1_epi32(n)));
+    return s.v;
+#else
+    return sum + (pairs << 16 >> 16) * (int16_t)n + (pairs >> 16) * (n >> 16);
+#endif
+}
+static void quantized_by_pairs(const quant_job *j) {
+    const plumb_weight *w = j->term->w;
+    const row_blocks *r = j->rows;
     for (int64_t i = 0; i < j->count; i++)
         for (int64_t b = 0; b < blocks_of(w->k); b++)
-            for (int64_t m = 0; m < j->M; m++)
-                for (int64_t lane = 0; lane < BLOCK; lane += 16) {
-                    const char *block = block_at(w, j->first + i, b);
-                    int64_t at = b * x_rows + j->m0 + m;
-                    v16i s = {0};
-                    for (int64_t k = 0; k < BLOCK; k++)
-                        s = s + block_whole(block, w->storage, k, lane) * (int32_t)j->rows->whole[at * BLOCK + k];
+            for (int64_t lane = 0; lane < BLOCK; lane += 16) {
+                const char *block = block_at(w, j->first + i, b);
+                v16i pairs[BLOCK / 2];
+                for (int64_t p = 0; p < BLOCK / 2; p++) pairs[p] = block_pairs(block, w->storage, 2 * p, lane);
+                for (int64_t m = 0, at = b * j->term->x->rows + j->m0; m < j->M; m++, at++) {
+                    int32_t n[BLOCK / 2];
+                    v16i sum = {0};
+                    memcpy(n, (int16_t *)r->whole + at * BLOCK, sizeof n);
+                    for (int64_t p = 0; p < BLOCK / 2; p++) sum = add_pairs(sum, pairs[p], n[p]);
                     add_block(j->sums + (i * j->M + m) * BLOCK + lane, block, w->storage, lane,
-                              __builtin_convertvector(s, v16) * v_set(j->rows->each[at]), NULL, b == 0 && !j->add);
+                              __builtin_convertvector(sum, v16) * v_set(r->factors[at]), r->sums ? &r->sums[at] : NULL, b == 0 && !j->add);
                 }
+            }
 }
 #endif
 /* fp32 and few rows: numbers become floats as they are read. The chains are those of the tile. */
@@ -226,7 +286,7 @@ INLINE void widen_panel(const quant_job *j, int64_t i, int64_t m, const int rows
     int64_t x_rows = j->term->x->rows, at = j->m0 + m;
     for (int64_t b = 0; b < blocks_of(j->term->w->k); b++, at += x_rows)
         widen_block(block_at(j->term->w, j->first + i, b), (const float *)j->term->x->data + at * BLOCK, j->sums + (i * j->M + m) * BLOCK,
-                    j->rows ? j->rows->each + at : NULL, b == 0 && !j->add, rows, storage);
+                    j->rows ? j->rows->sums + at : NULL, b == 0 && !j->add, rows, storage);
 }
 #define WIDEN_CASE(R) case R: if (four) widen_panel(j, i, m, R, PLUMB_STORE_INT4); else widen_panel(j, i, m, R, PLUMB_STORE_INT8); break;
 static void quantized_fp32(const quant_job *j) {
@@ -250,7 +310,14 @@ static void quantized_fp32(const quant_job *j) {
         }
 }
 static void quantized_term(plumb_backend *be, const quant_job *j) {
-    if (is_bf16(be)) quantized_bf16(j);
+    bool bf16 = is_bf16(be), whole = takes_whole_numbers(j->term->w->storage, bf16);
+#ifdef PLUMB_ISA_avx512bf16
+    if (whole || bf16) quantized_panels_fast(j);
     else quantized_fp32(j);
+#else
+    if (whole) quantized_by_pairs(j);
+    else if (bf16) quantized_by_tiles(j, true);
+    else quantized_fp32(j);
+#endif
 }
 #endif

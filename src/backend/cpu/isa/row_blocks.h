@@ -4,15 +4,25 @@
 #define PLUMB_ROW_BLOCKS_H
 #include "quantized.h"
 
-typedef struct row_blocks {
+typedef struct row_blocks { /* all [blocks][rows]; NULL: not asked for */
     const plumb_operand *x;
     plumb_storage storage; /* of the weights */
-    float *each;           /* [blocks][rows]: X_b, or f with 8 bit in bf16 */
-    int16_t *whole;        /* [blocks][rows][32]: n with 8 bit in bf16 */
+    void *whole;           /* n, 32 of them: int16, or int8 where four bytes are multiplied at once (order: put_bytes) */
+    float *factors;        /* f: x = n f */
+    float *sums;           /* 4 bit: X_b */
+    int32_t *starts;       /* 8 bit, four bytes at once: where sums begin, since weights count from -128 there */
 } row_blocks;
-INLINE bool takes_whole_numbers(plumb_storage storage, bool bf16) { return storage == PLUMB_STORE_INT8 && bf16; }
+#ifdef PLUMB_ISA_avx512bf16
+enum { ROW_BYTES = 1 }; /* of a whole number in rows of 8 bits */
+#else
+enum { ROW_BYTES = 2 };
+#endif
+INLINE bool takes_whole_numbers(plumb_storage storage, bool bf16) {
+    return plumb_rounds_rows(storage) || (storage == PLUMB_STORE_INT8 && bf16);
+}
 INLINE bool takes_blocks(plumb_storage storage, bool bf16) { return storage == PLUMB_STORE_INT4 || takes_whole_numbers(storage, bf16); }
 INLINE int64_t blocks_in(const plumb_operand *x) { return x->rows * blocks_of(x->cols); }
+INLINE int64_t whole_bytes(plumb_storage storage) { return BLOCK * (plumb_rounds_rows(storage) ? ROW_BYTES : 2); }
 
 INLINE int32_t greatest_bits(v16 a, v16 b) { /* of |x|, which as bits grow with it; what is not finite has 0x7f800000 and more */
     v16i x = (v16i)a & 0x7fffffff, y = (v16i)b & 0x7fffffff;
@@ -49,12 +59,56 @@ static float whole_block(int16_t *n, const void *x, int64_t at) {
     put_whole(n + 16, high, power_of_two(14 - exponent));
     return power_of_two(exponent - 14);
 }
+#ifdef PLUMB_ISA_avx512bf16
+/* Sixteen bytes in the order of the weights' registers: as they are with 8 bits; with 4 bits the low nibbles of a word hold k = 0, 4, 1, 5
+ * of 8 g, the high ones 2, 6, 3, 7. */
+INLINE void put_bytes(int8_t *to, v16i n, plumb_storage storage) {
+    const __m128i order = _mm_set_epi8(15, 11, 14, 10, 13, 9, 12, 8, 7, 3, 6, 2, 5, 1, 4, 0);
+    __m128i bytes = _mm512_cvtepi32_epi8((__m512i)n);
+    _mm_storeu_si128((__m128i *)to, plumb_stores_4_bits(storage) ? _mm_shuffle_epi8(bytes, order) : bytes);
+}
+INLINE int32_t sum_of(v16i n) { return _mm512_reduce_add_epi32((__m512i)n); }
+#else
+INLINE void put_bytes(int16_t *to, v16i n, plumb_storage storage) {
+    (void)storage;
+    h16i words = __builtin_convertvector(n, h16i);
+    memcpy(to, &words, sizeof words);
+}
+INLINE int32_t sum_of(v16i n) {
+    int32_t sum = 0;
+    for (int l = 0; l < 16; l++) sum += n[l];
+    return sum;
+}
+#endif
+/* The same in 8 bits, as plumb_quantize_8 rounds weights: the greatest is 127 f. */
+static void round_block(const row_blocks *r, int64_t i, bool bf16) {
+    const v16 magic = v_set(12582912.0f);
+    char *to = (char *)r->whole + i * whole_bytes(r->storage);
+    v16 low = load_16(r->x->data, i * BLOCK, bf16), high = load_16(r->x->data, i * BLOCK + 16, bf16);
+    int32_t bits = greatest_bits(low, high), sum = 0;
+    float greatest, inverse = 0, factor = NAN;
+    memcpy(&greatest, &bits, sizeof greatest);
+    if (greatest < INFINITY) {
+        factor = greatest / 127.0f, inverse = greatest > 0 ? 127.0f / greatest : 0;
+        if (!(inverse < INFINITY)) factor = inverse = 0;
+    }
+    for (int half = 0; half < 2; half++) {
+        v16 x = half ? high : low;
+        v16i n = inverse > 0 ? __builtin_convertvector(x * v_set(inverse) + magic - magic, v16i) : (v16i){0};
+        sum += sum_of(n);
+        put_bytes((void *)(to + half * 16 * ROW_BYTES), n, r->storage);
+    }
+    r->factors[i] = factor;
+    if (r->sums) r->sums[i] = factor * (float)sum;
+    if (r->starts) r->starts[i] = -128 * sum;
+}
 /* Blocks [first, last) of all rows. */
 static void find_blocks(const row_blocks *r, bool bf16, int64_t first, int64_t last) {
     const plumb_operand *x = r->x;
     for (int64_t i = first * x->rows; i < last * x->rows; i++)
-        r->each[i] = r->whole ? whole_block(r->whole + i * BLOCK, x->data, i * BLOCK)
-                              : v_sum(load_16(x->data, i * BLOCK, bf16) + load_16(x->data, i * BLOCK + 16, bf16));
+        if (plumb_rounds_rows(r->storage)) round_block(r, i, bf16);
+        else if (r->whole) r->factors[i] = whole_block((int16_t *)r->whole + i * BLOCK, x->data, i * BLOCK);
+        else r->sums[i] = v_sum(load_16(x->data, i * BLOCK, bf16) + load_16(x->data, i * BLOCK + 16, bf16));
 }
 
 /* Of all products in a call: one for each operand and storage. */
@@ -64,6 +118,22 @@ static const row_blocks *row_blocks_for(const row_blocks_list *l, const plumb_te
     for (int i = 0; i < l->count; i++)
         if (l->of[i].x == t->x && l->of[i].storage == t->w->storage) return &l->of[i];
     return NULL;
+}
+/* Gives an entry its parts of memory from `at` on, 64 bytes apart at least; at NULL only counts. Returns the bytes. */
+static size_t place_row_blocks(row_blocks *r, char *at, bool bf16) {
+    size_t n = (size_t)blocks_in(r->x), used = 0;
+    bool whole = takes_whole_numbers(r->storage, bf16);
+    struct { bool wanted; size_t bytes; void **to; } parts[] = {
+        {whole, (size_t)whole_bytes(r->storage), &r->whole},
+        {whole, sizeof(float), (void **)&r->factors},
+        {plumb_stores_4_bits(r->storage), sizeof(float), (void **)&r->sums},
+        {by_fours(r->storage), sizeof(int32_t), (void **)&r->starts}};
+    for (int i = 0; i < 4; i++) {
+        if (!parts[i].wanted) continue;
+        if (at) *parts[i].to = at + used;
+        used += (n * parts[i].bytes + 63) / 64 * 64;
+    }
+    return used;
 }
 /* Lists what the products need and finds memory for it; false after latching a fault. */
 static bool list_row_blocks(plumb_backend *be, row_blocks_list *l, const plumb_product *products, int count) {
@@ -78,18 +148,13 @@ static bool list_row_blocks(plumb_backend *be, row_blocks_list *l, const plumb_p
                 plumb_backend_set_fault(be, PLUMB_E_DEVICE, "a call with more than %d operands for quantised weights", MAX_ROW_BLOCKS);
                 return false;
             }
-            l->of[l->count++] = (row_blocks){.x = term->x, .storage = term->w->storage};
+            row_blocks *r = &l->of[l->count++];
+            *r = (row_blocks){.x = term->x, .storage = term->w->storage};
             l->total += blocks_in(term->x);
-            bytes +=
-                (size_t)blocks_in(term->x) * (sizeof(float) + (takes_whole_numbers(term->w->storage, bf16) ? BLOCK * sizeof(int16_t) : 0));
+            bytes += place_row_blocks(r, NULL, bf16);
         }
     char *at = bytes ? plumb_cpu_scratch(be, SCRATCH_ROWS, bytes) : NULL;
-    for (int i = 0; at && i < l->count; i++) {
-        row_blocks *r = &l->of[i];
-        r->each = (float *)at, at += (size_t)blocks_in(r->x) * sizeof(float);
-        if (!takes_whole_numbers(r->storage, bf16)) continue;
-        r->whole = (int16_t *)at, at += (size_t)blocks_in(r->x) * BLOCK * sizeof(int16_t);
-    }
+    for (int i = 0; at && i < l->count; i++) at += place_row_blocks(&l->of[i], at, bf16);
     return !bytes || at;
 }
 /* The threads of a team share the blocks, and must meet before they are used. */
