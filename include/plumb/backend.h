@@ -34,7 +34,7 @@
  *
  * W8A8 and W4A8 hold the same numbers as INT8 and INT4, and the rows of x that meet them are rounded to 8 bits as well, block by block as
  * INT8 rounds weights (Q8_0): x = f n with n in -127..127 and f = max |x| / 127. S = f times a sum of whole numbers, which is exact in any
- * order, and X = f times the sum of n. Backward takes x and the weights as if neither had been rounded to 8 bits by this. */
+ * order, and X = f times the sum of n. Backward takes the dequantised weights, and rows as they were packed, not in 8 bits. */
 #ifndef PLUMB_BACKEND_H
 #define PLUMB_BACKEND_H
 #include "plumb/forest.h"
@@ -48,7 +48,7 @@ typedef struct plumb_kv plumb_kv;           /* key/value pages */
 
 typedef enum plumb_compute { PLUMB_COMPUTE_F32, PLUMB_COMPUTE_BF16 } plumb_compute;
 /* How a weight is kept: as the products take it (fp32 or bf16), or in blocks of 32 values along k with 8 or 4 bits each
- * and a scale (see the head). */
+ * and a scale; and whether rows that meet it are rounded to 8 bits (see the head). */
 typedef enum plumb_storage { PLUMB_STORE_NATIVE, PLUMB_STORE_INT8, PLUMB_STORE_INT4, PLUMB_STORE_W8A8, PLUMB_STORE_W4A8 } plumb_storage;
 static inline bool plumb_stores_8_bits(plumb_storage s) { return s == PLUMB_STORE_INT8 || s == PLUMB_STORE_W8A8; }
 static inline bool plumb_stores_4_bits(plumb_storage s) { return s == PLUMB_STORE_INT4 || s == PLUMB_STORE_W4A8; }

@@ -59,6 +59,8 @@ plumb_status plumb_model_create(plumb_model **out, plumb_backend *be, const plum
 void plumb_model_free(plumb_model *m); /* Collective over the node */
 const plumb_arch *plumb_model_arch(const plumb_model *m);
 bool plumb_model_shared(const plumb_model *m); /* whether the frozen base is one copy per node */
+/* Of that base: what is frozen, and copies that a reference keeps of what trains. */
+size_t plumb_model_base_bytes(const plumb_model *m);
 
 int64_t plumb_model_trainable_count(const plumb_model *m);       /* floats in the flat arrays */
 const plumb_trainable *plumb_model_trainables(const plumb_model *m, int *count);

@@ -25,6 +25,7 @@ static plumb_status create_weights(plumb_model *m, const plumb_model_options *o,
         if (is_matrix(p) && (!full[i] || m->wants_reference))
             total += aligned(be->ops->weight_bytes(be, p->rows, p->cols, storage_of(o, full[i])));
     }
+    m->base_bytes = total;
     char *memory = NULL;
     if (total && !be->guard) { /* in guard mode every byte belongs to the back end */
         void *block;
@@ -218,3 +219,4 @@ void plumb_model_free(plumb_model *m) {
 
 const plumb_arch *plumb_model_arch(const plumb_model *m) { return &m->arch; }
 bool plumb_model_shared(const plumb_model *m) { return m->is_shared; }
+size_t plumb_model_base_bytes(const plumb_model *m) { return m->base_bytes; }

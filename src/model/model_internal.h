@@ -56,6 +56,7 @@ struct plumb_model {
     plumb_linear *linears[2];  /* [layers * LINEARS] of the policy, and of every other view, which see the base weights */
     plumb_shared *shared;
     bool is_shared;
+    size_t base_bytes;
     plumb_buffer *vectors;     /* gains and biases */
     plumb_buffer *rope;
     plumb_tensor rope_table;

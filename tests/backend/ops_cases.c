@@ -46,6 +46,9 @@ static const forest_spec long1000 = {"long1000", COUNT(long_shapes), long_shapes
         LINEAR1(130, 33, 95, .scaled = true, .storage = s), LINEAR1(0, 48, 48, .storage = s),                          \
         {.op = "linear", .T = 34, .n = 330, .terms = 3, .k_of = {255, 16, 70}, .bias = true, .storage = s},            \
         {.op = "fan", .T = 34, .k = 70, .terms = 3, .n_of = {355, 256, 31}, .storage = s},                             \
+        {.op = "fan", .T = 111, .k = 70, .terms = 3, .n_of = {355, 40, 31}, .storage = s},                             \
+        {.op = "linear", .T = 101, .n = 330, .terms = 3, .k_of = {63, 16, 70}, .bias = true, .storage = s},            \
+        LORA(130, 97, 70, 8, .scaled = true, .storage = s),                                                            \
         LINEAR1(1301, 33, 65, .storage = s), {.op = "linear", .T = 8, .n = 70, .terms = 2, .k_of = {70, 33}, .bias = true, .storage = s}, \
         LORA(34, 97, 190, 8, .scaled = true, .storage = s), LORA(1, 16, 48, 4, .storage = s),                          \
         {.op = "embedding", .forest = &tree, .V = 131, .k = 48, .storage = s},                                         \
@@ -85,9 +88,10 @@ const op_case cases[] = {
     LORA(33, 131, 48, 8),
     LORA(15, 80, 131, 16, .scaled = true),
     LORA(1, 16, 48, 4),
-    LORA(20, 97, 577, 16, .scaled = true), /* both ways of the forward product, several chunks */
+    LORA(20, 97, 577, 16, .scaled = true), /* several chunks; both ways of the forward product, with the next */
     LORA(110, 97, 577, 16, .scaled = true),
     {.op = "linear", .T = 18, .n = 33, .terms = 3, .k_of = {333, 16, 1}, .bias = true, .scaled = true},
+    {.op = "linear", .T = 101, .n = 330, .terms = 3, .k_of = {333, 16, 1}, .bias = true},
     QUANTISED(PLUMB_STORE_INT8),
     QUANTISED(PLUMB_STORE_INT4),
     QUANTISED(PLUMB_STORE_W8A8),

@@ -1,5 +1,5 @@
 /* Products with few rows, as in decoding: the weight is read once, straight from memory, and everything else stays
- * in registers and the L1 cache.
+ * in registers and the caches.
  *
  * The tile (tile.h) wants its vectors interleaved and serves a group of panels chunk by chunk; with one row that copy costs more than
  * the product, and memory sees nine short streams instead of one long one. Here a thread walks its panels one after the other, so that a
@@ -23,12 +23,16 @@ enum { FEW_ROWS = 4, FEW_PASS = 2 };
 enum { FEW_ROWS = 1, FEW_PASS = 1 };
 #endif
 /* How far ahead memory is asked, in bytes: the processor's own prefetch ends at a page. With up to FEW_BOUND rows the product waits for
- * memory and its lines go to the first cache; with more it computes, and they would only drive out what it works on. */
+ * memory and its lines go to the first cache; with more it computes, and they would only drive out what it works on. Later passes over
+ * the rows find what the first has asked for. */
 enum { FEW_REGS = BLOCK / REG, FEW_AHEAD = 6144, FEW_FAR = 8192, FEW_BOUND = 6 };
-
-INLINE void few_prefetch(const void *at, int lines, const int rows) {
-    for (int i = 0; i < lines && rows <= FEW_BOUND; i++) __builtin_prefetch((const char *)at + FEW_AHEAD + 64 * i, 0, 3);
-    for (int i = 0; i < lines && rows > FEW_BOUND; i++) __builtin_prefetch((const char *)at + FEW_FAR + 64 * i, 0, 2);
+typedef enum fetching { FETCH_NOTHING, FETCH_NEAR, FETCH_FAR } fetching;
+INLINE fetching fetching_for(int64_t M, bool first_pass) { return !first_pass ? FETCH_NOTHING : M <= FEW_BOUND ? FETCH_NEAR : FETCH_FAR; }
+INLINE void few_prefetch(const void *at, int lines, fetching what) {
+    if (what == FETCH_NEAR)
+        for (int i = 0; i < lines; i++) __builtin_prefetch((const char *)at + FEW_AHEAD + 64 * i, 0, 3);
+    else if (what == FETCH_FAR)
+        for (int i = 0; i < lines; i++) __builtin_prefetch((const char *)at + FEW_FAR + 64 * i, 0, 2);
 }
 INLINE void few_store(float *out, reg v, bool add) { REG_STORE(out, add ? REG_ADD(REG_LOAD(out), v) : v); }
 
@@ -38,7 +42,8 @@ typedef struct few { /* one chunk of a panel */
     const void *w;
     int64_t n; /* elements of the reduction */
     float *sums;
-    bool add, ask; /* ask for what comes after: in the first pass */
+    bool add;
+    fetching fetch;
 } few;
 
 INLINE void few_f32_shape(const few *f, const int rows) {
@@ -49,7 +54,7 @@ INLINE void few_f32_shape(const few *f, const int rows) {
     for (int64_t r0 = 0; r0 < f->n; r0 += 32, x += f->x_block) {
         int64_t n = plumb_min64(32, f->n - r0);
         for (int64_t r = 0; r < n; r++, w += BLOCK) {
-            if (f->ask) few_prefetch(w, 2, rows);
+            few_prefetch(w, 2, f->fetch);
             reg b[FEW_REGS];
             _Pragma("GCC unroll 8") for (int v = 0; v < FEW_REGS; v++) b[v] = REG_LOAD(w + v * REG);
             _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
@@ -76,7 +81,7 @@ INLINE void few_bf16_shape(const few *f, const int rows) {
     for (int64_t r0 = 0; r0 < f->n; r0 += 32, x += f->x_block) {
         int64_t n = plumb_min64(32, f->n - r0);
         for (int64_t r = 0; r < n; r += 2, w += 2 * BLOCK) {
-            if (f->ask) few_prefetch(w, 2, rows);
+            few_prefetch(w, 2, f->fetch);
             __m512i even = _mm512_loadu_si512(w), odd = r + 1 < n ? _mm512_loadu_si512(w + BLOCK) : _mm512_setzero_si512();
             __m512bh low = (__m512bh)_mm512_unpacklo_epi16(even, odd), high = (__m512bh)_mm512_unpackhi_epi16(even, odd);
             _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
@@ -130,7 +135,7 @@ static void few_term(plumb_backend *be, float *sums, int64_t M, const plumb_term
         for (int64_t p = 0; p < passes; p++) {
             int64_t m = tile_begin(M, passes, p), rows = tile_begin(M, passes, p + 1) - m;
             few f = {.x = side_at(x, r0, m), .x_block = x.p * (bf16 ? 16 : 32), .w = (const char *)side_at(w, panel * BLOCK, r0),
-                     .n = plumb_min64(chunk, k - r0), .sums = sums + m * BLOCK, .add = add || r0 > 0, .ask = p == 0};
+                     .n = plumb_min64(chunk, k - r0), .sums = sums + m * BLOCK, .add = add || r0 > 0, .fetch = fetching_for(M, p == 0)};
 #ifdef PLUMB_ISA_avx512bf16
             if (bf16) few_bf16(&f, (int)rows);
             else

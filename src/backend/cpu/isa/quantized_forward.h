@@ -12,24 +12,15 @@
  * of bf16 would lose 2^-9 of the greatest itself; on SmolLM2 the log-probabilities are as far from those in fp32 as
  * they were by such chains.)
  *
- * W8A8, W4A8: x = n f with |n| <= 127 (backend.h), S_b = f * sum of n q, X_b = f * sum of n; sums of whole numbers as before. Bytes are
- * multiplied four at a time where vpdpbusd exists: unsigned by signed, so that 8-bit weights count from -128 there and the sums from -128
- * times that of n.
+ * W8A8, W4A8: x = n f with |n| <= 127 (backend.h), S_b = f * sum of n q, X_b = f * sum of n; sums of whole numbers as before. With the
+ * instructions of the set avx512bf16 bytes are multiplied four at a time (vpdpbusd): unsigned by signed, so that 8-bit weights count from
+ * -128 there and the sums from -128 times that of n.
  *
  * Bits depend on the row and the weight alone. Where vdpbf16ps exists a block stays in registers and serves several rows; elsewhere it
- * is laid out for the tile, or taken number by number. */
+ * is laid out for the tile, or is widened as it is read, by pairs where rows are whole numbers. */
 #ifndef PLUMB_QUANTIZED_FORWARD_H
 #define PLUMB_QUANTIZED_FORWARD_H
-#include "row_blocks.h"
-
-/* --- forward: sums [panel][M][32] of M rows from m0 on and panels [first, first+count) go on from what is there, or begin --- */
-typedef struct quant_job {
-    const plumb_term *term;
-    const row_blocks *rows; /* NULL where the storage takes none */
-    float *sums;
-    int64_t m0, M, first, count;
-    bool add;
-} quant_job;
+#include "by_pairs.h"
 
 #ifdef PLUMB_ISA_avx512bf16
 /* Rows of a pass, whose sums over a block stay in registers (8 bit: with more the compiler keeps some of them in memory, which took half
@@ -43,6 +34,7 @@ typedef struct quant {
     const row_blocks *of_x;
     float *sums;
     bool add;
+    fetching fetch;
 } quant;
 typedef __m512 quant_sums[QUANT_4_PASS][2]; /* rows, halves */
 INLINE __m512i word_everywhere(const char *x, int64_t i) {
@@ -51,7 +43,7 @@ INLINE __m512i word_everywhere(const char *x, int64_t i) {
     return _mm512_set1_epi32(word);
 }
 /* S_b. The loops over a block are not unrolled as a whole: all prefetches would come at once, which took 15 %. */
-INLINE void quant_4_block(const char *w, const char *x, quant_sums c, const int rows) {
+INLINE void quant_4_block(const char *w, const char *x, fetching fetch, quant_sums c, const int rows) {
     /* 15..0 twice: bit 4 is the next nibble's */
     const __m512i half_table = _mm512_set_epi16(0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110, 0x4100, 0x40e0, 0x40c0, 0x40a0,
                                                 0x4080, 0x4040, 0x4000, 0x3f80, 0, 0x4170, 0x4160, 0x4150, 0x4140, 0x4130, 0x4120, 0x4110,
@@ -59,7 +51,7 @@ INLINE void quant_4_block(const char *w, const char *x, quant_sums c, const int 
     for (int i = 0; i < rows; i++) c[i][0] = c[i][1] = _mm512_setzero_ps();
     _Pragma("GCC unroll 1") for (int g = 0; g < 4; g++) { /* a register of each half holds four pairs */
         __m512i v[2] = {_mm512_loadu_si512(w + g * 64), _mm512_loadu_si512(w + 256 + g * 64)};
-        few_prefetch(w + g * 128, 2, rows);
+        few_prefetch(w + g * 128, 2, fetch);
         _Pragma("GCC unroll 4") for (int s = 0; s < 4; s++) {
             __m512bh q[2];
             for (int h = 0; h < 2; h++)
@@ -72,13 +64,13 @@ INLINE void quant_4_block(const char *w, const char *x, quant_sums c, const int 
         }
     }
 }
-INLINE void quant_8_block(const char *w, const char *x, const float *factors, quant_sums c, const int rows) {
+INLINE void quant_8_block(const char *w, const char *x, const float *factors, fetching fetch, quant_sums c, const int rows) {
     __m512i n[QUANT_8_PASS][2];
     for (int i = 0; i < rows; i++) n[i][0] = n[i][1] = _mm512_setzero_si512();
     _Pragma("GCC unroll 4") for (int p = 0; p < BLOCK / 2; p++) {
         __m512i q[2] = {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64))),
                         _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + p * 64 + 32)))};
-        few_prefetch(w + p * 64, 1, rows);
+        few_prefetch(w + p * 64, 1, fetch);
         _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) {
             __m512i a = word_everywhere(x, i * 16 + p);
             n[i][0] = _mm512_dpwssd_epi32(n[i][0], a, q[0]);
@@ -88,15 +80,15 @@ INLINE void quant_8_block(const char *w, const char *x, const float *factors, qu
     for (int i = 0; i < rows; i++)
         for (int h = 0; h < 2; h++) c[i][h] = _mm512_mul_ps(_mm512_cvtepi32_ps(n[i][h]), _mm512_set1_ps(factors[i]));
 }
-/* Rows in 8 bits; `x` holds 8 words of a row. */
-INLINE void quant_a8_block(const char *w, const char *x, const float *factors, const int32_t *starts, quant_sums c, const int rows,
+/* Rows in 8 bits: `x` holds 8 words of each, `at` is the first in r. */
+INLINE void quant_a8_block(const char *w, const char *x, const row_blocks *r, int64_t at, fetching fetch, quant_sums c, const int rows,
                            const plumb_storage storage) {
     const __m512i low = _mm512_set1_epi8(15), above = _mm512_set1_epi8(-128);
     const bool four = storage == PLUMB_STORE_W4A8;
     __m512i n[QUANT_8_PASS][2];
-    for (int i = 0; i < rows; i++) n[i][0] = n[i][1] = four ? _mm512_setzero_si512() : _mm512_set1_epi32(starts[i]);
+    for (int i = 0; i < rows; i++) n[i][0] = n[i][1] = four ? _mm512_setzero_si512() : _mm512_set1_epi32(r->starts[at + i]);
     _Pragma("GCC unroll 1") for (int g = 0; g < 4; g++) {
-        few_prefetch(w + g * (four ? 128 : 256), four ? 2 : 4, rows);
+        few_prefetch(w + g * (four ? 128 : 256), four ? 2 : 4, fetch);
         _Pragma("GCC unroll 2") for (int s = 0; s < 2; s++) {
             __m512i q[2];
             for (int h = 0; h < 2; h++) {
@@ -115,13 +107,13 @@ INLINE void quant_a8_block(const char *w, const char *x, const float *factors, c
         }
     }
     for (int i = 0; i < rows; i++)
-        for (int h = 0; h < 2; h++) c[i][h] = _mm512_mul_ps(_mm512_cvtepi32_ps(n[i][h]), _mm512_set1_ps(factors[i]));
+        for (int h = 0; h < 2; h++) c[i][h] = _mm512_mul_ps(_mm512_cvtepi32_ps(n[i][h]), _mm512_set1_ps(r->factors[at + i]));
 }
 /* S_b and X_b of a block, scaled, to the sums: in registers while rows are few. */
-INLINE void quant_finish(const char *w, quant_sums c, const float *x_sums, quant_sums kept, float *sums, bool begin, const int rows,
-                         const plumb_storage storage) {
+INLINE void quant_finish(const char *w, quant_sums c, const float *x_sums, fetching fetch, quant_sums kept, float *sums, bool begin,
+                         const int rows, const plumb_storage storage) {
     const bool four = plumb_stores_4_bits(storage);
-    few_prefetch(w + (four ? QUANT_4_SCALES : QUANT_8_SCALES), 2, rows);
+    few_prefetch(w + (four ? QUANT_4_SCALES : QUANT_8_SCALES), 2, fetch);
     _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
         __m512 scale = (__m512)block_scale(w, storage, 16 * h), minimum = (__m512)block_minimum(w, storage, 16 * h);
         _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) {
@@ -143,10 +135,11 @@ INLINE void quant_shape(const quant *f, const int rows, const plumb_storage stor
         for (int h = 0; h < 2; h++) kept[i][h] = f->add ? _mm512_loadu_ps(f->sums + i * BLOCK + h * 16) : _mm512_setzero_ps();
     for (int64_t b = 0, at = f->row; b < f->blocks; b++, at += f->x_rows) {
         quant_sums c;
-        if (storage == PLUMB_STORE_INT4) quant_4_block(w, x, c, rows);
-        else if (storage == PLUMB_STORE_INT8) quant_8_block(w, x, &f->of_x->factors[at], c, rows);
-        else quant_a8_block(w, x, &f->of_x->factors[at], storage == PLUMB_STORE_W8A8 ? &f->of_x->starts[at] : NULL, c, rows, storage);
-        quant_finish(w, c, plumb_stores_4_bits(storage) ? &f->of_x->sums[at] : NULL, kept, f->sums, b == 0 && !f->add, rows, storage);
+        if (storage == PLUMB_STORE_INT4) quant_4_block(w, x, f->fetch, c, rows);
+        else if (storage == PLUMB_STORE_INT8) quant_8_block(w, x, &f->of_x->factors[at], f->fetch, c, rows);
+        else quant_a8_block(w, x, f->of_x, at, f->fetch, c, rows, storage);
+        quant_finish(w, c, plumb_stores_4_bits(storage) ? &f->of_x->sums[at] : NULL, f->fetch, kept, f->sums, b == 0 && !f->add, rows,
+                     storage);
         w += plumb_qblock_bytes(storage), x += f->x_rows * (plumb_rounds_rows(storage) ? 32 : 64);
     }
     for (int i = 0; i < rows && keep; i++)
@@ -161,7 +154,7 @@ QUANT_KERNEL(quant_4, PLUMB_STORE_INT4, FEW_CASES)
 QUANT_KERNEL(quant_8, PLUMB_STORE_INT8, FEW_CASES_8)
 QUANT_KERNEL(quant_w4a8, PLUMB_STORE_W4A8, FEW_CASES_8)
 QUANT_KERNEL(quant_w8a8, PLUMB_STORE_W8A8, FEW_CASES_8)
-/* Rows in passes, panels within: a pass's rows of x stay in the L1 cache. */
+/* Rows in passes, panels within: where a call has several panels, a pass's rows of x stay in the L1 cache. */
 static void quantized_panels_fast(const quant_job *j) {
     static void (*const kernels[])(const quant *, int) = {
         [PLUMB_STORE_INT4] = quant_4, [PLUMB_STORE_INT8] = quant_8, [PLUMB_STORE_W4A8] = quant_w4a8, [PLUMB_STORE_W8A8] = quant_w8a8};
@@ -175,7 +168,7 @@ static void quantized_panels_fast(const quant_job *j) {
         for (int64_t i = 0; i < j->count; i++)
             kernels[w->storage](&(quant){.w = block_at(w, j->first + i, 0), .blocks = blocks_of(w->k), .x = x + at * row_bytes,
                                          .x_rows = j->term->x->rows, .row = at, .of_x = r, .sums = j->sums + (i * j->M + m) * BLOCK,
-                                         .add = j->add},
+                                         .add = j->add, .fetch = fetching_for(j->M, p == 0)},
                                 (int)rows);
     }
 }
@@ -193,11 +186,6 @@ static void lay_out_block(float *to, const char *block, plumb_storage storage, b
                 v_store(to + (k + 1) * BLOCK + lane, high);
             }
         }
-}
-/* Adds a block's S_b and X_b (4 bit), scaled, to sixteen sums. */
-INLINE void add_block(float *out, const char *block, plumb_storage storage, int64_t lane, v16 s_b, const float *x_b, bool begin) {
-    v16 sum = v_fma(block_scale(block, storage, lane), s_b, begin ? v_set(0) : v_load(out));
-    v_store(out, plumb_stores_4_bits(storage) ? v_fma(block_minimum(block, storage, lane), v_set(*x_b), sum) : sum);
 }
 enum { QUANT_SLICE = 64 };
 static void quantized_by_tiles(const quant_job *j, bool bf16) {
@@ -219,60 +207,14 @@ static void quantized_by_tiles(const quant_job *j, bool bf16) {
             }
         }
 }
-#ifndef PLUMB_ISA_avx512bf16
-/* Rows of whole numbers (8 bits of x anywhere; 16 where bf16 is emulated): a block's pairs k, k+1 of sixteen lanes, as 16-bit numbers, meet
- * the pairs of each row. */
-typedef int8_t b32i __attribute__((vector_size(32)));
-typedef int16_t h32i __attribute__((vector_size(64)));
-INLINE v16i block_pairs(const char *block, plumb_storage storage, int64_t k, int64_t lane) {
-    if (plumb_stores_8_bits(storage)) {
-        b32i bytes;
-        memcpy(&bytes, block + byte_at(storage, k, lane), sizeof bytes);
-        return (v16i)__builtin_convertvector(bytes, h32i);
-    }
-    v16i q;
-    memcpy(&q, block + 2 * nibble_word(k, lane), sizeof q);
-    return q >> (int)(k / 2 % 4 * 4) & 0x000f000f;
-}
-INLINE v16i add_pairs(v16i sum, v16i pairs, int32_t n) {
-#if defined(PLUMB_ISA_avx512)
-    return (v16i)_mm512_add_epi32((__m512i)sum, _mm512_madd_epi16((__m512i)pairs, _mm512_set1_epi32(n)));
-#elif defined(PLUMB_ISA_avx2)
-    union { v16i v; __m256i h[2]; } s = {sum}, p = {pairs};
-    for (int h = 0; h < 2; h++) s.h[h] = _mm256_add_epi32(s.h[h], _mm256_madd_epi16(p.h[h], _mm256_set1_epi32(n)));
-    return s.v;
-#else
-    return sum + (pairs << 16 >> 16) * (int16_t)n + (pairs >> 16) * (n >> 16);
-#endif
-}
-static void quantized_by_pairs(const quant_job *j) {
-    const plumb_weight *w = j->term->w;
-    const row_blocks *r = j->rows;
-    for (int64_t i = 0; i < j->count; i++)
-        for (int64_t b = 0; b < blocks_of(w->k); b++)
-            for (int64_t lane = 0; lane < BLOCK; lane += 16) {
-                const char *block = block_at(w, j->first + i, b);
-                v16i pairs[BLOCK / 2];
-                for (int64_t p = 0; p < BLOCK / 2; p++) pairs[p] = block_pairs(block, w->storage, 2 * p, lane);
-                for (int64_t m = 0, at = b * j->term->x->rows + j->m0; m < j->M; m++, at++) {
-                    int32_t n[BLOCK / 2];
-                    v16i sum = {0};
-                    memcpy(n, (int16_t *)r->whole + at * BLOCK, sizeof n);
-                    for (int64_t p = 0; p < BLOCK / 2; p++) sum = add_pairs(sum, pairs[p], n[p]);
-                    add_block(j->sums + (i * j->M + m) * BLOCK + lane, block, w->storage, lane,
-                              __builtin_convertvector(sum, v16) * v_set(r->factors[at]), r->sums ? &r->sums[at] : NULL, b == 0 && !j->add);
-                }
-            }
-}
-#endif
 /* fp32 and few rows: numbers become floats as they are read. The chains are those of the tile. */
 enum { WIDEN_PASS = FEW_PASS < 4 ? FEW_PASS : 4, WIDEN_ROWS = 2 * WIDEN_PASS };
-INLINE void widen_block(const char *block, const float *x, float *sums, const float *each, bool begin, const int rows,
+INLINE void widen_block(const char *block, const float *x, float *sums, const float *each, bool begin, fetching fetch, const int rows,
                         const plumb_storage storage) {
     v16 s[WIDEN_PASS][2];
     for (int i = 0; i < rows; i++) s[i][0] = s[i][1] = v_set(0);
     _Pragma("GCC unroll 1") for (int64_t k = 0; k < BLOCK; k += 8) {
-        few_prefetch(block + k * (storage == PLUMB_STORE_INT8 ? 36 : 20), storage == PLUMB_STORE_INT8 ? 5 : 3, rows);
+        few_prefetch(block + k * (storage == PLUMB_STORE_INT8 ? 36 : 20), storage == PLUMB_STORE_INT8 ? 5 : 3, fetch);
         _Pragma("GCC unroll 8") for (int64_t n = 0; n < 8; n++)
             _Pragma("GCC unroll 2") for (int h = 0; h < 2; h++) {
                 v16 q = block_q(block, storage, k + n, 16 * h);
@@ -286,7 +228,7 @@ INLINE void widen_panel(const quant_job *j, int64_t i, int64_t m, const int rows
     int64_t x_rows = j->term->x->rows, at = j->m0 + m;
     for (int64_t b = 0; b < blocks_of(j->term->w->k); b++, at += x_rows)
         widen_block(block_at(j->term->w, j->first + i, b), (const float *)j->term->x->data + at * BLOCK, j->sums + (i * j->M + m) * BLOCK,
-                    j->rows ? j->rows->sums + at : NULL, b == 0 && !j->add, rows, storage);
+                    j->rows ? j->rows->sums + at : NULL, b == 0 && !j->add, fetching_for(j->M, m == 0), rows, storage);
 }
 #define WIDEN_CASE(R) case R: if (four) widen_panel(j, i, m, R, PLUMB_STORE_INT4); else widen_panel(j, i, m, R, PLUMB_STORE_INT8); break;
 static void quantized_fp32(const quant_job *j) {

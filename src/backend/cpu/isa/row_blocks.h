@@ -119,7 +119,7 @@ static const row_blocks *row_blocks_for(const row_blocks_list *l, const plumb_te
         if (l->of[i].x == t->x && l->of[i].storage == t->w->storage) return &l->of[i];
     return NULL;
 }
-/* Gives an entry its parts of memory from `at` on, 64 bytes apart at least; at NULL only counts. Returns the bytes. */
+/* Gives an entry its parts of memory from `at` on, each beginning at a multiple of 64 bytes; at NULL only counts. Returns the bytes. */
 static size_t place_row_blocks(row_blocks *r, char *at, bool bf16) {
     size_t n = (size_t)blocks_in(r->x), used = 0;
     bool whole = takes_whole_numbers(r->storage, bf16);
@@ -163,5 +163,20 @@ static void find_row_blocks(plumb_backend *be, const row_blocks_list *l) {
         share blocks = my_share(blocks_of(l->of[i].x->cols));
         find_blocks(&l->of[i], is_bf16(be), blocks.first, blocks.last);
     }
+}
+
+/* A forward product, or a part of one: sums [panel][M][32] of M rows from m0 on and panels [first, first+count) begin, or go on from what
+ * is there. */
+typedef struct quant_job {
+    const plumb_term *term;
+    const row_blocks *rows; /* NULL where the storage takes none */
+    float *sums;
+    int64_t m0, M, first, count;
+    bool add;
+} quant_job;
+/* Adds a block's S_b and X_b (4 bit), scaled, to sixteen sums. */
+INLINE void add_block(float *out, const char *block, plumb_storage storage, int64_t lane, v16 s_b, const float *x_b, bool begin) {
+    v16 sum = v_fma(block_scale(block, storage, lane), s_b, begin ? v_set(0) : v_load(out));
+    v_store(out, plumb_stores_4_bits(storage) ? v_fma(block_minimum(block, storage, lane), v_set(*x_b), sum) : sum);
 }
 #endif
