@@ -1,7 +1,7 @@
 /* How fast does the rollout engine complete prompts? mpirun -n RANKS bench_generate MODEL PAIRS.jsonl[.gz] BATCH fp32|bf16
  * native|int8|int4|w8a8|w4a8 [THREADS [NEW_TOKENS [ROUNDS]]]
  *
- * BATCH prompts of at most 256 tokens (the first of the file), split over the ranks, NEW_TOKENS tokens each (no end token stops them).
+ * BATCH prompts (the first of the file), at most 256 tokens of each, split over the ranks, NEW_TOKENS tokens each (no end token stops them).
  * Prints, of the best round: tokens/s with and without the time of the first pass (prefill), and seconds per pass. Then, of all rounds:
  * how many bytes of weights a second a rank has read in passes, beside what plain reading of memory by as many ranks and threads gave in
  * turns with the rounds. (Keys and values come on top of the weights.) */
@@ -13,6 +13,7 @@
 #include <string.h>
 #include "ceiling.h"
 
+enum { MOST_PROMPT = 256 };
 static double first_pass;
 static bool note_first(void *user, const plumb_rollout_stats *s, int64_t requests) {
     (void)user, (void)requests;
@@ -57,7 +58,7 @@ int main(int argc, char **argv) {
                              &note) != PLUMB_OK)
         return fail();
     if (plumb_source_open(&source, argv[1]) != PLUMB_OK || plumb_tokenizer_load(&tokenizer, argv[1]) != PLUMB_OK) return fail();
-    plumb_data_options d = {.kind = PLUMB_DATA_PROMPTS, .path = argv[2], .max_length = 256};
+    plumb_data_options d = {.kind = PLUMB_DATA_PROMPTS, .path = argv[2]};
     if (plumb_dataset_load(&data, tokenizer, &d) != PLUMB_OK) return fail();
     if (plumb_model_create(&m, be, source, &(plumb_model_options){.frozen = storage}) != PLUMB_OK) return fail();
     int64_t first = batch * rank / ranks, n = batch * (rank + 1) / ranks - first, prompt_tokens = 0;
@@ -65,8 +66,9 @@ int main(int argc, char **argv) {
     plumb_completion *out = calloc((size_t)n + 1, sizeof *out);
     for (int64_t i = 0; i < n; i++) {
         const plumb_sample *x = &data.samples[(first + i) % data.count];
-        requests[i] = (plumb_rollout_request){x->prompt, x->prompt_count, (uint32_t)(first + i), 0};
-        prompt_tokens += x->prompt_count;
+        int64_t count = plumb_min64(x->prompt_count, MOST_PROMPT);
+        requests[i] = (plumb_rollout_request){x->prompt, count, (uint32_t)(first + i), 0};
+        prompt_tokens += count;
     }
     plumb_rollout_options o = {.sampling = {.do_sample = true,
                                             .temperature = 1,
