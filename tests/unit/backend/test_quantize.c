@@ -151,7 +151,7 @@ static void both_back_ends_agree(void **state) {
 
 /* Rows meet 8-bit weights in whole numbers, of 16 bits (bf16) or 8: whatever their range, half a step of error for each, the same bits on
  * every instruction set with fma, and what is not finite stays in its row. */
-enum { ROWS = 7, OUT = 40, IN = 83 };
+enum { ROWS = 19, OUT = 40, IN = 83 }; /* enough rows for a group of sixteen blocks */
 static float row_value(int m, int k) {
     float v = plumb_bf16_float(plumb_bf16(noise(1000 * m + k)));
     switch (m) {

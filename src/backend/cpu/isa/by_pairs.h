@@ -71,7 +71,11 @@ INLINE void pairs_of_rows(const quant_job *j, int64_t i, int64_t b, int64_t m, c
                       b == 0 && !j->add);
         }
 }
-#define PAIRS_CASE(R) case R: if (four) pairs_of_rows(j, i, b, m, R, PLUMB_STORE_W4A8); else pairs_of_rows(j, i, b, m, R, PLUMB_STORE_W8A8); break;
+#define PAIRS_CASE(R)                                                     \
+    case R:                                                               \
+        if (four) pairs_of_rows(j, i, b, m, R, PLUMB_STORE_W4A8);         \
+        else pairs_of_rows(j, i, b, m, R, PLUMB_STORE_W8A8);              \
+        break;
 static void quantized_by_pairs(const quant_job *j) { /* INT8 and W8A8 have one layout here */
     bool four = plumb_stores_4_bits(j->term->w->storage);
     int64_t passes = (j->M + PAIRS_PASS - 1) / PAIRS_PASS;

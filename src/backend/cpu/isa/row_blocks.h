@@ -67,45 +67,76 @@ INLINE void put_bytes(int8_t *to, v16i n, plumb_storage storage) {
     __m128i bytes = _mm512_cvtepi32_epi8((__m512i)n);
     _mm_storeu_si128((__m128i *)to, plumb_stores_4_bits(storage) ? _mm_shuffle_epi8(bytes, order) : bytes);
 }
-INLINE int32_t sum_of(v16i n) { return _mm512_reduce_add_epi32((__m512i)n); }
 #else
 INLINE void put_bytes(int16_t *to, v16i n, plumb_storage storage) {
     (void)storage;
     h16i words = __builtin_convertvector(n, h16i);
     memcpy(to, &words, sizeof words);
 }
-INLINE int32_t sum_of(v16i n) {
-    int32_t sum = 0;
-    for (int l = 0; l < 16; l++) sum += n[l];
-    return sum;
-}
 #endif
+INLINE v16i whole_of(v16 x, v16 inverse) { /* to the nearest, ties to even */
+    const v16 magic = v_set(12582912.0f);
+    return __builtin_convertvector(x * inverse + magic - magic, v16i);
+}
 /* The same in 8 bits, as plumb_quantize_8 rounds weights: the greatest is 127 f. */
 static void round_block(const row_blocks *r, int64_t i, bool bf16) {
-    const v16 magic = v_set(12582912.0f);
     char *to = (char *)r->whole + i * whole_bytes(r->storage);
     v16 low = load_16(r->x->data, i * BLOCK, bf16), high = load_16(r->x->data, i * BLOCK + 16, bf16);
+    v16i none = {0}, n[2] = {none, none};
     int32_t bits = greatest_bits(low, high), sum = 0;
-    float greatest, inverse = 0, factor = NAN;
+    float greatest, factor = NAN;
     memcpy(&greatest, &bits, sizeof greatest);
     if (greatest < INFINITY) {
-        factor = greatest / 127.0f, inverse = greatest > 0 ? 127.0f / greatest : 0;
-        if (!(inverse < INFINITY)) factor = inverse = 0;
+        float inverse = greatest > 0 ? 127.0f / greatest : 0;
+        if (!(inverse < INFINITY)) greatest = inverse = 0;
+        factor = greatest / 127.0f;
+        n[0] = whole_of(low, v_set(inverse)), n[1] = whole_of(high, v_set(inverse));
     }
-    for (int half = 0; half < 2; half++) {
-        v16 x = half ? high : low;
-        v16i n = inverse > 0 ? __builtin_convertvector(x * v_set(inverse) + magic - magic, v16i) : (v16i){0};
-        sum += sum_of(n);
-        put_bytes((void *)(to + half * 16 * ROW_BYTES), n, r->storage);
-    }
+    put_bytes((void *)to, n[0], r->storage), put_bytes((void *)(to + 16 * ROW_BYTES), n[1], r->storage);
+    for (int l = 0; l < 16; l++) sum += n[0][l] + n[1][l];
     r->factors[i] = factor;
     if (r->sums) r->sums[i] = factor * (float)sum;
     if (r->starts) r->starts[i] = -128 * sum;
 }
+/* Sixteen blocks at once, so that what goes across lanes is done once for all; the same numbers. */
+static void round_blocks(const row_blocks *r, int64_t first, bool bf16) {
+    v16 t[16], greatest = v_set(0), inverse;
+    for (int i = 0; i < 16; i++) {
+        v16i x = (v16i)load_16(r->x->data, (first + i) * BLOCK, bf16) & 0x7fffffff;
+        v16i y = (v16i)load_16(r->x->data, (first + i) * BLOCK + 16, bf16) & 0x7fffffff;
+        t[i] = v_select(x > y, (v16)x, (v16)y);
+    }
+    v_transpose(t);
+    for (int l = 0; l < 16; l++) greatest = v_select((v16i)t[l] > (v16i)greatest, t[l], greatest); /* as bits */
+    for (int i = 0; i < 16; i++)
+        if (!(greatest[i] < INFINITY)) { /* rare */
+            for (int k = 0; k < 16; k++) round_block(r, first + k, bf16);
+            return;
+        }
+    inverse = v_set(127.0f) / greatest; /* infinite where the greatest is nothing, or next to it */
+    v16i fine = inverse < v_set(INFINITY);
+    inverse = v_select(fine, inverse, v_set(0)), greatest = v_select(fine, greatest, v_set(0));
+    v16 factors = greatest / v_set(127.0f);
+    for (int i = 0; i < 16; i++) {
+        char *to = (char *)r->whole + (first + i) * whole_bytes(r->storage);
+        v16i low = whole_of(load_16(r->x->data, (first + i) * BLOCK, bf16), v_set(inverse[i]));
+        v16i high = whole_of(load_16(r->x->data, (first + i) * BLOCK + 16, bf16), v_set(inverse[i]));
+        put_bytes((void *)to, low, r->storage), put_bytes((void *)(to + 16 * ROW_BYTES), high, r->storage);
+        t[i] = (v16)(low + high);
+    }
+    v_transpose(t);
+    v16i sums = (v16i)t[0];
+    for (int l = 1; l < 16; l++) sums = sums + (v16i)t[l];
+    v_store(&r->factors[first], factors);
+    if (r->sums) v_store(&r->sums[first], factors * __builtin_convertvector(sums, v16));
+    if (r->starts) sums = sums * -128, memcpy(&r->starts[first], &sums, sizeof sums);
+}
 /* Blocks [first, last) of all rows. */
 static void find_blocks(const row_blocks *r, bool bf16, int64_t first, int64_t last) {
     const plumb_operand *x = r->x;
-    for (int64_t i = first * x->rows; i < last * x->rows; i++)
+    int64_t i = first * x->rows;
+    for (; plumb_rounds_rows(r->storage) && i + 16 <= last * x->rows; i += 16) round_blocks(r, i, bf16);
+    for (; i < last * x->rows; i++)
         if (plumb_rounds_rows(r->storage)) round_block(r, i, bf16);
         else if (r->whole) r->factors[i] = whole_block((int16_t *)r->whole + i * BLOCK, x->data, i * BLOCK);
         else r->sums[i] = v_sum(load_16(x->data, i * BLOCK, bf16) + load_16(x->data, i * BLOCK + 16, bf16));
