@@ -1,10 +1,10 @@
 /* How fast does the rollout engine complete prompts? mpirun -n RANKS bench_generate MODEL PAIRS.jsonl[.gz] BATCH fp32|bf16
  * native|int8|int4|w8a8|w4a8 [THREADS [NEW_TOKENS [ROUNDS]]]
  *
- * BATCH prompts (the first of the file), at most 256 tokens of each, split over the ranks, NEW_TOKENS tokens each (no end token stops
- * them). Prints, of the best round: tokens/s with and without the time of the first pass (prefill), and seconds per pass. Then, of all rounds:
- * how many bytes of weights a second a rank has read in passes, beside what plain reading of memory by as many ranks and threads gave in
- * turns with the rounds. (Keys and values come on top of the weights.) */
+ * BATCH prompts (the first of the file), at most 256 tokens of each, split over the ranks, NEW_TOKENS tokens each: no end token stops
+ * them. Prints, of the best round: tokens/s with and without the time of the first pass (prefill), and seconds per pass. Then, of all
+ * rounds: how many bytes of weights a second a rank has read in passes, beside what plain reading of memory by as many ranks and threads
+ * gave in turns with the rounds. (Keys and values come on top of the weights.) */
 #include "plumb/comm.h"
 #include "plumb/data.h"
 #include "plumb/rollout.h"
