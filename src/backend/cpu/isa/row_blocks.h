@@ -150,20 +150,21 @@ static const row_blocks *row_blocks_for(const row_blocks_list *l, const plumb_te
         if (l->of[i].x == t->x && l->of[i].storage == t->w->storage) return &l->of[i];
     return NULL;
 }
-/* Gives an entry its parts of memory from `at` on, each beginning at a multiple of 64 bytes; at NULL only counts. Returns the bytes. */
-static size_t place_row_blocks(row_blocks *r, char *at, bool bf16) {
+/* The next part of memory, at a multiple of 64 bytes; without memory it is only counted. */
+static void *next_part(char *memory, size_t *used, size_t bytes) {
+    char *part = memory ? memory + *used : NULL;
+    *used += (bytes + 63) / 64 * 64;
+    return part;
+}
+/* Gives an entry its parts of memory, or counts them where that is NULL. Returns the bytes. */
+static size_t place_row_blocks(row_blocks *r, char *memory, bool bf16) {
     size_t n = (size_t)blocks_in(r->x), used = 0;
-    bool whole = takes_whole_numbers(r->storage, bf16);
-    struct { bool wanted; size_t bytes; void **to; } parts[] = {
-        {whole, (size_t)whole_bytes(r->storage), &r->whole},
-        {whole, sizeof(float), (void **)&r->factors},
-        {plumb_stores_4_bits(r->storage), sizeof(float), (void **)&r->sums},
-        {by_fours(r->storage), sizeof(int32_t), (void **)&r->starts}};
-    for (int i = 0; i < 4; i++) {
-        if (!parts[i].wanted) continue;
-        if (at) *parts[i].to = at + used;
-        used += (n * parts[i].bytes + 63) / 64 * 64;
+    if (takes_whole_numbers(r->storage, bf16)) {
+        r->whole = next_part(memory, &used, n * (size_t)whole_bytes(r->storage));
+        r->factors = next_part(memory, &used, n * sizeof *r->factors);
     }
+    if (plumb_stores_4_bits(r->storage)) r->sums = next_part(memory, &used, n * sizeof *r->sums);
+    if (by_fours(r->storage)) r->starts = next_part(memory, &used, n * sizeof *r->starts);
     return used;
 }
 /* Lists what the products need and finds memory for it; false after latching a fault. */
