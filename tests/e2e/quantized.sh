@@ -34,6 +34,10 @@ ranks 1 sft configs/quickstart/sft.yaml model="$model" batch_size=8 warmup_steps
 [ "$code" -eq 1 ] || fail "a run in w8a8 went on in int8"
 has "$work/log" w8a8
 
+# Where everything trains nothing is left to be packed, and --dry-run counts none.
+ranks 1 sft configs/quickstart/sft.yaml model="$model" warmup_steps=0 max_steps=2 lora=false base_weights=int8 output_dir="$work/no" --dry-run
+has "$work/log" '^base weights +0\.0 MiB'
+
 # A held-out loss moves little.
 for storage in native int8 w8a8 int4 w4a8; do
     must 2 eval configs/quickstart/eval-answers.yaml model="$model" eval_last=20 base_weights=$storage

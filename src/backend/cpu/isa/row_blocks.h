@@ -41,9 +41,12 @@ INLINE float power_of_two(int32_t exponent) {
     memcpy(&f, &bits, sizeof f);
     return f;
 }
-INLINE void put_whole(int16_t *to, v16 x, float scale) {
+INLINE v16i whole_of(v16 x, v16 inverse) {
     const v16 magic = v_set(12582912.0f); /* adding 1.5*2^23 rounds to a whole number, ties to even */
-    h16i n = __builtin_convertvector(__builtin_convertvector(x * v_set(scale) + magic - magic, v16i), h16i);
+    return __builtin_convertvector(x * inverse + magic - magic, v16i);
+}
+INLINE void put_whole(int16_t *to, v16 x, float scale) {
+    h16i n = __builtin_convertvector(whole_of(x, v_set(scale)), h16i);
     memcpy(to, &n, sizeof n);
 }
 /* x = n f for one block of a row in bf16; returns f. Where x is not finite, f is not either. */
@@ -74,10 +77,6 @@ INLINE void put_bytes(int16_t *to, v16i n, plumb_storage storage) {
     memcpy(to, &words, sizeof words);
 }
 #endif
-INLINE v16i whole_of(v16 x, v16 inverse) { /* to the nearest, ties to even */
-    const v16 magic = v_set(12582912.0f);
-    return __builtin_convertvector(x * inverse + magic - magic, v16i);
-}
 /* The same in 8 bits, as plumb_quantize_8 rounds weights: the greatest is 127 f. */
 static void round_block(const row_blocks *r, int64_t i, bool bf16) {
     char *to = (char *)r->whole + i * whole_bytes(r->storage);
