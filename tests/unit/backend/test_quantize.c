@@ -240,9 +240,20 @@ static void whole_numbers(void **state) {
     }
 }
 
+static void names(void **state) {
+    (void)state;
+    plumb_storage found = PLUMB_STORE_W4A8;
+    assert_true(plumb_storage_named("native", &found) && found == PLUMB_STORE_NATIVE);
+    assert_true(plumb_storage_named("int8", &found) && found == PLUMB_STORE_INT8);
+    assert_true(plumb_storage_named("int4", &found) && found == PLUMB_STORE_INT4);
+    assert_true(plumb_storage_named("w8a8", &found) && found == PLUMB_STORE_W8A8);
+    assert_true(plumb_storage_named("w4a8", &found) && found == PLUMB_STORE_W4A8);
+    assert_false(plumb_storage_named("w4a4", &found));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(halves), cmocka_unit_test(levels_come_back), cmocka_unit_test(errors_are_bounded),
                                        cmocka_unit_test(constants_and_odd_values), cmocka_unit_test(both_back_ends_agree),
-                                       cmocka_unit_test(whole_numbers)};
+                                       cmocka_unit_test(whole_numbers), cmocka_unit_test(names)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
